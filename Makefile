@@ -1,0 +1,36 @@
+# Each target sets up .venv by itself; nothing else is needed than make and Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: quickstart test lint bench install clean
+.DEFAULT_GOAL := help
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+install: $(READY) ## .venv with bnsweep and everything it needs, pinned by constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,s3,dev]'
+	@touch $(READY)
+
+quickstart: $(READY) ## train and perturb small networks on real digits; about two minutes
+	$(BIN)/bnsweep run quickstart --store stores/quickstart
+	$(BIN)/bnsweep query accuracy --store stores/quickstart --sweep quickstart
+	$(BIN)/bnsweep report --store stores/quickstart --sweep quickstart --out out/quickstart.html
+
+test: $(READY) ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## one table of speeds, each beside its baseline
+	$(BIN)/python -m tests.bench
+
+clean: ## remove the virtual environment and caches
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

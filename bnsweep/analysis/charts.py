@@ -1,0 +1,293 @@
+"""Charts: one function per figure, from rows to an Altair chart.
+
+Every function takes rows as `bnsweep.analysis.figures` prepares them: plain dictionaries, accuracies
+in percent, `low` and `high` the ends of a 95 % interval or None. A value without an interval is drawn
+as a hollow point, so that nobody takes it for a firm one. Charts carry no colours of their own: the
+look is a `config` (see `theme`), so one specification serves paper, bright and dark pages. Nor do they
+carry their rows: altair copies a chart at every step, so `Figure` adds the rows at the end, under the name `rows`.
+"""
+
+# ruff: noqa: RUF001 - Greek letters are the paper's.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+__all__ = [
+    "PANEL_HEIGHT",
+    "PANEL_WIDTH",
+    "attribution",
+    "coverage",
+    "curves",
+    "depth_trend",
+    "plain",
+    "timeline",
+    "tradeoff",
+    "training",
+]
+
+Row = Mapping[str, Any]
+
+PANEL_WIDTH = 300
+PANEL_HEIGHT = 210
+EVERYWHERE, NOWHERE = "BN everywhere", "no BN"
+STATUS = ["done", "missing", "failed"]
+STATUS_COLOURS = ["#3b8fc4", "#b9c0cc", "#d55e00"]
+
+
+def curves(rows: Sequence[Row], *, title: str, colour: str = "label", legend: str = "Placement") -> Any:
+    """A line per `label` over eta with its interval as a band; the paper's own numbers dashed (Figures 2, 3, 4).
+
+    Rows: panel, label, source ("bnsweep" or "paper"), eta_pct, value, low, high, n, seeds.
+    """
+    sources = _ordered(row["source"] for row in rows)
+    base = alt.Chart(alt.NamedData(name="rows")).encode(
+        x=alt.X(
+            "eta_pct:Q",
+            title="noise η, % of σ reference",
+            axis=alt.Axis(tickCount=5, format=".4~f"),
+            scale=alt.Scale(zero=True, nice=False, padding=7),
+        ),
+        color=_colour(rows, field=colour, title=legend),
+    )
+    value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))
+    shape = _shape(rows, field=colour, title=legend)
+    ours = base.transform_filter("datum.source !== 'paper'")
+    layers = [
+        ours.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        ours.mark_line().encode(y=value),
+        *_points(ours.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
+    ]
+    if "paper" in sources:
+        dash = alt.StrokeDash(
+            "source:N",
+            title="Source",
+            scale=alt.Scale(domain=["bnsweep", "paper"], range=[[1, 0], [5, 4]]),
+            legend=alt.Legend(symbolType="stroke", symbolStrokeColor="#808894", symbolSize=600, symbolStrokeWidth=1.6),
+        )
+        layers[1] = layers[1].encode(strokeDash=dash)
+        paper = base.transform_filter("datum.source === 'paper'")
+        layers.append(paper.mark_line(strokeWidth=1.4, opacity=0.85).encode(y=value, strokeDash=dash))
+        layers.append(
+            paper.mark_point(filled=False, size=26, opacity=0.85).encode(
+                y=value, shape=shape, tooltip=_tooltip(rows, title)
+            )
+        )
+    return _panels(alt.layer(*layers), rows)
+
+
+def attribution(rows: Sequence[Row]) -> Any:
+    """Accuracy lost at each eta, by what the noise hit: one point with interval per target set.
+
+    Rows: panel, label (target set), eta_pct, value (points lost against the baseline), low, high, n, seeds.
+    """
+    title = "accuracy lost, points"
+    base = alt.Chart(alt.NamedData(name="rows")).encode(
+        x=alt.X("eta_pct:O", title="noise η, % of σ reference", axis=alt.Axis(labelAngle=0, format=".4~f")),
+        xOffset=alt.XOffset("label:N", sort=_ordered(row["label"] for row in rows)),
+        color=_colour(rows, field="label", title="Noise on"),
+    )
+    value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))
+    shape = _shape(rows, field="label", title="Noise on")
+    layers = [
+        base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        *_points(base.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
+    ]
+    return _panels(alt.layer(*layers), rows)
+
+
+def depth_trend(rows: Sequence[Row], *, axis: str, legend: str) -> Any:
+    """Average normalized accuracy against a number of BN layers, a line per series.
+
+    Rows: panel, label, model, layers (the x value), value, low, high, n, seeds.
+    """
+    title = "average normalized accuracy, %"
+    base = alt.Chart(alt.NamedData(name="rows")).encode(
+        x=alt.X(
+            "layers:Q",
+            title=axis,
+            axis=alt.Axis(tickMinStep=1, format="d"),
+            scale=alt.Scale(zero=True, nice=False, padding=12),
+        ),
+        color=_colour(rows, field="label", title=legend),
+    )
+    value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12))
+    shape = _shape(rows, field="label", title=legend)
+    layers = [
+        base.mark_line(opacity=0.6).encode(y=value),
+        base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        *_points(base.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
+    ]
+    return _panels(alt.layer(*layers), rows)
+
+
+def tradeoff(rows: Sequence[Row]) -> Any:
+    """Baseline accuracy against average normalized accuracy, a point per placement: up and right is better.
+
+    Rows: panel, label (placement), kept_pct, x, x_low, x_high, value, low, high, n, seeds.
+    """
+    title = "average normalized accuracy, %"
+    bare = alt.Chart(alt.NamedData(name="rows")).encode(
+        x=alt.X("x:Q", title="baseline accuracy, %", scale=alt.Scale(zero=False, padding=26)),
+        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=18)),
+    )
+    base = bare.encode(
+        color=alt.Color(
+            "kept_pct:Q",
+            title="BN layers kept, %",
+            scale=alt.Scale(domain=[0, 100], range=["#e69f00", "#0072b2"], interpolate="lab"),
+            legend=alt.Legend(values=[0, 25, 50, 75, 100], columns=5),
+        )
+    )
+    layers = [
+        base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_rule(opacity=0.5).encode(x=alt.X("x_low:Q", title="baseline accuracy, %"), x2="x_high:Q"),
+        *_points(base, rows, tooltip=_tooltip(rows, title, extra=[("x", "baseline accuracy, %")]), size=70),
+        bare.mark_text(align="center", dy=-11, fontSize=10.5, limit=120).encode(text="label:N"),
+    ]
+    return _panels(alt.layer(*layers), rows)
+
+
+def training(rows: Sequence[Row]) -> Any:
+    """Test accuracy after each epoch, a line per training run.
+
+    Rows: panel, label, run (short id), epoch, value (percent).
+    """
+    title = "test accuracy, %"
+    chart = (
+        alt.Chart(alt.NamedData(name="rows"))
+        .mark_line(strokeWidth=1.5, opacity=0.85, point=alt.OverlayMarkDef(size=14))
+        .encode(
+            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=True)),
+            color=_colour(rows, field="label", title="Placement"),
+            detail="run:N",
+            tooltip=[
+                alt.Tooltip("run:N", title="run"),
+                alt.Tooltip("epoch:Q", title="epoch"),
+                alt.Tooltip("value:Q", title=title, format=".2f"),
+            ],
+        )
+    )
+    return _panels(chart, rows)
+
+
+def timeline(rows: Sequence[Row]) -> Any:
+    """What each worker did when: training runs and trial blocks.
+
+    Rows: worker, kind ("training" or "trials"), what, start_s, end_s (since the first row's beginning).
+    """
+    return (
+        alt.Chart(alt.NamedData(name="rows"), height=_bars(row["worker"] for row in rows))
+        .mark_bar(height={"band": 0.62}, stroke="#808894", strokeWidth=0.4)
+        .encode(
+            x=alt.X("start_s:Q", title="seconds since the sweep began", axis=alt.Axis(grid=True, format="~s")),
+            x2="end_s:Q",
+            y=alt.Y("worker:N", title=None, axis=alt.Axis(labelLimit=140)),
+            color=alt.Color("kind:N", title="Work", scale=alt.Scale(domain=["training", "trials"])),
+            tooltip=[
+                alt.Tooltip("what:N", title="work"),
+                alt.Tooltip("worker:N", title="worker"),
+                alt.Tooltip("start_s:Q", title="from, s", format=".1f"),
+                alt.Tooltip("end_s:Q", title="to, s", format=".1f"),
+            ],
+        )
+    )
+
+
+def coverage(rows: Sequence[Row]) -> Any:
+    """Points of the plan that are done, missing or failed, a bar per model and placement.
+
+    Rows: what (model, placement), status (done, missing, failed), points.
+    """
+    return (
+        alt.Chart(alt.NamedData(name="rows"), height=_bars(row["what"] for row in rows))
+        .mark_bar(height={"band": 0.62})
+        .encode(
+            x=alt.X("points:Q", title="planned points", axis=alt.Axis(grid=True, tickMinStep=1, format="d")),
+            y=alt.Y("what:N", title=None, sort=_ordered(row["what"] for row in rows), axis=alt.Axis(labelLimit=170)),
+            color=alt.Color("status:N", title="State", scale=alt.Scale(domain=STATUS, range=STATUS_COLOURS)),
+            order=alt.Order("rank:Q"),
+            tooltip=[
+                alt.Tooltip("what:N", title="network"),
+                alt.Tooltip("status:N", title="state"),
+                alt.Tooltip("points:Q", title="points"),
+            ],
+        )
+    )
+
+
+def _panels(chart: Any, rows: Sequence[Row]) -> Any:
+    """One small chart per `panel`, two side by side; each keeps its own axes, so it reads alone."""
+    panels = _ordered(row["panel"] for row in rows)
+    sized = chart.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
+    if not any(panels):
+        return sized
+    facet = alt.Facet("panel:N", title=None, sort=panels, header=alt.Header(labelLimit=0))
+    return sized.facet(facet=facet, columns=min(2, len(panels))).resolve_axis(x="independent", y="independent")
+
+
+def _points(base: Any, rows: Sequence[Row], *, tooltip: list[Any], size: int = 46) -> list[Any]:
+    """Filled where there is an interval, hollow where there is none; a layer without points is left out."""
+    ours = [row for row in rows if row.get("source") != "paper"]
+    layers = []
+    for firm, test in ((True, "isValid(datum.low)"), (False, "!isValid(datum.low)")):
+        if any((row["low"] is not None) is firm for row in ours):
+            marked = base.transform_filter(test).mark_point(filled=firm, size=size, opacity=1)
+            layers.append(marked.encode(tooltip=tooltip))
+    return layers
+
+
+def _bars(names: Iterable[str]) -> int:
+    """Height in pixels for a row of 26 per name."""
+    return 26 * max(1, len(set(names)))
+
+
+def _colour(rows: Sequence[Row], *, field: str, title: str) -> Any:
+    return alt.Color(
+        f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=_legend(rows, field)
+    )
+
+
+def _shape(rows: Sequence[Row], *, field: str, title: str) -> Any:
+    return alt.Shape(
+        f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=_legend(rows, field)
+    )
+
+
+def _legend(rows: Sequence[Row], field: str) -> Any:
+    # One entry needs no legend when the heading already names it; a long one is cut into columns by the page.
+    return alt.Legend(symbolOpacity=1) if len(_labels(rows, field)) > 1 else alt.Legend()
+
+
+def _labels(rows: Sequence[Row], field: str) -> list[str]:
+    """BN everywhere first and no BN second, so that those two always have the same two colours."""
+    found = _ordered(str(row[field]) for row in rows)
+    fixed = [EVERYWHERE, NOWHERE] if any(label in found for label in (EVERYWHERE, NOWHERE)) else []
+    return [*fixed, *(label for label in found if label not in fixed)]
+
+
+def _tooltip(rows: Sequence[Row], title: str, *, extra: Iterable[tuple[str, str]] = ()) -> list[Any]:
+    columns = rows[0].keys() if rows else ()
+    shown = [alt.Tooltip("panel:N", title="panel"), alt.Tooltip("label:N", title="series")]
+    if "model" in columns:
+        shown.append(alt.Tooltip("model:N", title="model"))
+    if "eta_pct" in columns:
+        shown.append(alt.Tooltip("eta_pct:Q", title="η, %", format=".4~f"))
+    shown.append(alt.Tooltip("value:Q", title=title, format=".2f"))
+    shown += [alt.Tooltip(f"{name}:Q", title=text, format=".2f") for name, text in extra]
+    shown.append(alt.Tooltip("low:Q", title="95 % from", format=".2f"))
+    shown.append(alt.Tooltip("high:Q", title="to", format=".2f"))
+    return [*shown, alt.Tooltip("n:Q", title="trials"), alt.Tooltip("seeds:Q", title="training runs")]
+
+
+def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Numbers to four decimals: more would only make the page heavier."""
+    return [{name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+
+
+def _ordered(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,397 @@
+"""The paper's claims as data, each with the query behind it, and what the rows say about it.
+
+A query gives sequences: a measured value over something that is varied (no BN, BN everywhere; networks by depth; ...),
+one per training seed in each stratum (data set, network). A claim says whether the value rises or falls along them.
+A claim may have parts (each eta, each target set) that all have to hold. How a part is judged:
+
+- A stratum with two or more training seeds has an interval: Student's t over the seeds' changes. All intervals on the
+  claimed side: supported (each at the stated confidence: all must hold, so no correction is due). One wholly on the
+  other side, at a confidence that allows for the number of looks (Bonferroni): contradicted.
+- Where no stratum has two seeds, nothing is known of the spread between networks, and an interval over noise draws
+  would only speak of these very networks. What is left is whether independently trained networks agree: the exact
+  trend test over all of them (statistics.trend_test; for two values the sign test).
+- Anything else is undecided, with what would decide it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from bnsweep.analysis.statistics import MOST_SEEDS, fitted_change, mean_interval, seeds_needed, trend_test
+
+if TYPE_CHECKING:
+    from bnsweep.analysis.database import Database
+
+__all__ = ["CLAIMS", "Claim", "Evidence", "Verdict", "claims", "judge"]
+
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+SEEDS = 5  # a first try where no spread is known
+SIDES = ["all", "none"]
+STEPS = ["all", {"every": 2}, {"every": 4}, "none"]
+TARGETS = ("weights", "weights+bias", "weights+bias+affine", "all")
+TREATMENTS = ("stale", "folded", "recalibrated")
+TEMPLATE: dict[str, Any] = {
+    "version": 1,
+    "data": ["cifar10"],
+    "models": ["resnet20", "resnet32", "resnet44", "resnet56"],
+    "placements": SIDES,
+    "training": {"epochs": 100},
+    "eta": [0, 0.01, 0.1, 0.2, 0.3, 0.4],
+    "trials": 20,
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence that rows can speak for or against."""
+
+    name: str
+    text: str
+    query: str
+    direction: int  # 1: the value rises along the sequence, -1: it falls
+    see: str  # the query whose table shows it
+    wants: str  # rows that it needs, in words
+    change: Mapping[str, Any]  # keys of a spec that would bring them
+    parts: tuple[str, ...] = ()  # parts that must be there; others are taken as they come
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "baseline",
+        "BN raises the accuracy of the clean network.",
+        "claim_baseline",
+        1,
+        "accuracy",
+        "networks with BN everywhere and with none",
+        {"placements": SIDES},
+    ),
+    Claim(
+        "noise",
+        "Accuracy falls as eta rises.",
+        "claim_noise",
+        -1,
+        "accuracy",
+        "trials at several eta",
+        {"eta": TEMPLATE["eta"]},
+    ),
+    Claim(
+        "normalized",
+        "BN lowers normalized accuracy at each eta.",
+        "claim_normalized",
+        -1,
+        "normalized",
+        "networks with BN everywhere and with none",
+        {"placements": SIDES},
+    ),
+    Claim(
+        "depth",
+        "Networks with more BN layers keep less of their accuracy (between networks).",
+        "claim_depth",
+        -1,
+        "depth_trend",
+        "networks of one family in several depths, with BN everywhere and with none",
+        {"models": TEMPLATE["models"], "placements": SIDES},
+        ("A_avr with BN everywhere", "difference from the fewest BN layers"),
+    ),
+    Claim(
+        "layers",
+        "More BN layers lower the average normalized accuracy more (within one network).",
+        "claim_layers",
+        -1,
+        "tradeoff",
+        "one network with at least three different numbers of BN layers",
+        {"placements": STEPS},
+    ),
+    Claim(
+        "task",
+        "A harder task lowers the average normalized accuracy.",
+        "claim_task",
+        -1,
+        "task_complexity",
+        "the same networks on data sets with fewer and with more classes",
+        {"data": ["cifar10", "cifar100"]},
+    ),
+    Claim(
+        "between",
+        "Part of the BN layers lies between all and none.",
+        "claim_between",
+        -1,
+        "tradeoff",
+        "one network with all, some and no BN layers",
+        {"placements": STEPS},
+        ("below no BN", "above BN everywhere"),
+    ),
+    Claim(
+        "targets",
+        "BN lowers the average normalized accuracy whichever parameters the noise hits.",
+        "claim_targets",
+        -1,
+        "average_normalized",
+        "noise on each of the four target sets, with BN everywhere and with none",
+        {"placements": SIDES, "noise": {"targets": list(TARGETS)}},
+        tuple(f"noise on {targets}" for targets in TARGETS),
+    ),
+    Claim(
+        "treatments",
+        "BN lowers the average normalized accuracy whatever is done with BN around the noise.",
+        "claim_treatments",
+        -1,
+        "average_normalized",
+        "each of the three BN treatments, with BN everywhere and with none",
+        {"placements": SIDES, "noise": {"bn_treatment": list(TREATMENTS)}},
+        tuple(f"BN {treatment}" for treatment in TREATMENTS),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One stratum: how much the value changes along its sequence, in percentage points."""
+
+    part: str
+    dataset: str
+    model: str
+    placement: str
+    steps: str  # what the sequence runs over, in order
+    change_pct: float
+    low_pct: float | None  # interval over training seeds; None: fewer than two
+    high_pct: float | None
+    seeds: int
+    n: int  # noise draws
+    verdict: str  # of this stratum alone; undecided where there is no interval
+    means: tuple[float, ...] = field(repr=False)  # over seeds, along the sequence
+    sd: float | None = field(default=None, repr=False)  # of the change, between seeds
+
+    def to_text(self) -> str:
+        """One line."""
+        spread = "no interval" if self.low_pct is None else f"{self.low_pct:+.2f} to {self.high_pct:+.2f}"
+        where = ", ".join(each for each in (self.part, self.dataset, self.model, self.placement) if each)
+        count = f"{self.seeds} training seed{'s' if self.seeds != 1 else ''}, {self.n} trials"
+        return f"{where}: {self.change_pct:+.2f} points ({spread}; {count}): {self.verdict}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rows say about a claim."""
+
+    claim: Claim
+    verdict: str
+    reason: str
+    evidence: tuple[Evidence, ...]
+    decide: str = ""  # what would decide it; empty unless undecided
+    spec: str = ""  # the same as a sweep file to run
+
+    @property
+    def name(self) -> str:
+        """The claim's name."""
+        return self.claim.name
+
+    @property
+    def text(self) -> str:
+        """The claim's sentence."""
+        return self.claim.text
+
+    @property
+    def query(self) -> str:
+        """The query whose table shows the evidence."""
+        return self.claim.see
+
+    def to_text(self) -> str:
+        """For a terminal: the verdict, the reason and what would decide it."""
+        lines = [f"{self.verdict.upper():<13} {self.text}", f"  because     {self.reason}"]
+        if self.decide:
+            lines.append(f"  to decide   {self.decide}")
+        return "\n".join([*lines, f"  evidence    bnsweep query {self.claim.query}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        evidence = [{k: v for k, v in asdict(row).items() if k not in {"means", "sd"}} for row in self.evidence]
+        return {
+            "name": self.name,
+            "claim": self.text,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "query": self.claim.query,
+            "see": self.query,
+            "evidence": evidence,
+            "decide": self.decide,
+            "spec": self.spec,
+        }
+
+
+def judge(database: Database, *, confidence: float = 0.95) -> list[Verdict]:
+    """A verdict on every claim."""
+    return [_judge(database, claim, confidence) for claim in CLAIMS]
+
+
+claims = judge
+
+
+def _judge(database: Database, claim: Claim, confidence: float) -> Verdict:
+    rows = database.query(claim.query).to_dicts()
+    evidence = _evidence(rows, claim, confidence)
+    found = list(dict.fromkeys(row.part for row in evidence))
+    parts = [*claim.parts, *(part for part in found if part not in claim.parts)] or [""]
+    by_part = {part: [row for row in evidence if row.part == part] for part in parts}
+    judged = {part: _judge_part(own, claim, confidence, len(parts)) for part, own in by_part.items()}
+    verdicts = [verdict for verdict, _ in judged.values()]
+    if CONTRADICTED in verdicts:
+        verdict = CONTRADICTED
+    else:
+        verdict = SUPPORTED if set(verdicts) == {SUPPORTED} else UNDECIDED
+    reason = _reason(judged)
+    if verdict != UNDECIDED:
+        return Verdict(claim, verdict, reason, evidence)
+    open_parts = {part: by_part[part] for part in parts if judged[part][0] == UNDECIDED}
+    decide, seeds = _decide(claim, open_parts, confidence)
+    return Verdict(claim, verdict, reason, evidence, decide, _spec(database, claim, seeds))
+
+
+def _evidence(rows: Sequence[Mapping[str, Any]], claim: Claim, confidence: float) -> tuple[Evidence, ...]:
+    """One row per part and stratum that has a sequence."""
+    strata: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        strata.setdefault((row["part"], row["dataset"], row["model"].strip(), row["placement"]), []).append(row)
+    complete = [(key, own, _sequences(own)) for key, own in strata.items()]
+    complete = [each for each in complete if each[2] is not None]
+    looks = max(1, sum(len(sequences or {}) >= 2 for _, _, sequences in complete))
+    strict = 1 - (1 - confidence) / looks
+    return tuple(
+        _stratum(key, own, sequences, direction=claim.direction, confidence=confidence, strict=strict)
+        for key, own, sequences in complete
+        if sequences
+    )
+
+
+def _sequences(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[float]] | None:
+    """Values in the order of x per training seed, of the seeds that have every x; None if there are no two x."""
+    xs = sorted({row["x"] for row in rows})
+    if len(xs) < 2:
+        return None
+    values: dict[int, dict[float, float]] = {}
+    for row in rows:
+        values.setdefault(row["train_seed"], {})[row["x"]] = row["value_pct"]
+    return {seed: [own[x] for x in xs] for seed, own in sorted(values.items()) if len(own) == len(xs)} or None
+
+
+def _stratum(
+    key: tuple[str, str, str, str],
+    rows: Sequence[Mapping[str, Any]],
+    sequences: Mapping[int, list[float]],
+    *,
+    direction: int,
+    confidence: float,
+    strict: float,
+) -> Evidence:
+    labels = {row["x"]: row["x_label"] for row in rows}
+    xs = sorted(labels)
+    changes = [fitted_change(xs, sequence) for sequence in sequences.values()]
+    interval = mean_interval([[change] for change in changes], confidence=confidence)
+    verdict = UNDECIDED
+    if interval.half_width is not None:
+        wider = mean_interval([[change] for change in changes], confidence=strict).half_width or 0.0
+        if direction * interval.mean - interval.half_width > 0:
+            verdict = SUPPORTED
+        elif direction * interval.mean + wider < 0:
+            verdict = CONTRADICTED
+    return Evidence(
+        *key,
+        steps=" > ".join(str(labels[x]) for x in xs),
+        change_pct=interval.mean,
+        low_pct=interval.low,
+        high_pct=interval.high,
+        seeds=len(changes),
+        n=sum(row["n"] for row in rows if row["train_seed"] in sequences),
+        verdict=verdict,
+        means=tuple(np.mean(list(sequences.values()), axis=0).tolist()),
+        sd=float(np.std(changes, ddof=1)) if len(changes) > 1 else None,
+    )
+
+
+def _judge_part(rows: Sequence[Evidence], claim: Claim, confidence: float, parts: int) -> tuple[str, str]:
+    """Verdict on one part, and why."""
+    if not rows:
+        return UNDECIDED, f"no rows: it takes {claim.wants}"
+    agree = sum(claim.direction * row.change_pct > 0 for row in rows)
+    tally = f"{agree} of {len(rows)} on the claimed side"
+    verdicts = [row.verdict for row in rows]
+    if CONTRADICTED in verdicts:
+        worst = next(row for row in rows if row.verdict == CONTRADICTED)
+        return CONTRADICTED, f"{worst.to_text()}; {tally}"
+    if set(verdicts) == {SUPPORTED}:
+        return SUPPORTED, f"{tally}, every interval over training seeds too ({_range(rows)})"
+    if any(row.low_pct is not None for row in rows):
+        unclear = sum(verdict == UNDECIDED for verdict in verdicts)
+        return UNDECIDED, f"{tally}, but {unclear} without an interval that leaves out 0 ({_range(rows)})"
+    score, p = trend_test([row.means for row in rows])
+    why = f"{tally} ({_range(rows)}); no spread is known, exact trend test over networks p = {p:.2g}"
+    if claim.direction * score > 0 and p < 1 - confidence:
+        return SUPPORTED, why
+    if claim.direction * score < 0 and p * parts < 1 - confidence:
+        return CONTRADICTED, why
+    return UNDECIDED, why
+
+
+def _range(rows: Sequence[Evidence]) -> str:
+    changes = [row.change_pct for row in rows]
+    least, most = min(changes), max(changes)
+    return f"{least:+.1f} points" if len(rows) == 1 else f"{least:+.1f} to {most:+.1f} points"
+
+
+def _reason(judged: Mapping[str, tuple[str, str]]) -> str:
+    if len(judged) == 1:
+        return next(iter(judged.values()))[1]
+    texts: dict[tuple[str, str], list[str]] = {}
+    for part, (verdict, why) in judged.items():
+        texts.setdefault((verdict, why), []).append(part)
+    return "; ".join(f"{', '.join(parts)}: {verdict}, {why}" for (verdict, why), parts in texts.items())
+
+
+def _decide(claim: Claim, parts: Mapping[str, Sequence[Evidence]], confidence: float) -> tuple[str, int]:
+    """What would decide the parts that are open, and how many training seeds that takes."""
+    missing = [part for part, rows in parts.items() if not rows]
+    rows = [row for own in parts.values() for row in own if row.verdict == UNDECIDED]
+    texts, seeds = [], SEEDS
+    if missing:
+        what = ", ".join(part for part in missing if part)
+        texts.append(f"{claim.wants}{f' (missing: {what})' if what else ''}")
+    known = [row for row in rows if row.sd is not None]
+    if known:
+        needed = [seeds_needed(row.change_pct, row.sd or 0.0, confidence=confidence) for row in known]
+        wrong = [row for row in known if claim.direction * row.change_pct <= 0]
+        seeds = max([SEEDS, *(each or MOST_SEEDS for each in needed)])
+        if None in needed:
+            texts.append(f"more than {MOST_SEEDS} training seeds for the smallest difference, at the spread seen")
+        else:
+            texts.append(f"{seeds} training seeds, at the differences and the spread seen")
+        if wrong:
+            texts.append(f"{len(wrong)} of the open ones lie on the other side so far")
+    if len(known) < len(rows):
+        texts.append(f"at least {SEEDS} training seeds, so that the spread between networks is known")
+    return "; ".join(texts), seeds
+
+
+def _spec(database: Database, claim: Claim, seeds: int) -> str:
+    """A sweep file that would bring what is missing: the sweep's own, changed where the claim needs it."""
+    written = [row["spec_yaml"] for row in database.sql("SELECT spec_yaml FROM sweep ORDER BY sweep").to_dicts()]
+    base = next((spec for spec in map(_loaded, written) if spec), dict(TEMPLATE))
+    name = f"decide-{claim.name}"
+    change = {key: json.loads(json.dumps(value)) for key, value in claim.change.items()}
+    if "noise" in change and isinstance(base.get("noise"), dict):
+        change["noise"] = {**base["noise"], **change["noise"]}
+    spec = {"version": 1, "name": name, **{k: v for k, v in base.items() if k not in {"version", "name", "description"}}}
+    return yaml.safe_dump({**spec, **change, "train_seeds": seeds}, sort_keys=False, allow_unicode=True)
+
+
+def _loaded(text: str) -> dict[str, Any] | None:
+    try:
+        spec = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    return spec if isinstance(spec, dict) and spec.get("data") and spec.get("models") else None

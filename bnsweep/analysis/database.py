@@ -1,0 +1,294 @@
+"""DuckDB over a store's live parts: the only place where SQL is executed.
+
+What is asked runs in a cage. The connection reads the listed parts and nothing else, loads no extension, sees no Python
+variable and cannot be reconfigured; a statement must be one SELECT and runs in a read-only transaction. None of these
+is enough alone. Tried on DuckDB 2.0: a statement of type SELECT may hold INSERT or COPY TO in its WITH clause; the
+read-only transaction stops INSERT, but COPY TO a part that may be read overwrites it (`USE_TMP_FILE false`), read-only
+transaction or not. So the plan is looked at before a statement of the user's runs, and small tables, which most are,
+are copied into memory, where no file is left to be overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from scipy.special import ndtri, stdtrit
+
+from bnsweep.analysis.paper import paper_store, paper_tables
+from bnsweep.analysis.queries import QUERIES, Column, Query, find_query, views
+from bnsweep.analysis.result import Result
+from bnsweep.errors import InputError, QueryError, StoreDamagedError, UnknownNameError
+from bnsweep.store.schema import SCHEMA_VERSION, SCHEMAS, describe
+
+if TYPE_CHECKING:
+    from bnsweep.store.store import Store
+
+__all__ = ["QUERIES", "Database", "Result", "find_query", "open_database", "open_paper"]
+
+IN_MEMORY_ROWS = 200_000  # per table: about 60 MB, and a report asks some twenty times
+STUDENT_DF = 1000  # beyond, Student's t is taken for normal: 0.2 % off at 95 %
+
+LOCKED = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "allow_persistent_secrets": "false",
+    "python_enable_replacements": "false",
+}
+# Operators of a plan that change something. Data-modifying statements are allowed in WITH, and so is COPY TO.
+CHANGES = re.compile(r"COPY|INSERT|UPDATE|DELETE|MERGE|CREATE|DROP|ALTER|ATTACH|EXPORT|LOAD|SET\b|VACUUM", re.IGNORECASE)
+
+
+class Database:
+    """The tables of a store, or of the paper, and the views over them. One thread at a time."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, sweeps: tuple[str, ...], source: str) -> None:
+        self.sweeps = sweeps  # names of the sweeps that are asked about
+        self.source = source  # where the rows come from, for messages and reports
+        self._connection = connection
+        self._confidences: set[float] = set()
+
+    def query(
+        self, name: str, *, limit: int | None = None, time_limit_s: float | None = None, **parameters: object
+    ) -> Result:
+        """Answer a question of queries/; parameters that are not given have the header's defaults.
+
+        Raises UnknownNameError for the query or a parameter, InputError for a value, QueryError past `time_limit_s`.
+        """
+        query = find_query(name)
+        values = query.bind(parameters)
+        self._ready_for(values.get("confidence", 0.95))
+        bound = {p.name: values.get(p.name, _default(p.default)) for p in query.parameters}
+        table, truncated = self._fetch(query.sql, bound, limit=limit, time_limit_s=time_limit_s)
+        return Result(_columns(query, table), table, truncated, query.sql)
+
+    def sql(self, text: str, *, limit: int | None = 10_000, time_limit_s: float | None = 60.0) -> Result:
+        """Answer one SELECT of the user's, of which at most `limit` rows are kept.
+
+        Raises QueryError with the SQL's error and, for an unknown name, the names there are.
+        """
+        self._check(text)
+        table, truncated = self._fetch(text, {}, limit=limit, time_limit_s=time_limit_s)
+        return Result(tuple(Column(name) for name in table.column_names), table, truncated, text)
+
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables and views that a SELECT can read."""
+        rows = self._connection.execute("SELECT table_name FROM information_schema.tables ORDER BY ALL").fetchall()
+        return tuple(name for (name,) in rows)
+
+    def close(self) -> None:
+        """Let go of files and memory."""
+        self._connection.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self, text: str) -> None:
+        """Refuse all but one statement that only reads."""
+        with self._explained(text):
+            statements = self._connection.extract_statements(text)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            kinds = ", ".join(statement.type.name for statement in statements) or "none"
+            raise QueryError(f"a question is one SELECT statement, but got: {kinds}")
+        with self._explained(text), _reading(self._connection) as cursor:
+            rows = cursor.execute(f"EXPLAIN (FORMAT json) {statements[0].query}").fetchall()
+        for operator in _operators(json.loads(rows[0][1])):
+            if CHANGES.search(operator):
+                raise QueryError(f"a question only reads, but this statement has {operator} in its plan")
+
+    def _fetch(
+        self, text: str, values: Mapping[str, object], *, limit: int | None, time_limit_s: float | None
+    ) -> tuple[pa.Table, bool]:
+        """Rows, and whether there were more than `limit`."""
+        if limit is not None and limit < 1:
+            raise InputError(f"`limit` must be at least 1, but got {limit}")
+        with self._explained(text), _reading(self._connection) as cursor, _stopped(cursor, time_limit_s):
+            relation = cursor.sql(text, params=dict(values)) if values else cursor.sql(text)
+            if relation is None:  # a statement without rows
+                return pa.table({}), False
+            table = (relation if limit is None else relation.limit(limit + 1)).to_arrow_table()
+        if limit is None or table.num_rows <= limit:
+            return table, False
+        return table.slice(0, limit), True
+
+    def _ready_for(self, confidence: object) -> None:
+        """Have the quantiles of Student's t at hand."""
+        if not isinstance(confidence, (int, float)) or not 0 < confidence < 1:
+            raise InputError(f"`0 < confidence < 1` must hold, but got {confidence}")
+        if confidence not in self._confidences:
+            _add_quantiles(self._connection, float(confidence))
+            self._confidences.add(float(confidence))
+
+    @contextmanager
+    def _explained(self, text: str) -> Iterator[None]:
+        """DuckDB's errors as ours."""
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise QueryError("the time limit was reached; ask for less, or allow more time") from error
+        except duckdb.CatalogException as error:
+            raise QueryError(f"{_message(error)}\nTables and views: {', '.join(self.tables())}") from error
+        except duckdb.OutOfMemoryException as error:
+            raise QueryError(f"{_message(error)}\nAsk for less, or open the database with more memory.") from error
+        except duckdb.PermissionException as error:
+            raise QueryError(f"a question reads the store's tables and nothing else: {_message(error)}") from error
+        except duckdb.IOException as error:
+            raise StoreDamagedError(
+                f"{self.source}: {_message(error)}\n`bnsweep store verify` says what is damaged; if the store was "
+                "compacted meanwhile, ask again."
+            ) from error
+        except duckdb.Error as error:
+            raise QueryError(_message(error)) from error
+
+
+def open_database(
+    store: Store, *, sweep: str | None = None, threads: int | None = None, memory_mb: int | None = None
+) -> Database:
+    """DuckDB over the live parts of a store, about one of its sweeps or all.
+
+    Tables of up to 200,000 rows are read at once, without rows that were committed twice; larger ones are read from
+    their parts by each question, and rely on the store's promise that a key is there once (`store verify` checks it).
+    Raises UnknownNameError for the sweep, StoreDamagedError for a part.
+    """
+    connection = _connect(threads, memory_mb)
+    readable: list[str] = []
+    for table in SCHEMAS:
+        readable += _attach(connection, store, table)
+    return _finish(connection, sweep=sweep, source=store.location, readable=readable)
+
+
+def open_paper(*, threads: int | None = None, memory_mb: int | None = None) -> Database:
+    """The paper's own tables behind the same views: one training run and one trial per figure, with no spread."""
+    connection = _connect(threads, memory_mb)
+    for name, rows in paper_store().items():
+        _copy(connection, name, rows)
+    return _finish(connection, sweep=None, source="the paper's tables", readable=[])
+
+
+def _connect(threads: int | None, memory_mb: int | None) -> duckdb.DuckDBPyConnection:
+    config = dict(LOCKED)
+    if threads is not None:
+        config["threads"] = str(threads)
+    if memory_mb is not None:
+        config["memory_limit"] = f"{memory_mb}MB"
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, store: Store, table: str) -> list[str]:
+    """Make a table of the store readable; the files that it is read from."""
+    if store.rows(table) <= IN_MEMORY_ROWS:
+        _copy(connection, table, store.read(table, unique=True))
+        return []
+    paths = store.part_paths(table)
+    current = all(part.version == SCHEMA_VERSION for part in store.parts(table))
+    # DuckDB takes brackets, stars and question marks in a path for a pattern, and opens s3:// with an extension only.
+    if current and not any("://" in path or set(path) & set("*?[]") for path in paths):
+        quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{quoted}])")  # noqa: S608
+        return paths
+    connection.register(table, store.dataset(table))
+    return []
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+    connection.register("incoming", rows)
+    connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")  # noqa: S608
+    connection.unregister("incoming")
+
+
+def _finish(
+    connection: duckdb.DuckDBPyConnection, *, sweep: str | None, source: str, readable: list[str]
+) -> Database:
+    """Make the views, then lock the connection."""
+    names = tuple(name for (name,) in connection.execute("SELECT DISTINCT sweep FROM sweeps ORDER BY 1").fetchall())
+    if sweep is not None and sweep not in names:
+        raise UnknownNameError("sweep", sweep, names or ["none yet"])
+    chosen = names if sweep is None else (sweep,)
+    _copy(connection, "scope", pa.table({"sweep": pa.array(chosen, pa.string())}))
+    _copy(connection, "paper_tables", paper_tables())
+    _copy(connection, "described", _described())
+    connection.execute("CREATE TABLE student (confidence DOUBLE, quantiles DOUBLE[])")
+    connection.execute(views())
+    database = Database(connection, sweeps=chosen, source=source)
+    database._ready_for(0.95)
+    connection.execute("SET allowed_paths = $paths", {"paths": readable})
+    for setting in ("temp_directory = ''", "enable_external_access = false", "lock_configuration = true"):
+        connection.execute(f"SET {setting}")
+    return database
+
+
+def _described() -> pa.Table:
+    """Every column of every table, with its unit."""
+    rows = [(table, *row) for table in SCHEMAS for row in describe(table)]
+    names = ("table_name", "column_name", "type", "unit", "meaning")
+    columns = {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(names)}
+    return pa.table({**columns, "position": pa.array(range(len(rows)), pa.int64())})
+
+
+def _add_quantiles(connection: duckdb.DuckDBPyConnection, confidence: float) -> None:
+    """Two-sided quantiles of Student's t for 1 to 1000 degrees of freedom, and the normal one."""
+    upper = 0.5 + confidence / 2
+    quantiles = [*stdtrit(np.arange(1, STUDENT_DF + 1), upper).tolist(), float(ndtri(upper))]
+    connection.execute("INSERT INTO student VALUES ($confidence, $quantiles)", {"confidence": confidence, "quantiles": quantiles})
+
+
+@contextmanager
+def _reading(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A cursor whose transaction cannot write to any table, rolled back at the end."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute("BEGIN TRANSACTION READ ONLY")
+        yield cursor
+    finally:
+        cursor.close()
+
+
+@contextmanager
+def _stopped(cursor: duckdb.DuckDBPyConnection, time_limit_s: float | None) -> Iterator[None]:
+    """Interrupt what runs after a while: DuckDB has no time limit of its own."""
+    if time_limit_s is None:
+        yield
+        return
+    timer = threading.Timer(time_limit_s, cursor.interrupt)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _operators(plan: Any) -> Iterator[str]:
+    """The names of all operators of a plan in JSON."""
+    for node in plan if isinstance(plan, list) else [plan]:
+        yield str(node.get("name", ""))
+        yield from _operators(node.get("children", []))
+
+
+def _columns(query: Query, table: pa.Table) -> tuple[Column, ...]:
+    known = {column.name: column for column in query.columns}
+    return tuple(known.get(name, Column(name)) for name in table.column_names)
+
+
+def _default(literal: str) -> object:
+    """The value of an SQL literal in a header: NULL, 'text' or a number."""
+    if literal == "NULL":
+        return None
+    return literal[1:-1] if literal.startswith("'") else float(literal)
+
+
+def _message(error: duckdb.Error) -> str:
+    return str(error).strip()

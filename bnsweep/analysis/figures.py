@@ -1,0 +1,444 @@
+"""Which figures a sweep has: rows of the queries, sorted into charts with a title and a caption.
+
+A caption always says how many trials and training runs are behind the figure and what its interval
+is; figures without an interval say that hollow points have none.
+"""
+
+# ruff: noqa: RUF001 - Greek letters are the paper's.
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bnsweep.analysis import charts
+
+__all__ = [
+    "HIT",
+    "Figure",
+    "accuracy_figures",
+    "attribution_figures",
+    "behind",
+    "coverage_figure",
+    "covers",
+    "depth_figures",
+    "order",
+    "panel_of",
+    "placement_label",
+    "span",
+    "task_figures",
+    "timeline_figure",
+    "tradeoff_figures",
+    "training_figures",
+]
+
+Row = Mapping[str, Any]
+
+TARGETS = ("weights", "all", "weights+bias", "weights+bias+affine")  # the paper's contrast first
+NESTED = ("weights", "weights+bias", "weights+bias+affine", "all")
+TREATMENTS = ("stale", "folded", "recalibrated")
+HIT = {
+    "weights": "weights",
+    "weights+bias": "weights and biases",
+    "weights+bias+affine": "weights, biases and BN's γ, β",
+    "all": "all parameters",
+}
+
+
+# Rows that differ in one of these are never joined by a line.
+APART = ("sigma_reference", "precision", "training", "noise_model", "sampling")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart with what a reader must know about it."""
+
+    name: str  # file name without ending, unique in a report
+    title: str
+    caption: str
+    chart: Any  # altair chart
+    rows: Sequence[Row]
+    query: str = ""  # the query behind it
+    panels: int = 1
+    columns: int = 2
+    table: Sequence[tuple[str, str]] = field(default=())  # (column, heading) of the table under the chart
+
+    def specification(self, *, validate: bool = False) -> dict[str, Any]:
+        """The Vega-Lite specification, without any look; `usermeta` tells the page how to lay it out.
+
+        Checking it against Vega-Lite's schema takes longer than all the rest of a report: tests do that.
+        """
+        spec: dict[str, Any] = self.chart.to_dict(validate=validate)
+        spec.pop("config", None)
+        spec["datasets"] = {"rows": charts.plain(self.rows)}
+        spec["description"] = f"{self.title}. {self.caption}"
+        spec["usermeta"] = {"panels": self.panels, "columns": self.columns}
+        return spec
+
+
+def placement_label(row: Row) -> str:
+    """What a reader calls a placement: BN everywhere, no BN, or its own label with the count of layers."""
+    kept, sites = row.get("bn_kept"), row.get("bn_sites")
+    if kept is None or sites is None:
+        return str(row["placement"])
+    if kept == 0:
+        return charts.NOWHERE
+    if kept == sites:
+        return charts.EVERYWHERE
+    return f"{row['placement']} ({kept} of {sites})"
+
+
+def panel_of(row: Row, *, several: bool = False) -> str:
+    """What the noise hit and what happened to BN, as the heading of a panel; `several` sizes of recalibration sets."""
+    treatment = "" if row["bn_treatment"] == "stale" else f", BN {row['bn_treatment']}"
+    if several and row["bn_treatment"] == "recalibrated":
+        treatment += f" on {row['recalibration_images']} images"
+    return f"noise on {HIT.get(row['targets'], row['targets'])}{treatment}"
+
+
+def accuracy_figures(
+    points: Sequence[Row], *, paper: Sequence[Row] = (), normalized: bool = False, name: str = ""
+) -> Iterator[Figure]:
+    """Figures 2a and 3a, or 2b and 3b if `normalized`: per data set, network and sigma reference."""
+    what = "normalized accuracy" if normalized else "accuracy"
+    for group in _charts(points, "dataset", "model"):
+        ordered = sorted(group.rows, key=order)
+        several = len({row.get("recalibration_images") for row in ordered if row["bn_treatment"] == "recalibrated"}) > 1
+        drawn = [_curve(row, panel=panel_of(row, several=several), label=placement_label(row)) for row in ordered]
+        beside = _paper_rows(group.rows, paper)
+        panels = _distinct(row["panel"] for row in drawn)
+        extra = "; dashed: the paper's own numbers, which come without spread" if beside else ""
+        yield Figure(
+            name=_slug(name or what.split(maxsplit=1)[0], *group.names),
+            title=f"{what.capitalize()} over noise: {group.names[1]} on {group.names[0]}{group.words}",
+            caption=f"{behind(drawn)}; {group.about()}{extra}.",
+            chart=charts.curves([*drawn, *beside], title=f"{what}, %"),
+            rows=[*drawn, *beside],
+            query="normalized" if normalized else "accuracy",
+            panels=len(panels),
+            columns=2 if len(panels) in (2, 4) else 3,
+            table=CURVE_TABLE,
+        )
+
+
+def task_figures(points: Sequence[Row]) -> Iterator[Figure]:
+    """Figure 4: the same network on several data sets, normalized accuracy over eta."""
+    ends = (charts.EVERYWHERE, charts.NOWHERE)
+    for group in _charts(_without_recipe(row for row in _main(points) if placement_label(row) in ends)):
+        sets = {
+            model: {r["dataset"] for r in group.rows if r["model"] == model}
+            for model in _distinct_of(group.rows, "model")
+        }
+        shared = sorted((row for row in group.rows if len(sets[row["model"]]) > 1), key=lambda row: row["model"])
+        if not shared:
+            continue
+        drawn = [_curve(row, panel=f"{row['model']}, {placement_label(row)}", label=row["dataset"]) for row in shared]
+        yield Figure(
+            name=_slug("task-complexity", *group.names),
+            title=f"Task complexity: the same network on an easier and a harder data set{group.words}",
+            caption=f"{behind(drawn)}; {panel_of(shared[0])}; {group.about()}.",
+            chart=charts.curves(drawn, title="normalized accuracy, %", legend="Data set"),
+            rows=drawn,
+            query="task_complexity",
+            panels=len(_distinct(row["panel"] for row in drawn)),
+            table=CURVE_TABLE,
+        )
+
+
+def attribution_figures(losses: Sequence[Row]) -> Iterator[Figure]:
+    """What the noise hit: points of accuracy lost per target set, for each placement."""
+    wanted = [row for row in losses if row["bn_treatment"] == "stale" and row["eta"] > 0]
+    for group in _charts(wanted, "dataset", "model"):
+        nested = sorted(group.rows, key=lambda row: (-(row["bn_kept"] or 0), NESTED.index(row["targets"]), row["eta"]))
+        drawn = [_curve(row, panel=placement_label(row), label=HIT[row["targets"]]) for row in nested]
+        if len({row["label"] for row in drawn}) < 2:
+            continue
+        yield Figure(
+            name=_slug("attribution", *group.names),
+            title=f"What the noise hit: {group.names[1]} on {group.names[0]}{group.words}",
+            caption=f"Accuracy lost against the clean network. {behind(drawn)}; {group.about()}.",
+            chart=charts.attribution(drawn),
+            rows=drawn,
+            query="target_attribution",
+            panels=len(_distinct(row["panel"] for row in drawn)),
+            columns=2,
+            table=CURVE_TABLE,
+        )
+
+
+def depth_figures(averages: Sequence[Row]) -> Iterator[Figure]:
+    """Average normalized accuracy against BN layers: between networks of several depths, and within one network."""
+    for group in _charts(_without_recipe(_main(_counted(averages))), "dataset"):
+        ends = [row for row in group.rows if placement_label(row) in (charts.EVERYWHERE, charts.NOWHERE)]
+        between = [_layers(row, label=placement_label(row), layers=row["bn_sites"]) for row in ends]
+        within = [_layers(row, label=row["model"], layers=row["bn_kept"]) for row in group.rows]
+        partial = len(group.rows) > len(ends)
+        for name, drawn, axis, legend in (
+            ("between networks", between, "sites for BN in the network", "Placement"),
+            ("within one network", within if partial else [], "BN layers kept", "Network"),
+        ):
+            if len({row["layers"] for row in drawn}) < 2:
+                continue
+            yield Figure(
+                name=_slug("depth", name.split()[0], *group.names),
+                title=f"More BN layers {name}: {group.names[0]}{group.words}",
+                caption=f"{behind(drawn)}; {panel_of(group.rows[0])}; {group.about()}.",
+                chart=charts.depth_trend(sorted(drawn, key=_by_layers), axis=axis, legend=legend),
+                rows=drawn,
+                query="depth_trend",
+                table=(("model", "Network"), ("label", "Series"), ("layers", axis.capitalize()), *VALUE_TABLE),
+            )
+
+
+def _layers(row: Row, *, label: str, layers: int) -> dict[str, Any]:
+    return {**_curve(row, panel="", label=label), "layers": layers}
+
+
+def _by_layers(row: Row) -> tuple[str, int]:
+    # BN everywhere first: "BN" sorts before "no".
+    return str(row["label"]), int(row["layers"])
+
+
+def tradeoff_figures(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Baseline accuracy against average normalized accuracy, a point per placement."""
+    for group in _charts(_without_recipe(_main(_counted(rows))), "dataset"):
+        drawn = [
+            {
+                **_curve(row, panel=row["model"], label=_short_placement(row)),
+                "kept_pct": 100.0 * row["bn_kept"] / row["bn_sites"] if row["bn_sites"] else 0.0,
+                "x": row["baseline"],
+                "x_low": row["baseline_low"],
+                "x_high": row["baseline_high"],
+            }
+            for row in group.rows
+        ]
+        if len(drawn) < 2:
+            continue
+        panels = _distinct(row["panel"] for row in drawn)
+        yield Figure(
+            name=_slug("tradeoff", *group.names),
+            title=f"What BN gives and what it costs: {group.names[0]}{group.words}",
+            caption=f"Up and right is better. {behind(drawn)}; {panel_of(group.rows[0])}; {group.about()}.",
+            chart=charts.tradeoff(drawn),
+            rows=drawn,
+            query="tradeoff",
+            panels=len(panels),
+            columns=2 if len(panels) in (2, 4) else 3,
+            table=(("panel", "Network"), ("label", "Placement"), ("x", "Baseline, %"), *VALUE_TABLE),
+        )
+
+
+def training_figures(epochs: Sequence[Row]) -> Iterator[Figure]:
+    """Test accuracy after each epoch. Rows: a network's columns, train_seed, run_id, epoch, value."""
+    for dataset in _distinct_of(epochs, "dataset"):
+        rows = [row for row in epochs if row["dataset"] == dataset]
+        drawn = [
+            {
+                "panel": row["model"],
+                "label": placement_label(row),
+                "run": f"seed {row['train_seed']} ({str(row['run_id'])[:8]})",
+                "epoch": row["epoch"],
+                "value": row["value"],
+            }
+            for row in rows
+        ]
+        panels = _distinct(row["panel"] for row in drawn)
+        runs = len({row["run_id"] for row in rows})
+        yield Figure(
+            name=_slug("training", dataset),
+            title=f"Training: {dataset}",
+            caption=f"n = {runs} training runs, one line each; single runs have no interval.",
+            chart=charts.training(drawn),
+            rows=drawn,
+            query="convergence",
+            panels=len(panels),
+            columns=2 if len(panels) in (2, 4) else 3,
+            table=(
+                ("panel", "Network"),
+                ("label", "Placement"),
+                ("run", "Run"),
+                ("epoch", "Epoch"),
+                ("value", "Test accuracy, %"),
+            ),
+        )
+
+
+def timeline_figure(bars: Sequence[Row]) -> Iterator[Figure]:
+    """What each worker did when. Rows as `charts.timeline` takes them."""
+    if bars:
+        end = max(row["end_s"] for row in bars)
+        workers = len({row["worker"] for row in bars})
+        yield Figure(
+            name="timeline",
+            title="What each worker did when",
+            caption=f"n = {len(bars)} pieces of work on {workers} workers in {end:.0f} s of wall time.",
+            chart=charts.timeline(bars),
+            rows=bars,
+            table=(
+                ("worker", "Worker"),
+                ("kind", "Work"),
+                ("what", "What"),
+                ("start_s", "From, s"),
+                ("end_s", "To, s"),
+            ),
+        )
+
+
+def coverage_figure(counts: Sequence[Row]) -> Iterator[Figure]:
+    """Planned points by state. Rows: dataset, model, placement, bn_kept, bn_sites, done, missing, failed."""
+    drawn = [
+        {
+            "what": f"{row['model']}, {placement_label(row)} ({row['dataset']})",
+            "status": state,
+            "points": row[state],
+            "rank": rank,
+        }
+        for row in counts
+        for rank, state in enumerate(charts.STATUS)
+        if row[state]
+    ]
+    if drawn:
+        total = sum(row["points"] for row in drawn)
+        yield Figure(
+            name="coverage",
+            title="Planned points: done, missing, failed",
+            caption=f"n = {total} planned points (network, noise cell, η).",
+            chart=charts.coverage(drawn),
+            rows=drawn,
+            query="coverage",
+            table=(("what", "Network"), ("status", "State"), ("points", "Points")),
+        )
+
+
+VALUE_TABLE = (("value", "Value, %"), ("low", "95 % from"), ("high", "to"), ("n", "Trials"), ("seeds", "Training runs"))
+CURVE_TABLE = (("panel", "Panel"), ("label", "Series"), ("source", "Source"), ("eta_pct", "η, %"), *VALUE_TABLE)
+
+
+def _curve(row: Row, *, panel: str, label: str, source: str = "bnsweep") -> dict[str, Any]:
+    return {
+        "panel": panel,
+        "label": label,
+        "source": source,
+        "model": row["model"],
+        "eta_pct": 100.0 * row["eta"] if row.get("eta") is not None else None,
+        "value": row["value"],
+        "low": row["low"],
+        "high": row["high"],
+        "n": row["n"],
+        "seeds": row["seeds"],
+        "level": row.get("level"),
+    }
+
+
+def _paper_rows(rows: Sequence[Row], paper: Sequence[Row]) -> list[dict[str, Any]]:
+    """The paper's curve of the same network and data set, in the panel that it comes closest to."""
+    first = min(rows, key=order)
+    if first["sigma_reference"] != "tensor_std" or first["bn_treatment"] != "stale":
+        return []
+    same = [p for p in paper if (p["dataset"], p["model"]) == (first["dataset"], first["model"])]
+    # The paper says "all weights"; which arrays that covers is an open question, so every stale panel gets it.
+    panels = _distinct(panel_of(row) for row in sorted(rows, key=order) if row["bn_treatment"] == "stale")
+    return [_curve(p, panel=panel, label=p["label"], source="paper") for panel in panels for p in same]
+
+
+def behind(rows: Sequence[Row]) -> str:
+    """Trials, runs and interval behind what is drawn, in words."""
+    ours = [row for row in rows if row.get("source") != "paper" and row.get("n")]
+    trials = [row["n"] for row in ours if row.get("eta_pct") != 0] or [row["n"] for row in ours] or [0]
+    seeds = [row["seeds"] for row in ours] or [0]
+    text = f"n = {span(trials)} trials on {span(seeds)} training run{'s' if max(seeds) != 1 else ''} per point"
+    with_interval = sum(row["low"] is not None for row in ours)
+    if with_interval:
+        text += f"; bands and bars are 95 % intervals{covers(ours)}"
+    if with_interval < len(ours):
+        text += "; hollow points have no interval"
+    return text
+
+
+def covers(rows: Iterable[Row]) -> str:
+    """Which chances the intervals of these rows cover, as the end of a sentence."""
+    levels = {row.get("level") for row in rows if row["low"] is not None}
+    if levels == {"seeds"}:
+        return " over training runs and draws"
+    if levels == {"draws"}:
+        return " over the draws on these networks alone"
+    return " (over training runs and draws where there are several runs, else over draws)" if "seeds" in levels else ""
+
+
+def span(values: Sequence[int]) -> str:
+    return str(values[0]) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _main(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the cell that overview figures show: the paper's, or the nearest there is."""
+    cells = {(row["targets"], row["bn_treatment"], row.get("recalibration_images")) for row in rows}
+    if not cells:
+        return []
+    best = min(cells, key=lambda cell: (TREATMENTS.index(cell[1]), TARGETS.index(cell[0]), -(cell[2] or 0)))
+    return [row for row in rows if (row["targets"], row["bn_treatment"], row.get("recalibration_images")) == best]
+
+
+def _counted(rows: Iterable[Row]) -> list[Row]:
+    """Rows of which the number of BN layers is known: the paper does not say it for its partial BN."""
+    return [row for row in rows if row["bn_kept"] is not None and row["bn_sites"]]
+
+
+def _without_recipe(rows: Iterable[Row]) -> list[Row]:
+    """For charts across networks or data sets, where recipes differ by nature."""
+    return [{**row, "training": None} for row in rows]
+
+
+def _distinct_of(rows: Iterable[Row], column: str) -> list[Any]:
+    return _distinct(row[column] for row in rows)
+
+
+def order(row: Row) -> tuple[Any, ...]:
+    return (
+        TREATMENTS.index(row["bn_treatment"]),
+        TARGETS.index(row["targets"]),
+        row.get("recalibration_images") or 0,
+        -(row["bn_kept"] or 0) / (row["bn_sites"] or 1),
+        row["placement"],
+        row.get("eta") or 0,
+    )
+
+
+def _short_placement(row: Row) -> str:
+    label = placement_label(row)
+    return label if label in (charts.EVERYWHERE, charts.NOWHERE) else str(row["placement"])
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows that belong into one chart; `words` names what tells this chart from its sisters."""
+
+    rows: list[Row]
+    names: tuple[str, ...]
+    words: str
+
+    def about(self) -> str:
+        first = self.rows[0]
+        return f"σ reference {first['sigma_reference']}, forward pass in {first['precision']}"
+
+
+def _charts(rows: Iterable[Row], *axes: str) -> Iterator[_Group]:
+    """Split rows by `axes` and by everything else that must not share a line: recipe, reference, precision."""
+    columns = [*axes, *APART]
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
+    varying = [i for i, _ in enumerate(columns) if len({key[i] for key in found}) > 1 and i >= len(axes)]
+    for key, group in found.items():
+        names = tuple(str(part) for part in key[: len(axes)]) + tuple(str(key[i]) for i in varying)
+        yield _Group(group, names, "".join(f", {columns[i].replace('_', ' ')} {key[i]}" for i in varying))
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _slug(*parts: object) -> str:
+    """A file name on every system, and an HTML id: hostile names lose their hostility here."""
+    return re.sub(r"[^a-z0-9.]+", "-", "-".join(map(str, parts)).lower()).strip("-.")[:80] or "figure"

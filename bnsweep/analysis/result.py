@@ -1,0 +1,206 @@
+"""An answer: rows under columns with units, and the forms that it is read in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from bnsweep.analysis.queries import Column
+from bnsweep.errors import InputError, UnknownNameError
+
+__all__ = ["Result"]
+
+LATEX = {"\\": r"\textbackslash{}", **{c: "\\" + c for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
+LATEX_UNITS = {"%": r"\%"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rows of one query. `truncated`: there were more than the limit."""
+
+    columns: tuple[Column, ...]
+    table: pa.Table
+    truncated: bool = False
+    sql: str = ""
+
+    @cached_property
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The rows as Python values; None where there is none."""
+        return list(zip(*(self.table.column(i).to_pylist() for i in range(len(self.columns))), strict=True))
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def column(self, name: str) -> list[Any]:
+        """The values of one column. Raises UnknownNameError."""
+        names = [column.name for column in self.columns]
+        if name not in names:
+            raise UnknownNameError("column", name, names)
+        return [row[names.index(name)] for row in self.rows]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary per row."""
+        names = [column.name for column in self.columns]
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
+
+    def to_arrow(self) -> pa.Table:
+        """The rows as an Arrow table; unit and meaning are metadata of the columns."""
+        fields = []
+        for field, column in zip(self.table.schema, self.columns, strict=True):
+            metadata = {"meaning": column.meaning, **({"unit": column.unit} if column.unit else {})}
+            fields.append(field.with_metadata(metadata if column.meaning else None))
+        return self.table.cast(pa.schema(fields))
+
+    def to_text(self, *, digits: int = 2) -> str:
+        """An aligned table for a terminal: numbers to the right, units under the names, a dash for no value."""
+        heads = [[column.name, column.unit] for column in self.columns]
+        if not any(unit for _, unit in heads):
+            heads = [[name] for name, _ in heads]
+        body = [[_shown(value, digits) for value in row] for row in self.rows]
+        right = [_numeric(field.type) for field in self.table.schema]
+        lines = _aligned([list(line) for line in zip(*heads, strict=True)] if heads else [], body, right)
+        if self.truncated:
+            lines.append(f"(the first {len(self)} rows; there are more)")
+        elif not body:
+            lines.append("(no rows)")
+        return "\n".join(lines) + "\n"
+
+    def to_csv(self) -> str:
+        """CSV with a line of column names; empty where there is no value."""
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\n")
+        writer.writerow([column.name for column in self.columns])
+        writer.writerows([["" if value is None else _plain(value) for value in row] for row in self.rows])
+        return sink.getvalue()
+
+    def to_json(self) -> str:
+        """An object with columns (name, unit, meaning), rows (objects) and truncated. NaN and infinity are null."""
+        return json.dumps(
+            {
+                "columns": [{"name": c.name, "unit": c.unit, "meaning": c.meaning} for c in self.columns],
+                "rows": [{name: _json(value) for name, value in row.items()} for row in self.to_dicts()],
+                "truncated": self.truncated,
+            },
+            indent=1,
+            allow_nan=False,
+        )
+
+    def to_latex(self, *, digits: int = 2) -> str:
+        """A booktabs tabular."""
+        right = [_numeric(field.type) for field in self.table.schema]
+        heads = [_latex(c.name) + (f" ({LATEX_UNITS.get(c.unit, _latex(c.unit))})" if c.unit else "") for c in self.columns]
+        lines = [r"\begin{tabular}{" + "".join("r" if r else "l" for r in right) + "}", r"\toprule"]
+        lines += [" & ".join(heads) + r" \\", r"\midrule"]
+        lines += [" & ".join(_latex(_shown(value, digits)) for value in row) + r" \\" for row in self.rows]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+    def select(self, *names: str) -> Result:
+        """Only these columns. Raises UnknownNameError."""
+        known = {column.name: column for column in self.columns}
+        for name in names:
+            if name not in known:
+                raise UnknownNameError("column", name, known)
+        return Result(tuple(known[name] for name in names), self.table.select(list(names)), self.truncated, self.sql)
+
+    def without_constants(self, *, keep: Sequence[str] = ()) -> Result:
+        """Without columns that have the same value in every row (of several), for a terminal's width."""
+        if len(self) < 2:
+            return self
+        varying = [c.name for i, c in enumerate(self.columns) if c.name in keep or len({_key(r[i]) for r in self.rows}) > 1]
+        return self.select(*varying)
+
+    def pivot(self, *, across: str, value: str, spread: str | None = None, keep: Sequence[str], digits: int = 1) -> Result:
+        """One row per distinct `keep`, one text column per value of `across`: "value ± spread", or "value ◦" if the
+        spread is not known.
+        """
+        if value in keep or across in keep:
+            raise InputError(f"`keep` must not name what is spread out, but got {list(keep)}")
+        cells: dict[tuple[Any, ...], dict[str, str]] = {}
+        heads: dict[str, None] = {}
+        for row in self.to_dicts():
+            head = f"{across}={_shown(row[across], 6)}"
+            heads[head] = None
+            cells.setdefault(tuple(row[name] for name in keep), {})[head] = _with_spread(row, value, spread, digits)
+        known = {column.name: column for column in self.columns}
+        arrays = [pa.array([key[i] for key in cells]) for i in range(len(keep))]
+        arrays += [pa.array([line.get(head) for line in cells.values()], pa.string()) for head in heads]
+        columns = (*(known[name] for name in keep), *(Column(head, known[value].unit) for head in heads))
+        table = pa.table(arrays, names=[column.name for column in columns])
+        return Result(columns, table, self.truncated, self.sql)
+
+
+def _with_spread(row: dict[str, Any], value: str, spread: str | None, digits: int) -> str:
+    text = _shown(row[value], digits)
+    if spread is None:
+        return text
+    return f"{text} ◦" if row[spread] is None else f"{text} ± {_shown(row[spread], digits)}"
+
+
+def _numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _key(value: Any) -> str:
+    return repr(value)
+
+
+def _shown(value: Any, digits: int) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float() if value == value and abs(value) != float("inf"):
+            # Noise levels such as 0.1 and 0.01 stay themselves; measured figures are rounded.
+            short = f"{value:g}"
+            return short if len(short) <= digits + 2 else f"{value:.{digits}f}"
+        case datetime():
+            return value.isoformat(sep=" ", timespec="seconds")
+        case _:
+            return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, (datetime, date)) else value
+
+
+def _json(value: Any) -> Any:
+    converters: list[tuple[type | tuple[type, ...], Callable[[Any], Any]]] = [
+        ((datetime, date), lambda v: v.isoformat()),
+        (timedelta, lambda v: v.total_seconds()),
+        (Decimal, float),
+        (float, lambda v: v if v == v and abs(v) != float("inf") else None),
+        (bytes, lambda v: v.hex()),
+        (dict, lambda v: {str(key): _json(item) for key, item in v.items()}),
+        ((list, tuple), lambda v: [_json(item) for item in v]),
+    ]
+    for kind, convert in converters:
+        if isinstance(value, kind):
+            return convert(value)
+    return value if value is None or isinstance(value, (str, int, bool)) else str(value)
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(c, c) for c in text)
+
+
+def _aligned(heads: list[list[str]], body: list[list[str]], right: list[bool]) -> list[str]:
+    every = [*heads, *body]
+    widths = [max((len(row[i]) for row in every), default=0) for i in range(len(right))]
+    rule = ["-" * width for width in widths]
+
+    def lines(rows: list[list[str]]) -> Iterator[str]:
+        for row in rows:
+            cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+            yield "  ".join(cells).rstrip()
+
+    return [*lines([*heads, rule]), *lines(body)]

@@ -1,0 +1,119 @@
+"""What a report says in words: the headline, and how much of a loss is due to what the noise hit."""
+
+# ruff: noqa: RUF001 - Greek letters are the paper's.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bnsweep.analysis import charts, figures
+from bnsweep.analysis.figures import NESTED, panel_of, placement_label
+from bnsweep.analysis.inputs import Inputs
+from bnsweep.analysis.wording import eta_pct, listed, with_spread
+
+__all__ = ["attribution", "headline", "widest_gap"]
+
+Row = Mapping[str, Any]
+
+
+def headline(inputs: Inputs) -> Iterator[str]:
+    """One sentence per data set and target set, at the eta where BN everywhere and no BN differ most."""
+    if not inputs.accuracy:
+        yield (
+            "This store holds no noise trial for this sweep, so there is nothing to show about noise. "
+            "`bnsweep run SPEC` computes what is missing; `bnsweep status` shows what is planned."
+        )
+        return
+    found = False
+    for targets in ("weights", "all"):
+        best = widest_gap(inputs.accuracy, targets)
+        if best:
+            found = True
+            yield _gap_sentence(*best)
+    if not found:
+        yield "No network of this sweep was measured both with BN everywhere and without BN: nothing to compare."
+
+
+def widest_gap(rows: Sequence[Row], targets: str) -> tuple[Row, Row] | None:
+    pairs: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in rows:
+        if row["targets"] == targets and row["bn_treatment"] == "stale" and row["eta"] > 0:
+            key = tuple(row[c] for c in ("dataset", "model", "sigma_reference", "precision", "eta"))
+            pairs.setdefault(key, {})[placement_label(row)] = row
+    both = [
+        (p[charts.EVERYWHERE], p[charts.NOWHERE])
+        for p in pairs.values()
+        if charts.EVERYWHERE in p and charts.NOWHERE in p
+    ]
+    return max(both, key=lambda pair: abs(pair[0]["value"] - pair[1]["value"]), default=None)
+
+
+def _gap_sentence(everywhere: Row, nowhere: Row) -> str:
+    eta = eta_pct(everywhere["eta"])
+    firm = _apart(everywhere, nowhere)
+    trials = figures.span([everywhere["n"], nowhere["n"]])
+    n = f"n = {trials} trials on {_runs([everywhere['seeds'], nowhere['seeds']])} each"
+    return (
+        f"{everywhere['model']} on {everywhere['dataset']}, {panel_of(everywhere)} at η = {eta} %: accuracy is "
+        f"{with_spread(everywhere)} % with BN everywhere and {with_spread(nowhere)} % without BN "
+        f"({n}; {firm})."
+    )
+
+
+def _runs(seeds: Sequence[int]) -> str:
+    return f"{figures.span(seeds)} training run{'s' if max(seeds) != 1 else ''}"
+
+
+def _apart(first: Row, second: Row) -> str:
+    if first["low"] is None or second["low"] is None:
+        return "without intervals on both, so no verdict"
+    apart = first["high"] < second["low"] or second["high"] < first["low"]
+    return "the 95 % intervals are apart" if apart else "the 95 % intervals overlap"
+
+
+def attribution(losses: Sequence[Row]) -> Iterator[str]:
+    """Per network with BN everywhere: how much of the loss is the weights, how much is BN's own parameters."""
+    groups: dict[tuple[Any, ...], dict[float, dict[str, Row]]] = {}
+    for row in losses:
+        if row["bn_treatment"] == "stale" and row["eta"] > 0 and placement_label(row) == charts.EVERYWHERE:
+            key = tuple(row[c] for c in ("dataset", "model", "training", "sigma_reference", "precision"))
+            groups.setdefault(key, {}).setdefault(row["eta"], {})[row["targets"]] = row
+    for (dataset, model, _, reference, _), levels in groups.items():
+        both = {eta: sets for eta, sets in levels.items() if "all" in sets and "weights" in sets}
+        if both:
+            eta = max(both, key=lambda eta: both[eta]["all"]["value"] - both[eta]["weights"]["value"])
+            about = f"{model} on {dataset} with BN everywhere, σ reference {reference}, η = {eta_pct(eta)} %"
+            yield f"{about} (where noise on BN's own parameters matters most): {_split(both[eta])}"
+
+
+def _split(sets: Mapping[str, Row]) -> str:
+    """One sentence on the loss at one eta."""
+    weights, everything = sets["weights"], sets["all"]
+    added = [
+        f"noise on {_parts(row['beyond'], row['targets'])} adds {with_spread(_added(row))}"
+        for row in (sets[name] for name in NESTED if name in sets)
+        if row["beyond"]
+    ]
+    text = (
+        f"noise on all parameters costs {with_spread(everything)} points of accuracy, "
+        f"noise on the weights alone {with_spread(weights)}"
+    )
+    if everything["value"] > 1 and weights["value"] >= 0:
+        text += f" ({100 * weights['value'] / everything['value']:.0f} % of it)"
+    odd = everything["nonfinite_pct"]
+    return (
+        f"{text}; {listed(added)}. With noise on all parameters {odd:.1f} % of the scored images had a non-finite "
+        f"output, with noise on the weights {weights['nonfinite_pct']:.1f} %. n = {everything['n']} trials on "
+        f"{_runs([everything['seeds']])}{figures.covers([everything])}."
+    )
+
+
+def _added(row: Row) -> dict[str, Any]:
+    return {"value": row["added"], "half": row["added_half"]}
+
+
+def _parts(smaller: str, larger: str) -> str:
+    """What a target set has that a smaller one has not."""
+    parts = ("weights", "biases", "BN's γ and β", "BN's running statistics")
+    return listed(parts[NESTED.index(smaller) + 1 : NESTED.index(larger) + 1])

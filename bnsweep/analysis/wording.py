@@ -1,0 +1,60 @@
+"""How numbers and names read in a report."""
+
+# ruff: noqa: RUF001 - a report is for people: it has true minus signs and dashes.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["close", "digits", "distinct", "eta_pct", "listed", "number", "spread", "with_spread"]
+
+Row = Mapping[str, Any]
+
+
+def close(text: str) -> str:
+    """The text with spaces that do not break before a percent sign and around a plus-minus."""
+    return text.replace(" %", "\u00a0%").replace(" ±", "\u00a0±").replace("± ", "±\u00a0")
+
+
+def number(value: Any, *, digits: int = 1) -> str:
+    """A number as a table shows it: a fixed count of decimals, a true minus sign, a dash for none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f").replace("-", "−")
+    text = f"{float(value):.{digits}f}".replace("-", "−")
+    return text.removeprefix("−") if not text.strip("−0.") else text
+
+
+def with_spread(row: Row) -> str:
+    """A value with the half-width of its interval, or the word that it has none."""
+    if row["half"] is None:
+        return f"{number(row['value'], digits=1)} (no interval)"
+    return f"{number(row['value'], digits=digits(row))} ± {spread(row)}"
+
+
+def spread(row: Row) -> str:
+    """Half-width of the interval."""
+    return number(row["half"], digits=digits(row))
+
+
+def digits(row: Row) -> int:
+    """Two decimals when the interval is narrow enough for the second to mean something, else one."""
+    return 2 if row["half"] < 0.95 else 1
+
+
+def eta_pct(eta: float) -> str:
+    """Eta in percent without needless zeros."""
+    return f"{100 * eta:.4f}".rstrip("0").rstrip(".")
+
+
+def distinct(rows: Iterable[Row], column: str) -> list[str]:
+    """The values of a column in their order."""
+    return list(dict.fromkeys(str(row[column]) for row in rows))
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a sentence lists them."""
+    return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)

@@ -1,0 +1,142 @@
+"""Every error that a user can meet, as one tree.
+
+    BnsweepError                 exit code 1
+    ├── InputError               exit code 2: what was asked for cannot be done as written
+    │   ├── SpecError            a sweep file: all of its problems at once, with line numbers
+    │   ├── UnknownNameError     a name that is none of the valid ones
+    │   ├── PlacementError       a placement that does not fit a network
+    │   ├── DataError            a data set that is missing, truncated or of another layout
+    │   ├── ModelError           a network that cannot be built, placed or folded as asked
+    │   └── QueryError           SQL that is refused or fails
+    ├── StoreError               exit code 1
+    │   ├── SchemaError          a store written by a newer bnsweep (exit code 2)
+    │   ├── StoreClaimedError    another driver is writing to the store
+    │   ├── StoreDamagedError    a part that is missing or does not match its digest
+    │   └── StoreUnwritableError disk full, read-only, no permission
+    └── EngineError              the cluster cannot be reached or refuses the work
+
+A message gives the rule and the value, or the unknown name and the valid ones, and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+__all__ = [
+    "BnsweepError",
+    "DataError",
+    "EngineError",
+    "InputError",
+    "ModelError",
+    "PlacementError",
+    "Problem",
+    "QueryError",
+    "SchemaError",
+    "SpecError",
+    "StoreClaimedError",
+    "StoreDamagedError",
+    "StoreError",
+    "StoreUnwritableError",
+    "UnknownNameError",
+]
+
+
+class BnsweepError(Exception):
+    """The root: catch this to catch everything that bnsweep raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(BnsweepError):
+    """What was asked for cannot be done as written."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a sweep file."""
+
+    where: str  # dotted path of the key, e.g. "training.epochs"; empty for the whole file
+    message: str
+    line: int | None = None  # 1-based
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line is not None else ""
+        key = f"{self.where}: " if self.where else ""
+        return f"{place}{key}{self.message}"
+
+
+class SpecError(InputError):
+    """All problems of one sweep file."""
+
+    def __init__(self, problems: Sequence[Problem], *, source: str = "the spec") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        count = len(self.problems)
+        head = f"{source} has {count} problem{'s' if count != 1 else ''}:"
+        super().__init__("\n  ".join([head, *map(str, self.problems)]))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_spec_error, (self.problems, self.source))
+
+
+def _rebuild_spec_error(problems: Sequence[Problem], source: str) -> SpecError:
+    return SpecError(problems, source=source)
+
+
+class UnknownNameError(InputError):
+    """A name that is none of the valid ones."""
+
+    def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
+        self.kind, self.name, self.valid = kind, name, tuple(valid)
+        near = get_close_matches(name, self.valid, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(self.valid)}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (UnknownNameError, (self.kind, self.name, self.valid))
+
+
+class PlacementError(InputError):
+    """A placement that does not fit a network."""
+
+
+class DataError(InputError):
+    """A data set that is missing, truncated or of another layout."""
+
+
+class ModelError(InputError):
+    """A network that cannot be built, placed or folded as asked."""
+
+
+class QueryError(InputError):
+    """SQL that is refused or fails."""
+
+
+class StoreError(BnsweepError):
+    """The store cannot be read or written as asked."""
+
+
+class SchemaError(StoreError):
+    """A store written by a newer bnsweep."""
+
+    exit_code = 2
+
+
+class StoreClaimedError(StoreError):
+    """Another driver is writing to the store."""
+
+
+class StoreDamagedError(StoreError):
+    """A part that is missing or does not match its digest."""
+
+
+class StoreUnwritableError(StoreError):
+    """Disk full, read-only, no permission."""
+
+
+class EngineError(BnsweepError):
+    """The cluster cannot be reached or refuses the work."""

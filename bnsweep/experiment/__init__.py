@@ -1,0 +1,1 @@
+"""What to run: pure values. No torch, no ray, no store."""

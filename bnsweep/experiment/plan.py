@@ -1,0 +1,228 @@
+"""A spec, expanded: training runs and the points of their curves.
+
+    run    = data x model x placement x training seed (x recipe)   -> run_id
+    point  = run x noise cell x eta                                -> point_id
+    trial  = point x 0, 1, 2, ...                                  -> noise_seed
+
+Runs are listed; points are made on demand, since a plan of 100,000 runs holds millions of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Protocol
+
+from bnsweep.errors import BnsweepError, Problem, SpecError
+from bnsweep.experiment.architecture import Architecture
+from bnsweep.experiment.identity import canonical_json, digest, noise_seed
+from bnsweep.experiment.spec import AdaptiveTrials, Augment, Data, Model, NoiseCell, Spec, Training
+
+__all__ = ["Catalog", "Plan", "Point", "TrainingRun", "make_plan"]
+
+
+class Catalog(Protocol):
+    """What a plan must know of networks and data. Each call may be slow; answers are cached by the plan."""
+
+    def architecture(self, model: str, data: Data) -> Architecture:
+        """The network for this data's channels, size and classes."""
+        ...
+
+    def fingerprint(self, data: Data) -> str:
+        """A digest of the images and labels that the data set stands for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """One network to be trained once."""
+
+    run_id: str
+    data: Data
+    fingerprint: str
+    model: str
+    placement: str
+    bn_mask: str
+    train_seed: int
+    training: Training  # augment resolved
+    architecture: Architecture
+
+    @property
+    def bn_kept(self) -> int:
+        return self.bn_mask.count("1")
+
+    @property
+    def bn_sites(self) -> int:
+        return len(self.bn_mask)
+
+    @property
+    def title(self) -> str:
+        return f"{self.data.dataset} {self.model} {self.placement} seed {self.train_seed}"
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that say which network a row is about."""
+        return {
+            "run_id": self.run_id,
+            "dataset": self.data.dataset,
+            "model": self.model,
+            "placement": self.placement,
+            "bn_mask": self.bn_mask,
+            "bn_kept": self.bn_kept,
+            "bn_sites": self.bn_sites,
+            "train_seed": self.train_seed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run, noise cell and eta: a point of a curve, estimated by trials."""
+
+    point_id: str
+    run_id: str
+    cell: NoiseCell
+    eta: Decimal
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All training runs of a spec; points and trials follow from them."""
+
+    spec: Spec
+    runs: tuple[TrainingRun, ...]
+
+    @cached_property
+    def _cells(self) -> tuple[tuple[NoiseCell, str], ...]:
+        return tuple((cell, canonical_json(cell.model_dump(mode="json"))) for cell in self.spec.noise)
+
+    @cached_property
+    def _scoring(self) -> str:
+        """What else decides a point's rows: precision, batches, sampling of images, root seed."""
+        spec = self.spec
+        scoring = {
+            "evaluation": spec.evaluation.model_dump(mode="json"),
+            "images": spec.images,
+            "seed": spec.noise_seed,
+        }
+        if spec.images == "auto" and isinstance(spec.trials, AdaptiveTrials):
+            # The allocation over strata follows from the wanted precision, so it is part of the identity.
+            scoring["design"] = spec.trials.model_dump(mode="json", exclude={"max"})
+        return canonical_json(scoring)
+
+    def points(self, run: TrainingRun) -> Iterator[Point]:
+        """The run's points: cells in the spec's order, eta rising."""
+        for cell, text in self._cells:
+            for eta in self.spec.eta:
+                point_id = digest("point-1", run.run_id, text, f"{eta:.6f}", self._scoring)
+                yield Point(point_id, run.run_id, cell, eta)
+
+    @property
+    def points_per_run(self) -> int:
+        return len(self.spec.noise) * len(self.spec.eta)
+
+    @property
+    def sampling(self) -> str:
+        """The `sampling` column."""
+        return {"all": "full", "auto": "strata"}.get(str(self.spec.images), "random")
+
+    def trial_bounds(self, eta: Decimal) -> tuple[int, int]:
+        """Fewest and most trials at a point. Without noise there is nothing to repeat."""
+        trials = self.spec.trials
+        if eta == 0:
+            return 1, 1
+        if isinstance(trials, AdaptiveTrials):
+            return trials.min, trials.max
+        return trials, trials
+
+    def rows(self) -> tuple[int, int]:
+        """Fewest and most trial rows of the whole plan."""
+        per_run = [self.trial_bounds(eta) for eta in self.spec.eta]
+        scale = len(self.runs) * len(self.spec.noise)
+        return scale * sum(low for low, _ in per_run), scale * sum(high for _, high in per_run)
+
+    def noise_stream(self, run: TrainingRun) -> str:
+        """What noise seeds derive from: shared by every placement, cell and eta."""
+        return digest("stream-1", str(self.spec.noise_seed), run.fingerprint, run.model, str(run.train_seed))
+
+    def noise_seed(self, run: TrainingRun, trial: int) -> int:
+        """The seed of one draw, in [0, 2**63)."""
+        return noise_seed(self.noise_stream(run), trial)
+
+
+def make_plan(spec: Spec, catalog: Catalog) -> Plan:
+    """Expand a spec.
+
+    Raises:
+        SpecError: every model, data set and placement that does not fit, at once.
+    """
+    runs: dict[str, TrainingRun] = {}
+    problems: list[Problem] = []
+    for data_index, data in enumerate(spec.data):
+        try:
+            fingerprint = catalog.fingerprint(data)
+        except BnsweepError as error:
+            problems.append(Problem(f"data.{data_index}", str(error)))
+            continue
+        for model_index, model in enumerate(spec.models):
+            where = f"models.{model_index}"
+            try:
+                architecture = catalog.architecture(model.name, data)
+            except BnsweepError as error:
+                problems.append(Problem(where, str(error)))
+                continue
+            fitted, misfits = _fit_placements(spec, model, architecture, where)
+            problems += misfits
+            for run in _runs(spec, model, data, fingerprint, architecture, fitted):
+                # Two placements that keep the same sites are one network: it is trained once, under the first label.
+                runs.setdefault(run.run_id, run)
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)), source=f"sweep {spec.name!r}")
+    return Plan(spec, tuple(runs.values()))
+
+
+def resolve_augment(training: Training, data: Data) -> Training:
+    """The recipe with `augment: auto` spelled out for the data set."""
+    if training.augment != "auto":
+        return training
+    augment = {
+        "digits": Augment(shift=0.1),
+        "cifar10": Augment(flip=True, shift=0.1),
+        "cifar100": Augment(flip=True, shift=0.1),
+    }.get(data.source, Augment())
+    return training.model_copy(update={"augment": augment})
+
+
+def _fit_placements(
+    spec: Spec, model: Model, architecture: Architecture, where: str
+) -> tuple[dict[str, str], list[Problem]]:
+    """Label of each distinct mask, and what does not fit."""
+    labels: dict[str, str] = {}
+    problems = []
+    own = model.placements is not None
+    for index, placement in enumerate(model.placements or spec.placements):
+        try:
+            labels.setdefault(placement.mask(architecture), placement.label)
+        except BnsweepError as error:
+            problems.append(Problem(f"{where}.placements.{index}" if own else f"placements.{index}", str(error)))
+    return labels, problems
+
+
+def _runs(
+    spec: Spec, model: Model, data: Data, fingerprint: str, architecture: Architecture, labels: dict[str, str]
+) -> Iterator[TrainingRun]:
+    training = resolve_augment(model.training or spec.training, data)
+    recipe = canonical_json(
+        {
+            "data": fingerprint,
+            "model": model.name,
+            "signature": architecture.signature,
+            "training": training.model_dump(mode="json"),
+            # Gradients are summed in an order that depends on the number of threads.
+            "threads": spec.resources.train.threads,
+        }
+    )
+    for mask, label in labels.items():
+        for seed in spec.train_seeds:
+            run_id = digest("run-1", recipe, mask, str(seed))
+            yield TrainingRun(run_id, data, fingerprint, model.name, label, mask, seed, training, architecture)

@@ -1,0 +1,360 @@
+"""The sweep file: every field, its meaning, unit and range.
+
+A spec is frozen data. Unknown keys are refused, and nothing is evaluated: a model is a name, a data
+set is a name or a path. `bnsweep.experiment.reading` turns YAML text into a `Spec`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import product
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from bnsweep.errors import InputError
+from bnsweep.experiment.placement import Placement
+
+__all__ = [
+    "AdaptiveTrials",
+    "Augment",
+    "BnTreatment",
+    "Constant",
+    "Cosine",
+    "Data",
+    "Evaluation",
+    "Model",
+    "NoiseCell",
+    "Precision",
+    "Resources",
+    "SigmaReference",
+    "Spec",
+    "Step",
+    "Targets",
+    "Training",
+]
+
+SigmaReference = Literal["tensor_std", "tensor_max", "channel_max", "global_rms", "absolute"]
+Targets = Literal["weights", "weights+bias", "weights+bias+affine", "all"]
+BnTreatment = Literal["stale", "folded", "recalibrated"]
+Precision = Literal["fp32", "bf16"]
+
+Eta = Annotated[Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Frozen(BaseModel):
+    """Immutable; unknown keys are refused; no coercion of strings into numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _form(value: Any) -> str:
+    """Which member of a union was meant, so that only its errors are reported."""
+    return "mapping" if isinstance(value, (dict, BaseModel)) else "word" if isinstance(value, str) else "number"
+
+
+class Data(Frozen):
+    """One data set: uint8 images with a fixed train/test split."""
+
+    source: str = Field(
+        description="digits, cifar10, cifar100, parquet:DIRECTORY (train.parquet and test.parquet in Hugging "
+        "Face image layout) or folder:DIRECTORY (train/CLASS/*.png and test/CLASS/*.png)",
+        min_length=1,
+        max_length=4096,
+    )
+    name: str | None = Field(
+        None, description="the `dataset` column; default: the source's last word", pattern=r"^[\w.+-]{1,100}$"
+    )
+    size: int | None = Field(None, ge=4, le=1024, description="images are resized to size x size pixels")
+    train_images: Count | None = Field(None, description="use only the first N training images")
+    test_images: Count | None = Field(None, description="use only the first N test images")
+    label: str | None = Field(None, description="label column of parquet: data; default: the only integer column")
+
+    @property
+    def dataset(self) -> str:
+        """The label that rows carry."""
+        return self.name or self.source.rstrip("/").split(":")[-1].split("/")[-1]
+
+
+class Augment(Frozen):
+    """Random changes to training images, drawn per image and epoch, on the device."""
+
+    flip: bool = Field(False, description="mirror left-right with probability 1/2")
+    shift: float = Field(0.0, ge=0, le=0.5, description="largest shift, as a fraction of the image's side")
+
+
+class Constant(Frozen):
+    """The learning rate stays as it is."""
+
+    kind: Literal["constant"] = "constant"
+
+
+class Step(Frozen):
+    """The learning rate is multiplied by `factors[i]` from `milestones[i]` on (fractions of all epochs)."""
+
+    kind: Literal["step"] = "step"
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.5, 0.75), description="fractions of epochs")
+    factors: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.1, 0.01), description="of the initial rate")
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.milestones) != len(self.factors):
+            raise ValueError(
+                "`milestones` and `factors` must be equally long, "
+                f"but got {len(self.milestones)} and {len(self.factors)}"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"`milestones` must increase, but got {list(self.milestones)}")
+        return self
+
+
+class Cosine(Frozen):
+    """The learning rate falls along half a cosine to `final` times its initial value."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup: float = Field(0.0, ge=0, lt=1, description="fraction of all steps with a linear rise")
+    final: float = Field(0.0, ge=0, le=1, description="last rate as a fraction of the initial one")
+
+
+Schedule = Annotated[Constant | Step | Cosine, Field(discriminator="kind")]
+
+
+class Training(Frozen):
+    """How a network is trained. Everything here is part of `run_id`."""
+
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(30, description="passes over the training images")
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="images per step")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="adam (0.9, 0.999, 1e-7) or sgd (Nesterov 0.9)")
+    learning_rate: float = Field(1e-3, gt=0, le=100, description="initial rate")
+    schedule: Schedule = Field(Cosine(), description="constant, step or cosine")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="L2 coefficient on kernels, added to the gradient")
+    augment: Annotated[
+        Annotated[Augment, Tag("mapping")]
+        | Annotated[Literal["auto"], Tag("word")]
+        | Annotated[Literal["auto"], Tag("number")],
+        Discriminator(_form),
+    ] = Field("auto", description="auto: CIFAR flip + shift 0.1; digits shift 0.1; other data none")
+    init: Literal["glorot_uniform", "he_normal"] = Field("glorot_uniform", description="of every kernel")
+    precision: Precision = Field("fp32", description="of the forward and backward pass; weights stay fp32")
+    bn_epsilon: float = Field(1e-3, gt=0, le=1, description="added to BN's variance (Keras' default)")
+    bn_momentum: float = Field(0.1, gt=0, le=1, description="weight of the newest batch in BN's running statistics")
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="`converged` after so many epochs without a lower training loss; default: use all epochs"
+    )
+    min_delta: float = Field(1e-3, ge=0, description="a smaller fall of the training loss does not count")
+    chance_epochs: Annotated[int, Field(ge=1)] | None = Field(
+        10, description="`diverged` if training accuracy is still no better than chance after so many epochs"
+    )
+
+
+class Model(Frozen):
+    """One network, with what it does differently from the rest of the sweep."""
+
+    name: str = Field(description="a name from `bnsweep models`, torchvision:NAME or import:PACKAGE.MODULE:FACTORY")
+    placements: tuple[Placement, ...] | None = Field(None, min_length=1, description="instead of the sweep's")
+    training: Training | None = Field(None, description="instead of the sweep's")
+
+
+class NoiseCell(Frozen):
+    """One way to perturb a trained network. eta scales it."""
+
+    model: Literal["gaussian"] = Field("gaussian", description="additive, zero mean, independent per element")
+    sigma_reference: SigmaReference = Field("tensor_std", description="what eta multiplies (the paper: tensor_std)")
+    targets: Targets = Field("weights", description="which parameters are hit")
+    bn_treatment: BnTreatment = Field("stale", description="what happens to BN around the noise")
+    recalibration_images: Annotated[int, Field(ge=2, le=1_000_000)] | None = Field(
+        None, description="recalibrated only: training images used to re-estimate BN statistics (default 1000)"
+    )
+
+    @model_validator(mode="after")
+    def _recalibration(self) -> Self:
+        if self.bn_treatment != "recalibrated" and self.recalibration_images is not None:
+            raise ValueError(
+                f"`recalibration_images` goes with bn_treatment: recalibrated, but got {self.bn_treatment}"
+            )
+        return self
+
+    @property
+    def images_for_recalibration(self) -> int:
+        return self.recalibration_images or 1000
+
+    @property
+    def label(self) -> str:
+        """Short and unique among cells that differ in what rows show."""
+        return f"{self.sigma_reference}/{self.targets}/{self.bn_treatment}"
+
+
+class AdaptiveTrials(Frozen):
+    """Trials continue in rounds until the interval on mean accuracy is narrow enough."""
+
+    half_width: float = Field(
+        gt=0, lt=0.5, description="of the interval on mean accuracy, as a fraction (0.005 = 0.5 point)"
+    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the interval, valid at the stopping time")
+    min: Annotated[int, Field(ge=2, le=1_000_000)] = Field(8, description="fewest trials per point")
+    max: Annotated[int, Field(ge=2, le=1_000_000)] = Field(1000, description="most trials per point")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"`min <= max` must hold, but got min={self.min}, max={self.max}")
+        return self
+
+
+class Evaluation(Frozen):
+    """How a perturbed network is scored."""
+
+    precision: Precision = Field("fp32", description="of the forward pass; noise is drawn in fp32")
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(250, description="images per forward pass")
+
+
+class Resource(Frozen):
+    """What one task takes from the cluster."""
+
+    cpu: float = Field(1.0, ge=0, le=1024, description="CPU cores; also the number of threads, at least 1")
+    gpu: float = Field(0.0, ge=0, le=64, description="GPUs; a fraction shares one")
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.cpu))
+
+
+class Resources(Frozen):
+    """Per training run and per trial block."""
+
+    train: Resource = Resource()
+    trial: Resource = Resource()
+
+
+def _listed(value: Any) -> Any:
+    """A single value stands for a list of one."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _grid(cells: Any) -> Any:
+    """`{targets: [weights, all]}` stands for one cell per combination of listed values."""
+    expanded = []
+    for cell in _listed(cells):
+        if not isinstance(cell, dict):
+            expanded.append(cell)
+            continue
+        keys = list(cell)
+        for values in product(*(_listed(cell[key]) for key in keys)):
+            expanded.append(dict(zip(keys, values, strict=True)))
+    return expanded
+
+
+class Spec(Frozen):
+    """One sweep: data x models x placements x training seeds x noise cells x eta."""
+
+    version: Literal[1] = Field(1, description="of this file's format")
+    name: str = Field(description="the `sweep` column", pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")
+    description: str = Field("", max_length=10_000, description="shown in the report")
+    data: tuple[Data, ...] = Field(min_length=1, max_length=100, description="one or several data sets")
+    models: tuple[Model, ...] = Field(min_length=1, max_length=10_000, description="one or several networks")
+    placements: tuple[Placement, ...] = Field(
+        (Placement.parse("all"), Placement.parse("none")), min_length=1, description="which BN sites stay"
+    )
+    train_seeds: tuple[Seed, ...] = Field((0,), min_length=1, max_length=100_000, description="a list, or how many")
+    training: Training = Training()
+    noise: tuple[NoiseCell, ...] = Field((NoiseCell(),), min_length=1, max_length=10_000)
+    eta: tuple[Eta, ...] = Field(
+        tuple(map(Decimal, ("0", "0.01", "0.1", "0.2", "0.3", "0.4"))),
+        min_length=1,
+        max_length=1000,
+        description="noise level as a fraction of the sigma reference; 0 (the baseline) is always measured",
+    )
+    trials: Annotated[
+        Annotated[AdaptiveTrials, Tag("mapping")] | Annotated[Count, Tag("word")] | Annotated[Count, Tag("number")],
+        Discriminator(_form),
+    ] = Field(10, description="per point: a number, or until the interval is narrow")
+    images: Annotated[
+        Annotated[Literal["all", "auto"], Tag("word")]
+        | Annotated[Count, Tag("number")]
+        | Annotated[Count, Tag("mapping")],
+        Discriminator(_form),
+    ] = Field("all", description="test images per trial: all, a random N, or auto (stratified by the clean margin)")
+    noise_seed: Seed = Field(0, description="root of every noise stream")
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data(cls, value: Any) -> Any:
+        return [{"source": item} if isinstance(item, str) else item for item in _listed(value)]
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models(cls, value: Any) -> Any:
+        return [{"name": item} if isinstance(item, str) else item for item in _listed(value)]
+
+    @field_validator("placements", mode="before")
+    @classmethod
+    def _placements(cls, value: Any) -> Any:
+        return _listed(value)
+
+    @field_validator("train_seeds", mode="before")
+    @classmethod
+    def _train_seeds(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 1 <= value <= 100_000:
+                raise ValueError(f"a number of training seeds must be from 1 to 100000, but got {value}")
+            return list(range(value))
+        return value
+
+    @field_validator("noise", mode="before")
+    @classmethod
+    def _noise(cls, value: Any) -> Any:
+        return _grid(value)
+
+    @field_validator("eta", mode="before")
+    @classmethod
+    def _eta(cls, value: Any) -> Any:
+        # str() of a YAML float is its shortest decimal form, so 0.1 stays exactly 0.1.
+        return [str(item) if isinstance(item, (int, float)) else item for item in _listed(value)]
+
+    @field_validator("eta")
+    @classmethod
+    def _eta_sorted(cls, value: tuple[Decimal, ...]) -> tuple[Decimal, ...]:
+        # The baseline belongs to every curve: normalized accuracy divides by it.
+        return tuple(sorted({Decimal(0), *value}))
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for what, values in (
+            ("data", [d.dataset for d in self.data]),
+            ("models", [(m.name, m.training) for m in self.models]),
+            ("train_seeds", list(self.train_seeds)),
+            ("noise", list(self.noise)),
+        ):
+            seen: list[Any] = []
+            for value in values:
+                if value in seen:
+                    shown = value[0] if isinstance(value, tuple) else value
+                    raise ValueError(f"`{what}` names {shown} twice; give each once (data sets: a `name` each)")
+                seen.append(value)
+        if self.images == "auto" and not isinstance(self.trials, AdaptiveTrials):
+            raise ValueError(
+                "`images: auto` needs a half-width to reach, but `trials` is a number; "
+                "write trials: {half_width: 0.005} or images: all"
+            )
+        return self
+
+
+    def with_source(self, source: str) -> Spec:
+        """The same sweep with images from elsewhere: size, prefixes and the data set's label stay.
+
+        Raises:
+            InputError: the sweep has several data sets.
+        """
+        if len(self.data) != 1:
+            raise InputError(f"one source can stand in for one data set, but the sweep has {len(self.data)}")
+        data = self.data[0]
+        return self.model_copy(update={"data": (data.model_copy(update={"source": source, "name": data.dataset}),)})
+
+
+TREATMENTS: tuple[str, ...] = get_args(BnTreatment)
+TARGETS: tuple[str, ...] = get_args(Targets)
+SIGMA_REFERENCES: tuple[str, ...] = get_args(SigmaReference)

@@ -1,0 +1,348 @@
+"""Noise on trained parameters: what it multiplies, what it hits, and one draw of it.
+
+The model is additive Gaussian noise (paper, eq. 10-12): w' = w + eta * reference(w) * z, with z standard
+normal and independent per element. A draw is a pure function of (parameters, cell, eta, seed):
+
+- each parameter has its own stream, keyed by (seed, parameter name), so the same draw serves every eta
+  and every placement that has that parameter;
+- each draw starts from pristine values and never from the draw before it;
+- what was really added is measured on the values written: the realised sigma ratio.
+
+A CPU draws with NumPy's Philox, a GPU with its own generator (15 million normals per VGG16 trial would
+starve it otherwise). The keys are the same and the numbers are not: rows of the two are equal in
+distribution only.
+
+Which parameters count: kernels and biases of convolutions, linear, recurrent and attention layers and
+of `ChannelBias`; scale and shift of normalization layers; running statistics of batch normalization.
+Parameters of other modules (embeddings, a `Parameter` used by hand) are never hit. Tied parameters are
+one parameter, hit once, under the name that `named_parameters` gives first.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
+
+from bnsweep.errors import InputError, ModelError, UnknownNameError
+from bnsweep.training.sites import ChannelBias, fold
+
+__all__ = [
+    "BN_TREATMENTS",
+    "NOISE_MODELS",
+    "SIGMA_REFERENCES",
+    "TARGETS",
+    "CellLike",
+    "Perturber",
+    "standard_normal",
+    "working_copy",
+]
+
+NOISE_MODELS = ("gaussian",)
+BN_TREATMENTS = ("stale", "folded", "recalibrated")
+
+_Named = TypeVar("_Named")
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_KERNEL_LAYERS = (*_CONVOLUTIONS, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_OTHER_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class CellLike(Protocol):
+    """What is read of a noise cell: `bnsweep.experiment.spec.NoiseCell` is one."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def sigma_reference(self) -> str: ...
+    @property
+    def targets(self) -> str: ...
+    @property
+    def bn_treatment(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """One tensor of a network that noise may hit."""
+
+    name: str
+    kind: str  # kernel, bias, affine or statistic
+    tensor: Tensor
+    groups: int = 0  # of a transposed convolution's kernel, whose output channels are not its first dimension
+
+
+# --- one standard normal draw ---------------------------------------------------------------------------
+
+
+def standard_normal(name: str, shape: Sequence[int], *, seed: int, device: torch.device | str = "cpu") -> Tensor:
+    """The draw of `seed` for the parameter `name`: fp32 tensor of `shape` on `device`, contiguous.
+
+    On one kind of device it depends on (seed, name, shape) alone. CPU and CUDA give different numbers.
+    """
+    out = torch.empty(tuple(shape), dtype=torch.float32, device=device)
+    _Normals(out.device).fill(out, name, seed)
+    return out
+
+
+class _Normals:
+    """Fills buffers with keyed draws, reusing one generator."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = None if device.type == "cpu" else torch.Generator(device)
+        self._philox = np.random.Philox(0)
+        self._numpy = np.random.Generator(self._philox)
+
+    def fill(self, out: Tensor, name: str, seed: int) -> None:
+        # torch's CPU generator keeps 32 bits of a seed, too few to keep millions of streams apart; Philox keeps 128.
+        key = hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16]
+        if self._cuda is not None:
+            self._cuda.manual_seed(int.from_bytes(key[:8], "little"))
+            out.normal_(generator=self._cuda)
+            return
+        self._philox.state = {
+            "bit_generator": "Philox",
+            "state": {"counter": np.zeros(4, np.uint64), "key": np.frombuffer(key, np.uint64)},
+            "buffer": np.zeros(4, np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self._numpy.standard_normal(dtype=np.float32, out=out.view(-1).numpy())
+
+
+# --- what eta multiplies --------------------------------------------------------------------------------
+
+Reference = Callable[[_Slot, float], Tensor]
+
+
+def _tensor_std(slot: _Slot, global_rms: float) -> Tensor:
+    return slot.tensor.std(correction=0)
+
+
+def _tensor_max(slot: _Slot, global_rms: float) -> Tensor:
+    return slot.tensor.abs().max()
+
+
+def _channel_max(slot: _Slot, global_rms: float) -> Tensor:
+    values = slot.tensor.abs()
+    if not slot.groups:
+        return values.amax(tuple(range(1, values.ndim)), keepdim=True) if values.ndim > 1 else values
+    # (groups, inputs, outputs, kernel...): a group's output channel is reached from its inputs only.
+    grouped = values.view(slot.groups, -1, *values.shape[1:])
+    highest = grouped.amax((1, *range(3, grouped.ndim)), keepdim=True)
+    return highest.expand(-1, grouped.shape[1], *highest.shape[2:]).flatten(0, 1)
+
+
+def _global_rms(slot: _Slot, global_rms: float) -> Tensor:
+    return slot.tensor.new_tensor(global_rms)
+
+
+def _absolute(slot: _Slot, global_rms: float) -> Tensor:
+    return slot.tensor.new_ones(())
+
+
+# All are taken of the values just before the noise (after folding, if BN is folded). For a vector (a bias,
+# BN's parameters) `channel_max` is the element's own magnitude.
+SIGMA_REFERENCES: dict[str, Reference] = {
+    "tensor_std": _tensor_std,  # population standard deviation of the tensor's elements (the paper)
+    "tensor_max": _tensor_max,  # largest magnitude in the tensor
+    "channel_max": _channel_max,  # largest magnitude per output channel
+    "global_rms": _global_rms,  # root mean square over all kernels of the network
+    "absolute": _absolute,  # 1
+}
+
+
+# --- what noise hits ------------------------------------------------------------------------------------
+
+TARGETS: dict[str, Callable[[_Slot], bool]] = {
+    "weights": lambda slot: slot.kind == "kernel",
+    "weights+bias": lambda slot: slot.kind in ("kernel", "bias"),
+    "weights+bias+affine": lambda slot: slot.kind in ("kernel", "bias", "affine"),
+    "all": lambda slot: True,
+}
+
+
+def _slots(network: nn.Module) -> Iterator[_Slot]:
+    """Every tensor that some target set names, each once."""
+    seen: set[int] = set()
+    for path, module in network.named_modules():
+        for own, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            kind = _kind(module, own)
+            if kind is None or id(tensor) in seen or tensor.numel() == 0:
+                continue
+            seen.add(id(tensor))
+            transposed = isinstance(module, _TRANSPOSED) and kind == "kernel"
+            name = f"{path}.{own}" if path else own
+            yield _Slot(name, kind, tensor.detach(), int(module.groups) if transposed else 0)
+
+
+def _kind(module: nn.Module, own: str) -> str | None:
+    if isinstance(module, _BATCH_NORMS):
+        return {"weight": "affine", "bias": "affine", "running_mean": "statistic", "running_var": "statistic"}.get(own)
+    if isinstance(module, _OTHER_NORMS):
+        return "affine" if own in ("weight", "bias") else None
+    if isinstance(module, ChannelBias):
+        return "bias" if own == "bias" else None
+    if isinstance(module, _KERNEL_LAYERS):
+        return "bias" if "bias" in own else "kernel"
+    return None
+
+
+# --- perturbing a network -------------------------------------------------------------------------------
+
+
+def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """A copy to write into: fp32, in eval mode, without gradients; computed weights are made plain ones.
+
+    Raises:
+        ModelError: the network cannot be copied, or holds parameters that are not there yet.
+    """
+    if any(isinstance(p, UninitializedParameter) for p in network.parameters()):
+        raise ModelError("the network has lazy parameters without values; run one forward pass first")
+    try:
+        clone = copy.deepcopy(network)
+    except Exception as error:
+        raise ModelError(
+            f"the network cannot be copied ({type(error).__name__}: {error}); tensors that a forward pass leaves in "
+            "attributes must be detached or removed first"
+        ) from error
+    clone = clone.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
+    for module in list(clone.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return clone.requires_grad_(False)
+
+
+class _Hit:
+    """One tensor that the noise hits: where it is written, what it was, and what eta multiplies."""
+
+    def __init__(self, slot: _Slot, sigma_reference: str, global_rms: float, scratch: Tensor) -> None:
+        self.name = slot.name
+        self.written = slot.tensor
+        self.pristine = slot.tensor.clone(memory_format=torch.contiguous_format)
+        reference = SIGMA_REFERENCES[sigma_reference](slot, global_rms)
+        # A reference of a diverged network may be NaN or infinite: then there is nothing to measure noise in.
+        self.reference = torch.where(reference.isfinite(), reference, torch.zeros_like(reference))
+        self.inverse = torch.where(self.reference > 0, 1 / self.reference, torch.zeros_like(reference))
+        self.count = int((self.reference > 0).expand(self.pristine.shape).sum())
+        self.finite = bool(self.pristine.isfinite().all())
+        self.noise = scratch[: self.pristine.numel()].view(self.pristine.shape)
+
+
+class Perturber:
+    """Draws of one noise cell on one network.
+
+    `network` holds the perturbed network after each `perturb`: fp32, eval mode, never the caller's.
+
+    Args:
+        network: a trained network; left untouched.
+        cell: noise model, sigma reference, targets, BN treatment.
+        example: (B, ...) float32 inputs that the network takes; used to find out what BN follows.
+        calibration: inputs in batches, for `recalibrated`; may be empty if the network has no BN.
+        device: where draws are made and the copy lives.
+
+    Raises:
+        UnknownNameError: the cell names something unknown.
+        ModelError: no parameter to hit, or `folded` on a network whose BN cannot be folded.
+        InputError: `recalibrated` without calibration inputs.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        cell: CellLike,
+        *,
+        example: Tensor,
+        calibration: Sequence[Tensor] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_cell(cell)
+        self.network = working_copy(network, device)
+        if cell.bn_treatment == "folded":
+            self.network = fold(self.network, example=example.to(device)).eval().requires_grad_(False)
+        self._averaging = _running_norms(self.network) if cell.bn_treatment == "recalibrated" else []
+        self._calibration = calibration
+        if self._averaging and not calibration:
+            raise InputError("bn_treatment 'recalibrated' needs calibration inputs, but got none; give training images")
+        self._hits, self._scratch = _hits(self.network, cell)
+        self._count = sum(hit.count for hit in self._hits)
+        self._normals = _Normals(self._scratch.device)
+
+    @torch.no_grad()
+    def perturb(self, eta: float, seed: int) -> float:
+        """Write the draw of `seed` at noise level `eta` into `network`.
+
+        Returns:
+            The realised sigma ratio: sqrt(mean(((w' - w) / reference)^2)) over all elements with a
+            reference above 0; about eta.
+        """
+        total = torch.zeros((), dtype=torch.float64, device=self._scratch.device)
+        for hit in self._hits:
+            self._normals.fill(hit.noise, hit.name, seed)
+            torch.add(hit.pristine, hit.noise.mul_(hit.reference), alpha=eta, out=hit.written)
+            measured = torch.sub(hit.written, hit.pristine, out=hit.noise).mul_(hit.inverse)
+            if not hit.finite:
+                measured.nan_to_num_(0.0, 0.0, 0.0)
+            total += measured.square_().sum(dtype=torch.float64)
+        if self._averaging:
+            recalibrate(self.network, self._averaging, self._calibration)
+        return float(total.div_(max(self._count, 1)).sqrt_())
+
+
+def check_cell(cell: CellLike) -> None:
+    """Refuse a cell that names something unknown."""
+    for kind, name, valid in (
+        ("noise model", cell.model, NOISE_MODELS),
+        ("sigma reference", cell.sigma_reference, tuple(SIGMA_REFERENCES)),
+        ("target set", cell.targets, tuple(TARGETS)),
+        ("BN treatment", cell.bn_treatment, BN_TREATMENTS),
+    ):
+        if name not in valid:
+            raise UnknownNameError(kind, str(name), valid)
+
+
+def _hits(network: nn.Module, cell: CellLike) -> tuple[list[_Hit], Tensor]:
+    slots = list(_slots(network))
+    kernels = [slot.tensor for slot in slots if slot.kind == "kernel"]
+    if not kernels:
+        raise ModelError(
+            "the network has no weights to perturb: no convolution, linear, recurrent or attention layer with "
+            f"parameters was found among its {sum(1 for _ in network.modules())} modules (scripted and quantized "
+            "networks hide theirs: pass the original one)"
+        )
+    squares = sum(float(kernel.square().sum(dtype=torch.float64)) for kernel in kernels)
+    global_rms = (squares / sum(kernel.numel() for kernel in kernels)) ** 0.5
+    slots = [slot for slot in slots if TARGETS[cell.targets](slot)]
+    # Parameters are hit one at a time, so one buffer as large as the largest serves all.
+    scratch = torch.empty(max(slot.tensor.numel() for slot in slots), device=kernels[0].device)
+    hits = (_Hit(slot, cell.sigma_reference, global_rms, scratch) for slot in slots)
+    return [hit for hit in hits if hit.count], scratch
+
+
+def _running_norms(network: nn.Module) -> list[nn.Module]:
+    return [m for m in network.modules() if isinstance(m, _BATCH_NORMS) and m.running_mean is not None]
+
+
+def recalibrate(network: nn.Module, norms: Sequence[nn.Module], batches: Sequence[Tensor]) -> None:
+    """Re-estimate the running statistics of `norms` as the average over `batches`; all else stays in eval mode."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()  # type: ignore[operator]
+        norm.momentum = None  # type: ignore[assignment] # cumulative: every batch counts alike
+        norm.train()
+    for batch in batches:
+        network(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

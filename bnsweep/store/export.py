@@ -1,0 +1,103 @@
+"""Export: tables as single files that any program reads, with a record of where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from bnsweep._version import __version__
+from bnsweep.errors import UnknownNameError
+from bnsweep.store import parts as part_files
+from bnsweep.store import schema
+from bnsweep.store.filesystem import unwritable
+
+if TYPE_CHECKING:
+    from bnsweep.store.store import Store
+
+__all__ = ["FORMATS", "export"]
+
+
+def _as_parquet(name: str, rows: pa.Table) -> bytes:
+    return bytes(part_files.encode(name, rows))
+
+
+def _as_csv(_: str, rows: pa.Table) -> bytes:
+    """Lists as JSON, decimals in full, times in ISO 8601, nulls as nothing (an empty string has quotes)."""
+    sink = pa.BufferOutputStream()
+    pa_csv.write_csv(pa.table({field.name: _csv_column(rows[field.name]) for field in rows.schema}), sink)
+    return bytes(sink.getvalue())
+
+
+def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    if pa.types.is_list(column.type):
+        texts = (None if value is None else json.dumps(value) for value in column.to_pylist())
+        return pa.array(texts, pa.string())
+    if pa.types.is_decimal(column.type):
+        return column.cast(pa.string())
+    return column
+
+
+FORMATS: dict[str, Callable[[str, pa.Table], bytes]] = {"parquet": _as_parquet, "csv": _as_csv}
+
+
+def export(
+    store: Store,
+    directory: str | Path,
+    *,
+    format: str = "parquet",  # noqa: A002
+    tables: Iterable[str] | None = None,
+) -> list[Path]:
+    """Write TABLE.parquet or TABLE.csv for each table (those with rows unless named), and provenance.json.
+
+    Each key is written once, in the order of keys. Raises UnknownNameError, StoreDamagedError, StoreUnwritableError.
+    """
+    if format not in FORMATS:
+        raise UnknownNameError("export format", format, FORMATS)
+    names = [name for name in schema.SCHEMAS if store.rows(name)] if tables is None else list(tables)
+    for name in names:
+        part_files.check_table(name)
+    folder = Path(directory)
+    written, files = [], {}
+    with unwritable(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            rows = store.read(name, unique=True)
+            data = FORMATS[format](name, rows)
+            written.append(folder / f"{name}.{format}")
+            written[-1].write_bytes(data)
+            files[written[-1].name] = {"rows": rows.num_rows, "sha256": hashlib.sha256(data).hexdigest()}
+        written.append(folder / "provenance.json")
+        record = {**provenance(store), "files": files}
+        written[-1].write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return written
+
+
+def provenance(store: Store) -> dict[str, Any]:
+    """Where rows come from: the specs, the versions that computed them, and the digest of each part."""
+    told = ("sweep", "spec_sha256", "spec", "spec_yaml", "versions")
+    computed = {row["versions"] for name in ("runs", "trials") for row in _versions(store, name)}
+    return {
+        "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bnsweep": __version__,
+        "pyarrow": pa.__version__,
+        "python": platform.python_version(),
+        "store": {"schema_version": store.version, "log_entry": store.state.seq},
+        "computed_with": sorted(version for version in computed if version),
+        "specs": store.read("sweeps", columns=told).to_pylist(),
+        "parts": [
+            {"table": part.table, "path": part.path, "rows": part.rows, "sha256": part.sha256} for part in store.parts()
+        ],
+    }
+
+
+def _versions(store: Store, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = store.read(name, columns=["versions"]).group_by("versions").aggregate([]).to_pylist()
+    return rows

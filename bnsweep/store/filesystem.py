@@ -1,0 +1,394 @@
+"""Where a store's files lie: a local or shared folder, an S3-compatible bucket, or anything else to read from.
+
+The store needs few promises: `write` shows either the old or the new bytes, never a mixture, and `create` lets exactly
+one of several processes make a file. A folder keeps them with a temporary name, fsync and rename or link; S3 with one
+PUT, plain or conditional. Names are relative to the store, with "/" between their parts.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from bnsweep.errors import InputError, StoreError, StoreUnwritableError, UnknownNameError
+
+__all__ = ["Entry", "Files", "LocalFiles", "ObjectFiles", "S3Files", "open_files"]
+
+UNWRITABLE = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "disk quota used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission",
+    errno.EPERM: "not permitted",
+    errno.ENOTDIR: "part of the path is a file, not a folder",
+}
+_COUNTER = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a store."""
+
+    name: str  # relative to the store
+    size: int  # bytes
+    modified: float  # seconds since the epoch, by the clock of the file system
+
+
+class Files(ABC):
+    """The files of one store. Safe to use from several threads; travels to other processes by its location."""
+
+    def __init__(self, location: str, root: str, arrow: fs.FileSystem) -> None:
+        self.location = location  # as a user wrote it
+        self.root = root  # as `arrow` wants it
+        self.arrow = arrow
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (open_files, (self.location,))
+
+    def path(self, name: str) -> str:
+        """The path that `arrow` opens; refuses names that leave the store."""
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or name.startswith("/") or "\\" in name or "\0" in name:
+            raise StoreError(f"a file of a store lies inside it, but got the name {name!r}")
+        return f"{self.root}/{name}"
+
+    def url(self, name: str) -> str:
+        """The address for other programs: an absolute path, or e.g. s3://bucket/key."""
+        return self.path(name)
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file; FileNotFoundError if there is none."""
+        try:
+            with self.arrow.open_input_file(self.path(name)) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"cannot read {self.url(name)}: {one_line(error)}") from error
+
+    def list(self, folder: str) -> list[Entry]:
+        """The files below a folder, by name; those with a hidden name are unfinished and left out."""
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
+        try:
+            found = self.arrow.get_file_info(selector)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"cannot list {self.url(folder)}: {one_line(error)}") from error
+        skip = len(self.root) + 1
+        entries = [
+            Entry(info.path[skip:], int(info.size or 0), info.mtime.astimezone(UTC).timestamp() if info.mtime else 0.0)
+            for info in found
+            if info.type == fs.FileType.File and not info.base_name.startswith(".")
+        ]
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def stat(self, name: str) -> Entry | None:
+        """Size and time of one file, or None."""
+        try:
+            info = self.arrow.get_file_info(self.path(name))
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"cannot look at {self.url(name)}: {one_line(error)}") from error
+        if info.type != fs.FileType.File:
+            return None
+        return Entry(name, int(info.size or 0), info.mtime.astimezone(UTC).timestamp() if info.mtime else 0.0)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None if there is none."""
+        entry = self.stat(name)
+        return None if entry is None else entry.size
+
+    @abstractmethod
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Make or replace a file in one step. Raises StoreUnwritableError."""
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Make a file unless it exists: True for exactly one of all processes that try. Raises StoreUnwritableError."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove a file if it exists. Raises StoreUnwritableError."""
+
+    def move(self, name: str, to: str) -> None:
+        """Keep a file under another name."""
+        with suppress(FileNotFoundError):
+            self.write(to, self.read(name))
+            self.delete(name)
+
+    def sweep(self, older_than: float) -> int:
+        """Remove unfinished files last touched before this time; how many."""
+        return 0
+
+
+class LocalFiles(Files):
+    """A folder on a disk or a shared file system such as NFS."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root), str(root), fs.LocalFileSystem())
+
+    def read(self, name: str) -> bytes:
+        try:
+            return Path(self.path(name)).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreError(f"cannot read {self.url(name)}: {one_line(error)}") from error
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        final = Path(self.path(name))
+        with unwritable(str(final)), _temporary(final, data) as temporary:
+            temporary.replace(final)
+            _sync_folder(final.parent)
+
+    def create(self, name: str, data: bytes) -> bool:
+        final = Path(self.path(name))
+        with unwritable(str(final)):
+            if final.exists():
+                return False
+            with _temporary(final, data) as temporary:
+                made = _link(temporary, final, data)
+            if made:
+                _sync_folder(final.parent)
+            return made
+
+    def delete(self, name: str) -> None:
+        with unwritable(self.path(name)):
+            Path(self.path(name)).unlink(missing_ok=True)
+
+    def sweep(self, older_than: float) -> int:
+        removed = 0
+        for path in Path(self.root).rglob(".*.tmp"):
+            with suppress(FileNotFoundError), unwritable(str(path)):
+                if path.stat().st_mtime < older_than:
+                    path.unlink()
+                    removed += 1
+        return removed
+
+
+@contextmanager
+def _temporary(final: Path, data: bytes | memoryview) -> Iterator[Path]:
+    """A synced file beside the final one, with a name no reader looks at, gone afterwards."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.parent / f".{final.name}.{os.getpid()}-{next(_COUNTER)}-{os.urandom(4).hex()}.tmp"
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, final: Path, data: bytes) -> bool:
+    """Give a finished file its final name unless that is taken."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        # NFS may lose the answer to a link that was made: then the file has two names.
+        return temporary.stat().st_nlink == 2
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
+            raise
+        return _create_exclusively(final, data)
+    return True
+
+
+def _create_exclusively(final: Path, data: bytes) -> bool:
+    """For file systems without hard links: exclusive too, but a crash may leave a torn file, whose digest tells."""
+    try:
+        with final.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in this folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some shared file systems sync no folders
+            raise
+    finally:
+        os.close(handle)
+
+
+class ObjectFiles(Files):
+    """A bucket that pyarrow reads; without a create-if-absent it cannot be written to."""
+
+    def url(self, name: str) -> str:
+        return f"{urlsplit(self.location).scheme}://{self.path(name)}"
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        raise self._read_only()
+
+    def create(self, name: str, data: bytes) -> bool:
+        raise self._read_only()
+
+    def delete(self, name: str) -> None:
+        raise self._read_only()
+
+    def _read_only(self) -> StoreUnwritableError:
+        scheme = urlsplit(self.location).scheme
+        return StoreUnwritableError(
+            f"{self.location} cannot be written to: {scheme}:// stores are read-only, for want of a create-if-absent. "
+            f"Write to a folder or s3:// and copy the finished store there."
+        )
+
+
+S3_OPTIONS = ("endpoint_override", "scheme", "region")
+
+
+class S3Files(ObjectFiles):
+    """An S3-compatible bucket; credentials come from where AWS tools look for them (environment, profile, role)."""
+
+    def __init__(self, location: str, bucket: str, prefix: str, *, options: dict[str, str]) -> None:
+        # Delayed opening makes a small file one PUT instead of a multipart upload.
+        arrow = fs.S3FileSystem(**options, allow_delayed_open=True, request_timeout=60, connect_timeout=10)
+        super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)
+        self._bucket, self._prefix, self._options = bucket, prefix, options
+        self._boto3: S3Client | None = None
+
+    @property
+    def _client(self) -> S3Client:
+        if self._boto3 is None:
+            self._boto3 = S3Client(self._bucket, options=self._options, location=self.location)
+        return self._boto3
+
+    def _key(self, name: str) -> str:
+        return self.path(name).removeprefix(f"{self._bucket}/")
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        self._client.put(self._key(name), bytes(data), only_if_absent=False)
+
+    def create(self, name: str, data: bytes) -> bool:
+        if self._client.put(self._key(name), data, only_if_absent=True):
+            return True
+        # The answer to a PUT that was carried out may be lost and the PUT repeated: then what is there is ours.
+        with suppress(FileNotFoundError):
+            return self.read(name) == data
+        return False
+
+    def delete(self, name: str) -> None:
+        self._client.delete(self._key(name))
+
+
+class S3Client:
+    """The two requests that pyarrow lacks: one plain or conditional PUT, and a DELETE that leaves no folder marker."""
+
+    def __init__(self, bucket: str, *, options: dict[str, str], location: str) -> None:
+        try:
+            import boto3
+            from botocore.config import Config
+        except ImportError as error:
+            raise StoreError(
+                f"writing to {location} needs boto3, which is not installed: pip install 'bnsweep[s3]'"
+            ) from error
+        endpoint = options.get("endpoint_override")
+        self._bucket, self._location = bucket, location
+        self._s3 = boto3.client(
+            "s3",
+            endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
+            region_name=options.get("region", "us-east-1") if endpoint else options.get("region"),
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": 8},
+                connect_timeout=10,
+                read_timeout=60,
+                s3={"addressing_style": "path"} if endpoint else {},
+            ),
+        )
+
+    def put(self, key: str, data: bytes, *, only_if_absent: bool) -> bool:
+        """One PUT; False if it was to be absent and is not."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        condition = {"IfNoneMatch": "*"} if only_if_absent else {}
+        for _ in range(8):
+            try:
+                self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, **condition)
+            except ClientError as error:
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+                if status == 412:
+                    return False
+                if status == 409:  # another conditional PUT of this key is under way: who wins is known next time
+                    continue
+                raise self._unwritable(key, error) from error
+            except BotoCoreError as error:
+                raise self._unwritable(key, error) from error
+            return True
+        return False
+
+    def delete(self, key: str) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._s3.delete_object(Bucket=self._bucket, Key=key)
+        except (BotoCoreError, ClientError) as error:
+            raise self._unwritable(key, error) from error
+
+    def _unwritable(self, key: str, error: Exception) -> StoreUnwritableError:
+        return StoreUnwritableError(f"cannot write s3://{self._bucket}/{key}: {one_line(error)}")
+
+
+@contextmanager
+def unwritable(path: str) -> Iterator[None]:
+    """Turn what the system says about a write into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = UNWRITABLE.get(error.errno or 0, one_line(error))
+        raise StoreUnwritableError(
+            f"cannot write {path}: {reason}. What was committed before is kept; put this right and run again."
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error without its line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def open_files(location: str | Path) -> Files:
+    """The files at a location: a folder, file://, s3://bucket/prefix?endpoint_override=..&scheme=..&region=.., gs://."""
+    text = str(location)
+    if "://" not in text:
+        if not text or "\0" in text:
+            raise InputError("the location of a store must be a folder or a URL, but it is empty")
+        return LocalFiles(Path(text).expanduser().absolute())
+    url = urlsplit(text)
+    if url.scheme == "file":
+        return LocalFiles(Path(unquote(url.path)).absolute())
+    if url.username or url.password:
+        raise InputError("a store's location holds no credentials: use the environment or a profile as AWS tools do")
+    if url.scheme not in {"s3", "gs"}:
+        raise UnknownNameError("store location", f"{url.scheme}://", ("a folder", "file://", "s3://", "gs://"))
+    if not url.netloc:
+        raise InputError(f"a store's location names a bucket, as in {url.scheme}://bucket/prefix, but got {text!r}")
+    prefix = unquote(url.path).strip("/")
+    if ".." in prefix.split("/"):
+        raise InputError(f"a store's location has no '..', but got {text!r}")
+    if url.scheme == "gs":
+        return ObjectFiles(text, f"{url.netloc}/{prefix}".rstrip("/"), fs.GcsFileSystem())
+    return S3Files(text, url.netloc, prefix, options=_s3_options(url.query))
+
+
+def _s3_options(query: str) -> dict[str, str]:
+    options = dict(parse_qsl(query))
+    for name in options:
+        if name not in S3_OPTIONS:
+            raise UnknownNameError("option of an s3:// location", name, S3_OPTIONS)
+    return options

@@ -1,0 +1,39 @@
+"""What a plan asks of networks and data sets, answered once each."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from bnsweep.errors import ModelError
+from bnsweep.experiment.architecture import Architecture
+from bnsweep.experiment.spec import Data
+from bnsweep.training.datasets import DataShape, data_shape, fingerprint
+from bnsweep.training.models import describe
+
+__all__ = ["LocalCatalog"]
+
+
+class LocalCatalog:
+    """Reads data sets under `root` and builds networks to look at them.
+
+    `allow_import` permits `import:PACKAGE.MODULE:FACTORY`, which runs code: never for specs from outside.
+    """
+
+    def __init__(self, root: Path, *, allow_import: bool = False) -> None:
+        self.root = root
+        self.allow_import = allow_import
+        self.shape = lru_cache(maxsize=None)(self._shape)
+        self.fingerprint = lru_cache(maxsize=None)(self._fingerprint)
+        self._describe = lru_cache(maxsize=None)(describe)
+
+    def architecture(self, model: str, data: Data) -> Architecture:
+        if model.startswith("import:") and not self.allow_import:
+            raise ModelError(f"{model!r} runs code of your own; only the command line may do that, not a service")
+        return self._describe(model, self.shape(data), allow_import=self.allow_import)
+
+    def _shape(self, data: Data) -> DataShape:
+        return data_shape(data, root=self.root)
+
+    def _fingerprint(self, data: Data) -> str:
+        return fingerprint(data, root=self.root)

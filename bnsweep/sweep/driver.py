@@ -1,0 +1,451 @@
+"""The loop of a sweep: submit what is missing, commit what comes back. One driver per store.
+
+    plan - ledger -> training tasks -> trained networks -> blocks of trials -> rows -> one commit a second
+
+Trial blocks of a network go out as soon as it is trained, so scoring overlaps training. The driver is
+the only one that writes rows; whatever ends it, what was committed stays and the rest is done next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from types import FrameType
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from bnsweep.experiment.identity import canonical_json
+from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.experiment.spec import AdaptiveTrials
+from bnsweep.store.schema import SCHEMAS
+from bnsweep.store.store import Store
+from bnsweep.sweep.engine import Datasets, Engine
+from bnsweep.sweep.ledger import Ledger, read_ledger, read_scores
+from bnsweep.sweep.points import PointWork, Request
+from bnsweep.sweep.work import (
+    Failed,
+    Outcome,
+    Progressed,
+    Scored,
+    Trained,
+    TrainTask,
+    TrialTask,
+    cell_columns,
+    failed_run_row,
+    versions,
+)
+
+__all__ = ["Driver", "Listener", "Summary", "record_plan"]
+
+BLOCK_S = 10.0  # of work per task: long against a task's overhead, short against a sweep
+COMMIT_S = 1.0  # between commits
+COMMIT_ROWS = 50_000
+FIRST_BLOCK = 4  # trials, until a network's speed was measured
+NETWORK_ENDS = ("converged", "finished")  # after which trials make sense
+
+
+@dataclass(slots=True)
+class Summary:
+    """What one call of `Driver.run` did."""
+
+    runs_done: int = 0
+    runs_failed: int = 0
+    runs_diverged: int = 0
+    trials_done: int = 0
+    blocks_failed: int = 0
+    errors: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was given up; the rest was kept."""
+        return bool(self.runs_failed or self.blocks_failed)
+
+    def lines(self, *, again: str) -> list[str]:
+        """For people: what happened, what failed, how to go on."""
+        if not (self.runs_done or self.trials_done or self.failed or self.interrupted):
+            return ["nothing to do: every row of this sweep has landed"]
+        lines = [f"{self.runs_done} networks trained, {self.trials_done} trials scored in {self.seconds:.1f} s"]
+        if self.runs_diverged:
+            lines.append(f"{self.runs_diverged} of them diverged: their rows say so, no trials were made")
+        shown = self.errors[:5]
+        lines += [f"failed: {error}" for error in shown]
+        if len(self.errors) > len(shown):
+            lines.append(f"... and {len(self.errors) - len(shown)} more; see: bnsweep query failures")
+        if self.failed:
+            lines.append(f"to try what failed once more: {again} --retry-failed")
+        if self.interrupted:
+            lines.append(f"interrupted; every finished block is kept. To go on: {again}")
+        return lines
+
+
+class Listener(Protocol):
+    """Hears what happens: a progress display."""
+
+    def begin(self, driver: Driver) -> None: ...
+
+    def heard(self, outcome: Outcome) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def end(self, summary: Summary) -> None: ...
+
+
+class Driver:
+    """Does what a plan lacks. `run` may be called once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        *,
+        datasets: Datasets,
+        listener: Listener,
+        retry_failed: bool = False,
+        allow_import: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self.summary = Summary()
+        self._datasets = datasets
+        self._listener = listener
+        self._retry_failed = retry_failed
+        self._allow_import = allow_import
+        self._ledger = read_ledger(store, plan)
+        self._checkpoints: dict[str, str] = {}
+        self._ready: deque[TrainingRun] = deque()  # trained, blocks not yet asked for
+        self._requests: Iterator[tuple[TrainingRun, PointWork, Request]] = iter(())
+        self._more: deque[tuple[TrainingRun, PointWork, Request]] = deque()  # later rounds, first in line
+        self._in_rounds: dict[str, PointWork] = {}
+        self._trial_s: dict[tuple[str, str], float] = {}  # by model and data set, newest counts most
+        self._rows = _RowBuffer(store)
+        self._trainings = self._sort_out()
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Everything planned has landed or was given up."""
+        return not self._trainings and not self._ready
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the store held at the start."""
+        return self._ledger
+
+    def run(self, engine: Engine) -> Summary:
+        """Work until nothing is missing, or until Ctrl-C or SIGTERM.
+
+        Raises:
+            StoreUnwritableError: the disk is full or read-only; what was committed stays.
+            EngineError: the cluster is gone.
+        """
+        begin = monotonic()
+        self._listener.begin(self)
+        try:
+            with self._rows.interruptible():
+                engine.start(self._trainings, self._datasets)
+                self._loop(engine)
+        except KeyboardInterrupt:
+            self.summary.interrupted = True
+        finally:
+            engine.close()
+            self.summary.seconds = monotonic() - begin
+            self._listener.end(self.summary)
+        self._rows.flush()
+        return self.summary
+
+    def _loop(self, engine: Engine) -> None:
+        while True:
+            while engine.room > 0 and (task := self._next_block()) is not None:
+                engine.submit(task)
+            if not engine.busy:
+                return
+            for outcome in engine.wait(COMMIT_S):
+                self._take(outcome)
+                self._listener.heard(outcome)
+            self._listener.tick()
+            self._rows.flush_if_due()
+
+    # What is to be done
+
+    def _sort_out(self) -> list[TrainTask]:
+        """Training tasks for untrained runs; runs that are trained go to the ready queue."""
+        trainings = []
+        for run in self.plan.runs:
+            known = self._ledger.runs.get(run.run_id)
+            if known is None:
+                trainings.append(self._training(run, attempt=1))
+            elif known.status == "failed" and self._retry_failed:
+                trainings.append(self._training(run, attempt=known.attempt + 1))
+            elif known.status in NETWORK_ENDS and self._wants_trials(run):
+                if known.checkpoint_sha256 and self.store.checkpoints.has_network(run.run_id, known.checkpoint_sha256):
+                    self._trained(run, known.checkpoint_sha256)
+                else:
+                    trainings.append(self._training(run, attempt=known.attempt + 1))
+        return trainings
+
+    def _training(self, run: TrainingRun, *, attempt: int) -> TrainTask:
+        spec = self.plan.spec
+        return TrainTask(
+            spec.name,
+            self.store.location,
+            run,
+            spec.resources.train,
+            spec.evaluation,
+            allow_import=self._allow_import,
+            attempt=attempt,
+        )
+
+    def _wants_trials(self, run: TrainingRun) -> bool:
+        adaptive = isinstance(self.plan.spec.trials, AdaptiveTrials)
+        for point in self.plan.points(run):
+            if point.point_id in self._ledger.given_up and not self._retry_failed:
+                continue
+            low, _ = self.plan.trial_bounds(point.eta)
+            if self._ledger.missing(point.point_id, low):
+                return True
+            # Whether a sequential point is done, only its rows can say.
+            if adaptive and point.eta != 0 and self._open_points(run):
+                return True
+        return False
+
+    def _open_points(self, run: TrainingRun) -> list[PointWork]:
+        """The run's points that still lack trials."""
+        adaptive = isinstance(self.plan.spec.trials, AdaptiveTrials)
+        scores = read_scores(self.store, run) if adaptive and run.run_id in self._ledger.runs else {}
+        works = []
+        for point in self.plan.points(run):
+            if point.point_id in self._ledger.given_up and not self._retry_failed:
+                continue
+            low, _ = self.plan.trial_bounds(point.eta)
+            missing = self._ledger.missing(point.point_id, low)
+            work = PointWork(point, self.plan, missing=missing, rows=scores.get(point.point_id, []))
+            if not work.done:
+                works.append(work)
+        return works
+
+    def _trained(self, run: TrainingRun, checkpoint_sha256: str) -> None:
+        self._checkpoints[run.run_id] = checkpoint_sha256
+        self._ready.append(run)
+
+    def _next_block(self) -> TrialTask | None:
+        while True:
+            if self._more:
+                run, work, request = self._more.popleft()
+            else:
+                following = next(self._requests, None)
+                if following is None:
+                    if not self._ready:
+                        return None
+                    self._requests = self._requests_of(self._ready.popleft())
+                    continue
+                run, work, request = following
+            first, rest = request.split(self._block_size(run))
+            if rest is not None:
+                self._more.appendleft((run, work, rest))
+            return self._block(run, work, first)
+
+    def _requests_of(self, run: TrainingRun) -> Iterator[tuple[TrainingRun, PointWork, Request]]:
+        for work in self._open_points(run):
+            self._in_rounds[work.point.point_id] = work
+            for request in work.requests():
+                yield run, work, request
+
+    def _block(self, run: TrainingRun, work: PointWork, request: Request) -> TrialTask:
+        spec = self.plan.spec
+        return TrialTask(
+            spec.name,
+            self.store.location,
+            run,
+            work.point,
+            self._checkpoints[run.run_id],
+            first=request.first,
+            seeds=tuple(self.plan.noise_seed(run, trial) for trial in request.trials),
+            resource=spec.resources.trial,
+            evaluation=spec.evaluation,
+            sampling=self.plan.sampling,
+            images=request.images,
+            allocation=request.allocation,
+            allow_import=self._allow_import,
+        )
+
+    def _block_size(self, run: TrainingRun) -> int:
+        # Sizes follow what was measured; rows do not depend on them.
+        seconds = self._trial_s.get((run.model, run.fingerprint))
+        return FIRST_BLOCK if seconds is None else max(1, int(BLOCK_S / seconds))
+
+    # What came back
+
+    def _take(self, outcome: Outcome) -> None:
+        match outcome:
+            case Trained():
+                self._take_run(outcome)
+            case Scored():
+                self._take_block(outcome)
+            case Failed(task=TrainTask() as task):
+                self.summary.runs_failed += 1
+                self.summary.errors.append(f"{task.run.title}: {outcome.error}")
+                self._rows.add("runs", [failed_run_row(task, outcome.error, outcome.attempts)])
+                self._rows.add("failures", [_failure(task, outcome)])
+            case Failed(task=TrialTask() as task):
+                self._give_up(task, outcome)
+            case Progressed():
+                pass
+
+    def _take_run(self, outcome: Trained) -> None:
+        run = outcome.task.run
+        status, sha256 = outcome.row["status"], outcome.row["checkpoint_sha256"]
+        self._rows.add("runs", [outcome.row])
+        known = self._ledger.runs.get(run.run_id)
+        if known is None or known.status == "failed":  # else its epochs are in the store already
+            self._rows.add("epochs", outcome.epochs)
+        self.summary.runs_done += 1
+        self.summary.runs_diverged += status == "diverged"
+        if status in NETWORK_ENDS and sha256:
+            self._trained(run, sha256)
+
+    def _take_block(self, outcome: Scored) -> None:
+        task, rows = outcome.task, outcome.rows
+        self._rows.add("trials", rows)
+        self.summary.trials_done += len(rows)
+        key, seconds = (task.run.model, task.run.fingerprint), outcome.duration_s / len(rows)
+        self._trial_s[key] = seconds + 0.5 * (self._trial_s.get(key, seconds) - seconds)
+        work = self._in_rounds[task.point.point_id]
+        if work.add(rows):
+            for request in work.requests():
+                self._more.append((task.run, work, request))
+            if work.done:
+                del self._in_rounds[task.point.point_id]
+
+    def _give_up(self, task: TrialTask, outcome: Failed) -> None:
+        self.summary.blocks_failed += 1
+        self.summary.errors.append(f"{task.run.title}, eta {task.point.eta}: {outcome.error}")
+        self._rows.add("failures", [_failure(task, outcome)])
+        self._in_rounds.pop(task.point.point_id, None)
+
+
+class _RowBuffer:
+    """Rows on their way into the store: one commit per second at most, all tables of it at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        self._count = 0
+        self._last = monotonic()
+        self._committing = False
+        self._asked_to_stop = False
+
+    def add(self, table: str, rows: Any) -> None:
+        self._rows[table].extend(rows)
+        self._count += len(rows)
+
+    def flush_if_due(self) -> None:
+        if self._count >= COMMIT_ROWS or monotonic() - self._last >= COMMIT_S:
+            self.flush()
+
+    def flush(self) -> None:
+        self._last = monotonic()
+        if not self._count:
+            return
+        now = datetime.now(UTC)
+        tables = {
+            name: pa.Table.from_pylist([{**row, "committed_at": now} for row in rows], schema=SCHEMAS[name])
+            for name, rows in self._rows.items()
+            if rows
+        }
+        self._committing = True
+        try:
+            self._store.commit(tables)
+        finally:
+            self._committing = False
+        self._rows.clear()
+        self._count = 0
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM raise KeyboardInterrupt, but never in the middle of a commit."""
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            if not self._committing:
+                raise KeyboardInterrupt
+            self._asked_to_stop = True
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def record_plan(store: Store, plan: Plan, *, text: str) -> None:
+    """Write what is planned into the store, once per version of a spec: `coverage` compares rows with it."""
+    spec_json = canonical_json(plan.spec.model_dump(mode="json"))
+    spec_sha256 = hashlib.sha256(spec_json.encode()).hexdigest()
+    known = store.read("sweeps", columns=["sweep", "spec_sha256", "committed_at"]).sort_by("committed_at").to_pylist()
+    mine = [row["spec_sha256"] for row in known if row["sweep"] == plan.spec.name]
+    if mine and mine[-1] == spec_sha256:
+        return
+    now = datetime.now(UTC)
+    sweep = {
+        "sweep": plan.spec.name,
+        "spec_sha256": spec_sha256,
+        "spec": spec_json,
+        "spec_yaml": text,
+        "planned_runs": len(plan.runs),
+        "planned_points": len(plan.runs) * plan.points_per_run,
+        "versions": versions(),
+        "committed_at": now,
+    }
+    tables = {"sweeps": pa.Table.from_pylist([sweep], schema=SCHEMAS["sweeps"])}
+    if spec_sha256 not in mine:
+        points = list(_point_rows(plan, spec_sha256, now))
+        tables["points"] = pa.Table.from_pylist(points, schema=SCHEMAS["points"])
+    store.commit(tables)
+
+
+def _point_rows(plan: Plan, spec_sha256: str, now: datetime) -> Iterator[dict[str, Any]]:
+    spec = plan.spec
+    design = spec.trials if isinstance(spec.trials, AdaptiveTrials) else None
+    for run in plan.runs:
+        network = run.columns()
+        for point in plan.points(run):
+            low, high = plan.trial_bounds(point.eta)
+            yield {
+                "sweep": spec.name,
+                "spec_sha256": spec_sha256,
+                "point_id": point.point_id,
+                **network,
+                **cell_columns(point, spec.evaluation, plan.sampling),
+                "min_trials": low,
+                "max_trials": high,
+                "half_width": design.half_width if design and point.eta else None,
+                "confidence": design.confidence if design and point.eta else None,
+                "committed_at": now,
+            }
+
+
+def _failure(task: TrainTask | TrialTask, outcome: Failed) -> dict[str, Any]:
+    trials = task if isinstance(task, TrialTask) else None
+    return {
+        "sweep": task.sweep,
+        "run_id": task.run.run_id,
+        "point_id": trials and trials.point.point_id,
+        "first_trial": trials and trials.first,
+        "trials": trials and len(trials.seeds),
+        "error": outcome.error,
+        "attempt": outcome.attempts if isinstance(task, TrialTask) else task.attempt + outcome.attempts - 1,
+    }

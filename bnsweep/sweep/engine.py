@@ -1,0 +1,116 @@
+"""What an engine must do, and the inline engine: a plain loop in this process, no ray import.
+
+The contract, which one test runs over every engine:
+
+- `start` is called once, with every training run to do; an engine may begin at once.
+- `submit` hands over one block. It may be called between waits, while `room` says that there is room.
+- `wait` returns what ended since the last call, in any order, and an empty list after `timeout_s` at the
+  latest (the inline engine works while it is waited for, so its calls last as long as one task).
+- Each task comes back exactly once, as `Trained`, `Scored` or `Failed`; `Progressed` may come any number
+  of times. An engine retries what failed for reasons that may pass, and says how often.
+- `close` ends everything that still runs and may be called at any time, more than once.
+
+An engine decides nothing: not what to run, not what a row says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from bnsweep.errors import BnsweepError
+from bnsweep.experiment.spec import Data
+from bnsweep.sweep.work import Failed, Outcome, Progressed, TrainTask, TrialTask, score_block, train_run
+from bnsweep.training.datasets import Dataset
+
+__all__ = ["ATTEMPTS", "Datasets", "Engine", "InlineEngine"]
+
+ATTEMPTS = 3  # of a task that fails for a reason that may pass: disk, network, memory
+
+Datasets = Mapping[str, Callable[[], Dataset]]  # fingerprint -> loader, so that nothing is loaded in vain
+
+
+class Engine(Protocol):
+    """Runs tasks. See the module's docstring for the contract."""
+
+    def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None: ...
+
+    @property
+    def room(self) -> int:
+        """How many more blocks may be submitted now."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything submitted has not come back."""
+        ...
+
+    def submit(self, task: TrialTask) -> None: ...
+
+    def wait(self, timeout_s: float) -> list[Outcome]: ...
+
+    def close(self) -> None: ...
+
+
+class InlineEngine:
+    """One task after the other, in this process."""
+
+    def __init__(self, *, on_epoch: Callable[[Progressed], None] | None = None) -> None:
+        self._on_epoch = on_epoch
+        self._trainings: deque[TrainTask] = deque()
+        self._blocks: deque[TrialTask] = deque()
+        self._datasets: Datasets = {}
+        self._loaded: dict[str, Dataset] = {}
+
+    def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None:
+        self._trainings.extend(trainings)
+        self._datasets = datasets
+
+    @property
+    def room(self) -> int:
+        return 1 - len(self._blocks)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._trainings or self._blocks)
+
+    def submit(self, task: TrialTask) -> None:
+        self._blocks.append(task)
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        # Blocks first: rows of networks that are trained land before more networks are trained.
+        if self._blocks:
+            return [self._attempt(self._blocks.popleft())]
+        if self._trainings:
+            return [self._attempt(self._trainings.popleft())]
+        return []
+
+    def close(self) -> None:
+        self._trainings.clear()
+        self._blocks.clear()
+
+    def _attempt(self, task: TrainTask | TrialTask) -> Outcome:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                dataset = self._dataset(task.run.data, task.run.fingerprint)
+                if isinstance(task, TrialTask):
+                    return score_block(task, dataset)
+                return train_run(task, dataset, on_epoch=self._report(task))
+            except BnsweepError as error:
+                return Failed(task, str(error), attempt)
+            except Exception as error:  # noqa: BLE001 - whatever a network of the user's raises becomes a row
+                last = error
+        return Failed(task, f"{type(last).__name__}: {last}", ATTEMPTS)
+
+    def _report(self, task: TrainTask) -> Callable[[int], None]:
+        def report(epoch: int) -> None:
+            if self._on_epoch:
+                self._on_epoch(Progressed(task.run.run_id, epoch))
+
+        return report
+
+    def _dataset(self, data: Data, fingerprint: str) -> Dataset:
+        if fingerprint not in self._loaded:
+            self._loaded[fingerprint] = self._datasets[fingerprint]()
+        return self._loaded[fingerprint]

@@ -1,0 +1,199 @@
+"""A dry run: what a plan holds, what the store has of it, and how long the rest takes.
+
+Speeds are measured, never assumed: from the store's own rows where it has some, else by timing a few
+batches of the plan's smallest network on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.store.store import Store
+from bnsweep.sweep.driver import BLOCK_S
+from bnsweep.sweep.ledger import Ledger, read_ledger
+from bnsweep.training.datasets import data_shape
+from bnsweep.training.models import build
+
+__all__ = ["Preview", "Speeds", "preview"]
+
+PROBE_IMAGES = 128
+PROBE_REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """Seconds of one core per multiply-add of the network and image."""
+
+    train_s: float
+    trial_s: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a plan holds and lacks."""
+
+    sweep: str
+    runs: int
+    runs_done: int
+    runs_failed: int
+    points: int
+    rows_min: int
+    rows_max: int
+    rows_done: int
+    blocks_missing: int
+    core_hours_training: float
+    core_hours_trials: float
+    cpus: int
+    hours: float
+    speeds_from: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_text(self) -> str:
+        rows = f"{self.rows_min:,}" if self.rows_min == self.rows_max else f"{self.rows_min:,} to {self.rows_max:,}"
+        missing = self.runs - self.runs_done
+        lines = [
+            f"sweep    {self.sweep}",
+            f"runs     {self.runs:,} planned, {self.runs_done:,} done, {missing:,} missing"
+            + (f" ({self.runs_failed:,} failed before)" if self.runs_failed else ""),
+            f"points   {self.points:,} (run x noise cell x eta)",
+            f"rows     {rows} planned, {self.rows_done:,} done, {max(0, self.rows_min - self.rows_done):,} missing",
+            f"blocks   about {self.blocks_missing:,} to do, {BLOCK_S:.0f} s each",
+            f"time     about {_hours(self.hours)} on {self.cpus} cores "
+            f"(training {_hours(self.core_hours_training)}, trials {_hours(self.core_hours_trials)} of one core)",
+            f"speeds   {self.speeds_from}",
+        ]
+        if self.rows_min != self.rows_max:
+            lines.append("note     trials stop when the interval is narrow enough: time is for the fewest")
+        return "\n".join(lines)
+
+
+def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path) -> Preview:
+    """Compare a plan with a store; `store` is None where there is none yet."""
+    ledger = read_ledger(store, plan) if store else Ledger()
+    todo = [run for run in plan.runs if run.run_id not in ledger.runs]
+    train_work = sum(r.architecture.multiply_adds * (r.data.train_images or 50_000) * r.training.epochs for r in todo)
+    rows_done, trial_work = _trials(plan, ledger)
+    low, high = plan.rows()
+    needs_speed = bool(train_work or trial_work)
+    speeds = _speeds(plan, store, data_root) if needs_speed else Speeds(0, 0, "nothing is missing")
+    cores = cpus or os.cpu_count() or 1
+    train_s, trial_s = train_work * speeds.train_s, trial_work * speeds.trial_s
+    return Preview(
+        sweep=plan.spec.name,
+        runs=len(plan.runs),
+        runs_done=len(plan.runs) - len(todo),
+        runs_failed=sum(ledger.runs[r.run_id].status == "failed" for r in plan.runs if r.run_id in ledger.runs),
+        points=len(plan.runs) * plan.points_per_run,
+        rows_min=low,
+        rows_max=high,
+        rows_done=rows_done,
+        blocks_missing=_blocks(plan, ledger, trial_s),
+        core_hours_training=train_s / 3600,
+        core_hours_trials=trial_s / 3600,
+        cpus=cores,
+        hours=(train_s + trial_s) / 3600 / cores,
+        speeds_from=speeds.source,
+    )
+
+
+def _trials(plan: Plan, ledger: Ledger) -> tuple[int, float]:
+    """Rows that landed, and the multiply-adds of those that have not."""
+    images = plan.spec.images if isinstance(plan.spec.images, int) else None
+    bounds = [plan.trial_bounds(eta) for eta in plan.spec.eta]
+    per_run = len(plan.spec.noise) * sum(low for low, _ in bounds)
+    done, work = 0, 0.0
+    for run in plan.runs:
+        landed = 0
+        if run.run_id in ledger.runs and ledger.trials:
+            landed = sum(ledger.landed(p.point_id, plan.trial_bounds(p.eta)[1]) for p in plan.points(run))
+        done += landed
+        work += max(0, per_run - landed) * run.architecture.multiply_adds * (images or run.data.test_images or 10_000)
+    return done, work
+
+
+def _blocks(plan: Plan, ledger: Ledger, trial_s: float) -> int:
+    missing_points = 0
+    for run in plan.runs:
+        if run.run_id not in ledger.runs or not ledger.trials:
+            missing_points += plan.points_per_run
+        else:
+            missing_points += sum(
+                bool(ledger.missing(p.point_id, plan.trial_bounds(p.eta)[0])) for p in plan.points(run)
+            )
+    return max(missing_points, round(trial_s / BLOCK_S))
+
+
+def _speeds(plan: Plan, store: Store | None, data_root: Path) -> Speeds:
+    measured = _from_rows(store) if store else None
+    return measured or _from_probe(min(plan.runs, key=lambda run: run.architecture.multiply_adds), data_root)
+
+
+def _from_rows(store: Store) -> Speeds | None:
+    columns = ["run_id", "multiply_adds", "train_images", "epochs_run", "duration_s"]
+    runs = [row for row in store.read("runs", columns=columns).to_pylist() if row["duration_s"] and row["epochs_run"]]
+    trials = store.read("trials", columns=["run_id", "images", "duration_s"])
+    if not runs or not trials.num_rows:
+        return None
+    train = sum(r["duration_s"] for r in runs) / sum(
+        r["multiply_adds"] * r["train_images"] * r["epochs_run"] for r in runs
+    )
+    size = {row["run_id"]: row["multiply_adds"] for row in runs}
+    sums = trials.group_by("run_id").aggregate([("images", "sum"), ("duration_s", "sum")]).to_pylist()
+    work = sum(size.get(row["run_id"], 0) * row["images_sum"] for row in sums)
+    seconds = sum(row["duration_s_sum"] for row in sums if row["run_id"] in size)
+    if not work:
+        return None
+    return Speeds(train, seconds / work, f"measured: {len(runs)} runs and {trials.num_rows:,} trials in the store")
+
+
+def _from_probe(run: TrainingRun, data_root: Path) -> Speeds:
+    """Time a few batches of one network, one thread, as a task would run them."""
+    shape = data_shape(run.data, root=data_root)
+    recipe = run.training
+    network = build(
+        run.model,
+        shape,
+        seed=0,
+        init=recipe.init,
+        bn_epsilon=recipe.bn_epsilon,
+        bn_momentum=recipe.bn_momentum,
+        allow_import=True,
+    ).to(memory_format=torch.channels_last)
+    images = torch.zeros(PROBE_IMAGES, shape.channels, shape.size, shape.size).to(memory_format=torch.channels_last)
+    labels = torch.zeros(PROBE_IMAGES, dtype=torch.long)
+    work = run.architecture.multiply_adds * PROBE_IMAGES
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        forward = _best(lambda: network(images), gradients=False)
+        step = _best(lambda: torch.autograd.backward(cross_entropy(network(images), labels)), gradients=True)
+    finally:
+        torch.set_num_threads(threads)
+    return Speeds(step / work, forward / work, f"measured now: {PROBE_REPEATS} batches of {run.model} on this machine")
+
+
+def _best(call: Any, *, gradients: bool) -> float:
+    times = []
+    with torch.set_grad_enabled(gradients):
+        for _ in range(PROBE_REPEATS + 1):
+            begin = perf_counter()
+            call()
+            times.append(perf_counter() - begin)
+    return min(times[1:])
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"

@@ -1,0 +1,88 @@
+"""What the store already holds of a plan. The store is the truth: what has landed is not done again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.store.store import Store
+
+__all__ = ["Ledger", "TrainedRun", "read_ledger", "read_scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """How a training run ended, by its newest row."""
+
+    status: str
+    checkpoint_sha256: str | None
+    attempt: int
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Ended runs, and trials per point: a number when they are 0, 1, ... without gaps, else the set."""
+
+    runs: dict[str, TrainedRun] = field(default_factory=dict)
+    trials: dict[str, int | frozenset[int]] = field(default_factory=dict)
+    given_up: set[str] = field(default_factory=set)  # points with a failed block
+
+    def missing(self, point_id: str, trials: int) -> list[int]:
+        """Which of the first `trials` trials of a point have not landed."""
+        done = self.trials.get(point_id, 0)
+        if isinstance(done, int):
+            return list(range(done, trials))
+        return [trial for trial in range(trials) if trial not in done]
+
+    def landed(self, point_id: str, trials: int) -> int:
+        """How many of the first `trials` trials of a point have landed."""
+        done = self.trials.get(point_id, 0)
+        return min(done, trials) if isinstance(done, int) else sum(trial < trials for trial in done)
+
+
+def read_ledger(store: Store, plan: Plan) -> Ledger:
+    """Everything in the store that bears on the plan."""
+    ledger = Ledger()
+    run_ids = {run.run_id for run in plan.runs}
+    for row in store.read("runs", columns=["run_id", "status", "checkpoint_sha256", "attempt"]).to_pylist():
+        known = ledger.runs.get(row["run_id"])
+        if row["run_id"] in run_ids and (known is None or row["attempt"] > known.attempt):
+            ledger.runs[row["run_id"]] = TrainedRun(row["status"], row["checkpoint_sha256"], row["attempt"])
+    trials = _of_runs(store.read("trials", columns=["run_id", "point_id", "trial"]), run_ids)
+    ledger.trials = _trials_per_point(trials)
+    failures = _of_runs(store.read("failures", columns=["run_id", "point_id"]), run_ids)
+    ledger.given_up = {point_id for point_id in failures["point_id"].to_pylist() if point_id}
+    return ledger
+
+
+def read_scores(store: Store, run: TrainingRun) -> dict[str, list[dict[str, Any]]]:
+    """The run's trial rows by point, in the order of their trials: what a sequential design decides from."""
+    rows = store.read("trials", filter=pc.field("run_id") == run.run_id).sort_by("trial").to_pylist()
+    by_point: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_point[row["point_id"]].append(row)
+    return by_point
+
+
+def _of_runs(table: pa.Table, run_ids: Iterable[str]) -> pa.Table:
+    wanted = pa.array(list(run_ids), pa.string())
+    return table.filter(pc.is_in(table["run_id"], value_set=wanted))
+
+
+def _trials_per_point(table: pa.Table) -> dict[str, int | frozenset[int]]:
+    grouped = table.group_by("point_id").aggregate([("trial", "count_distinct"), ("trial", "max")])
+    points: dict[str, int | frozenset[int]] = {}
+    gaps = []
+    for point_id, count, last in zip(*(grouped[name].to_pylist() for name in grouped.column_names), strict=True):
+        points[point_id] = count
+        if count != last + 1:
+            gaps.append(point_id)
+    for point_id in gaps:
+        points[point_id] = frozenset(table.filter(pc.equal(table["point_id"], point_id))["trial"].to_pylist())
+    return points

@@ -1,0 +1,183 @@
+"""What a person sees while a sweep runs: bars on a terminal, a plain line every 10 s elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.sweep.driver import Driver, Summary
+from bnsweep.sweep.work import Failed, Outcome, Progressed, Scored, Trained, TrialTask
+
+__all__ = ["Silent", "TerminalProgress", "Work", "choose_progress"]
+
+LINE_S = 10.0
+TRAINING_COST = 3  # forward and backward, in forward passes
+
+
+class Work:
+    """How much there is to do and how much is done, in multiply-adds: what "time left" is computed from."""
+
+    def __init__(self, plan: Plan, driver: Driver) -> None:
+        self._runs = {run.run_id: run for run in plan.runs}
+        self._epochs: dict[str, int] = {}
+        self.runs_total = len(plan.runs)
+        self.runs_done = sum(run_id in driver.ledger.runs for run_id in self._runs)
+        low, _ = plan.rows()
+        self.trials_total = low
+        self.trials_done = 0
+        self.left = 0.0
+        self.done = 0.0
+        self.begin = monotonic()
+        self.trials_here = 0
+        self._trial_images = plan.spec.images if isinstance(plan.spec.images, int) else None
+        for run in plan.runs:
+            if run.run_id not in driver.ledger.runs:
+                self.left += self._training_cost(run) * run.training.epochs
+            for point in plan.points(run):
+                wanted, _ = plan.trial_bounds(point.eta)
+                landed = driver.ledger.landed(point.point_id, wanted)
+                self.trials_done += landed
+                self.left += (wanted - landed) * self._trial_cost(run)
+
+    def heard(self, outcome: Outcome) -> None:
+        match outcome:
+            case Progressed():
+                run = self._runs[outcome.run_id]
+                new = max(0, outcome.epoch - self._epochs.get(outcome.run_id, 0))
+                self._epochs[outcome.run_id] = outcome.epoch
+                self._move(new * self._training_cost(run))
+            case Trained():
+                run = outcome.task.run
+                self.runs_done += 1
+                self._move((run.training.epochs - self._epochs.get(run.run_id, 0)) * self._training_cost(run))
+            case Scored():
+                self._move(len(outcome.rows) * self._trial_cost(outcome.task.run))
+                self.trials_done += len(outcome.rows)
+                self.trials_here += len(outcome.rows)
+                self.trials_total = max(self.trials_total, self.trials_done)
+            case Failed(task=TrialTask() as task):
+                self._move(len(task.seeds) * self._trial_cost(task.run))
+            case Failed():
+                self.runs_done += 1
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the speed so far; None until something was done."""
+        elapsed = monotonic() - self.begin
+        return elapsed * self.left / self.done if self.done else None
+
+    @property
+    def trials_per_s(self) -> float:
+        return self.trials_here / max(1e-9, monotonic() - self.begin)
+
+    def line(self) -> str:
+        """The state in one line."""
+        return (
+            f"runs {self.runs_done}/{self.runs_total}  trials {self.trials_done}/{self.trials_total}  "
+            f"{self.trials_per_s:.1f} trials/s  {_duration(self.seconds_left)} left"
+        )
+
+    def _move(self, cost: float) -> None:
+        self.done += cost
+        self.left = max(0.0, self.left - cost)
+
+    def _training_cost(self, run: TrainingRun) -> float:
+        return TRAINING_COST * run.architecture.multiply_adds * (run.data.train_images or 50_000)
+
+    def _trial_cost(self, run: TrainingRun) -> float:
+        return run.architecture.multiply_adds * (self._trial_images or run.data.test_images or 10_000)
+
+
+class Silent:
+    """Says nothing."""
+
+    def begin(self, driver: Driver) -> None: ...
+
+    def heard(self, outcome: Outcome) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def end(self, summary: Summary) -> None: ...
+
+
+class PlainProgress(Silent):
+    """A line every 10 s, for logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last = monotonic()
+        self._work: Work | None = None
+
+    def begin(self, driver: Driver) -> None:
+        self._work = Work(driver.plan, driver)
+
+    def heard(self, outcome: Outcome) -> None:
+        if self._work is not None:
+            self._work.heard(outcome)
+        self.tick()
+
+    def tick(self) -> None:
+        if self._work is not None and monotonic() - self._last >= LINE_S:
+            self._last = monotonic()
+            print(self._work.line(), file=self._stream, flush=True)
+
+    def end(self, summary: Summary) -> None:
+        if self._work is not None:
+            print(self._work.line(), file=self._stream, flush=True)
+
+
+class TerminalProgress(Silent):
+    """Two bars: training runs, trials."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:>7}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._work: Work | None = None
+
+    def begin(self, driver: Driver) -> None:
+        self._work = work = Work(driver.plan, driver)
+        self._runs = self._bars.add_task("runs", total=work.runs_total, completed=work.runs_done, note="")
+        self._trials = self._bars.add_task("trials", total=work.trials_total, completed=work.trials_done, note="")
+        self._bars.start()
+
+    def heard(self, outcome: Outcome) -> None:
+        if self._work is not None:
+            self._work.heard(outcome)
+        self.tick()
+
+    def tick(self) -> None:
+        work = self._work
+        if work is None:
+            return
+        self._bars.update(self._runs, completed=work.runs_done, note=f"{_duration(work.seconds_left)} left")
+        note = f"{work.trials_per_s:.1f} trials/s"
+        self._bars.update(self._trials, completed=work.trials_done, total=work.trials_total, note=note)
+
+    def end(self, summary: Summary) -> None:
+        self._bars.stop()
+
+
+def choose_progress() -> Silent:
+    """Bars for a terminal, plain lines else; both on stderr, so that stdout stays for results."""
+    if sys.stderr.isatty():
+        return TerminalProgress(Console(stderr=True))
+    return PlainProgress(sys.stderr)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

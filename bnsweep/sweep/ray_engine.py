@@ -1,0 +1,254 @@
+"""Ray Tune schedules training runs; Ray tasks score blocks. The only module of a sweep that imports ray.
+
+Tune handles about two short trials a second, Ray tasks about nine hundred (2 cores): one Tune trial per
+training run, one task per block, nothing per row. Tune runs in a thread of its own and its callback
+puts ended runs into a queue, so that blocks go out while other networks are still being trained.
+
+Call `ray_settings.prepare_ray` before this module is imported.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError, RayTaskError
+
+from bnsweep.errors import BnsweepError, EngineError
+from bnsweep.store.store import Store
+from bnsweep.sweep.engine import ATTEMPTS, Datasets
+from bnsweep.sweep.work import (
+    Failed,
+    Outcome,
+    Progressed,
+    Scored,
+    Trained,
+    TrainTask,
+    TrialTask,
+    score_block,
+    train_run,
+)
+from bnsweep.training.datasets import Dataset
+
+__all__ = ["RayEngine"]
+
+RUNS_PER_EXPERIMENT = 1000  # Tune slows down with thousands of trials in one experiment
+BLOCKS_PER_SLOT = 3  # in flight per core or GPU share: enough that no slot waits for the driver
+RESULTS_PER_WAIT = 64
+
+
+class RayEngine:
+    """Runs tasks on a Ray cluster: an existing one by `address`, else one of its own on this machine."""
+
+    def __init__(self, store: Store, *, address: str | None = None, cpus: int | None = None) -> None:
+        self._owns_ray = not ray.is_initialized()
+        self._store = store
+        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._datasets: Datasets = {}
+        self._refs: dict[str, ray.ObjectRef] = {}
+        self._blocks: dict[ray.ObjectRef, TrialTask] = {}
+        self._trainings_left = 0
+        self._closing = False
+        self._tune_error: BaseException | None = None
+        self._tune_thread: threading.Thread | None = None
+        if self._owns_ray:
+            _connect(address, cpus)
+
+    def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None:
+        self._datasets = datasets
+        self._trainings_left = len(trainings)
+        if not trainings:
+            return
+        for task in trainings:
+            self._reference(task)
+        self._tune_thread = threading.Thread(target=self._tune, args=(list(trainings),), name="tune", daemon=True)
+        self._tune_thread.start()
+
+    @property
+    def room(self) -> int:
+        return self._window - len(self._blocks)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._trainings_left or self._blocks)
+
+    @property
+    def _window(self) -> int:
+        resources = ray.cluster_resources()
+        return max(4, BLOCKS_PER_SLOT * int(resources.get("CPU", 1) + 4 * resources.get("GPU", 0)))
+
+    def submit(self, task: TrialTask) -> None:
+        resource = task.resource
+        remote = _score.options(num_cpus=resource.cpu, num_gpus=resource.gpu, name=f"trials {task.run.title}")
+        self._blocks[remote.remote(task, self._reference(task))] = task
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        outcomes = self._drain()
+        if self._tune_error is not None:
+            raise EngineError(f"Ray Tune stopped: {self._tune_error}; what has landed is kept, run again to go on")
+        if self._blocks:
+            # With runs in training as well, look into their queue often.
+            timeout_s = min(timeout_s, 0.2) if self._trainings_left else timeout_s
+            ready, _ = ray.wait(
+                list(self._blocks),
+                num_returns=min(RESULTS_PER_WAIT, len(self._blocks)),
+                timeout=0 if outcomes else 0.01,
+            )
+            if not ready and not outcomes:
+                ready, _ = ray.wait(list(self._blocks), num_returns=1, timeout=timeout_s)
+            outcomes += [self._collect(ref) for ref in ready]
+        elif not outcomes and self._trainings_left:
+            try:
+                outcomes = [self._counted(self._outcomes.get(timeout=timeout_s))]
+            except queue.Empty:
+                return []
+        return outcomes
+
+    def close(self) -> None:
+        self._closing = True
+        for ref in self._blocks:
+            ray.cancel(ref, force=True)
+        self._blocks.clear()
+        self._refs.clear()
+        if self._owns_ray and ray.is_initialized():
+            ray.shutdown()
+        if self._tune_thread is not None:
+            self._tune_thread.join(timeout=5)
+
+    def _drain(self) -> list[Outcome]:
+        outcomes = []
+        while True:
+            try:
+                outcomes.append(self._counted(self._outcomes.get_nowait()))
+            except queue.Empty:
+                return outcomes
+
+    def _counted(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, (Trained, Failed)):
+            self._trainings_left -= 1
+        return outcome
+
+    def _reference(self, task: TrainTask | TrialTask) -> ray.ObjectRef:
+        """The data set in the object store: put once, one copy per node."""
+        fingerprint = task.run.fingerprint
+        if fingerprint not in self._refs:
+            self._refs[fingerprint] = ray.put(self._datasets[fingerprint]())
+        return self._refs[fingerprint]
+
+    def _collect(self, ref: ray.ObjectRef) -> Outcome:
+        task = self._blocks.pop(ref)
+        try:
+            rows, seconds = ray.get(ref)
+        except RayTaskError as error:
+            return Failed(task, _text(error.cause if isinstance(error.cause, Exception) else error), 1)
+        except RayError as error:
+            return Failed(task, f"{type(error).__name__}: {_first_line(error)}", ATTEMPTS + 1)
+        return Scored(task, rows, seconds)
+
+    def _tune(self, trainings: list[TrainTask]) -> None:
+        try:
+            for first in range(0, len(trainings), RUNS_PER_EXPERIMENT):
+                self._fit(trainings[first : first + RUNS_PER_EXPERIMENT])
+        except BaseException as error:  # noqa: BLE001 - the driver's thread must hear of it
+            if not self._closing:
+                self._tune_error = error
+
+    def _fit(self, trainings: list[TrainTask]) -> None:
+        resource = trainings[0].resource
+        tasks = {task.run.run_id: task for task in trainings}
+        # Tune's search space holds ids alone: it replaces objects by placeholders of its own.
+        trainable = tune.with_resources(
+            tune.with_parameters(_train, tasks=tasks, references=dict(self._refs)),
+            {"cpu": resource.cpu, "gpu": resource.gpu},
+        )
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"run_id": tune.grid_search(list(tasks))},
+            tune_config=tune.TuneConfig(
+                trial_dirname_creator=lambda trial: trial.config["run_id"],
+                trial_name_creator=lambda trial: trial.config["run_id"],
+                # A fresh process per run costs seconds of imports; on a GPU it is what frees the memory.
+                reuse_actors=resource.gpu == 0,
+            ),
+            run_config=tune.RunConfig(
+                name=f"tune-{secrets.token_hex(4)}",
+                # Every node must see it, so it lies beside the rows.
+                storage_path=self._store.files.path("tune"),
+                storage_filesystem=self._store.filesystem,
+                callbacks=[_Ended(self._outcomes, tasks)],
+                failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+
+
+class _Ended(tune.Callback):  # type: ignore[misc]  # ray has no types
+    """Hands ended runs to the driver's thread."""
+
+    def __init__(self, outcomes: queue.SimpleQueue[Outcome], tasks: Mapping[str, TrainTask]) -> None:
+        self._outcomes = outcomes
+        self._tasks = tasks
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        if "outcome" in result:
+            self._outcomes.put(result["outcome"])
+        elif "epoch" in result:
+            self._outcomes.put(Progressed(trial.config["run_id"], result["epoch"]))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        # Called after each failure; only the last one ends the run.
+        if trial.num_failures > ATTEMPTS - 1:
+            error = trial.get_pickled_error() or RuntimeError("the worker died")
+            cause = getattr(error, "cause", None) or error
+            self._outcomes.put(Failed(self._tasks[trial.config["run_id"]], _text(cause), trial.num_failures))
+
+    # Tune pickles its callbacks with the experiment's state; a queue cannot and need not be in there.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _train(config: Mapping[str, Any], tasks: Mapping[str, TrainTask], references: Mapping[str, Any]) -> None:
+    task = tasks[config["run_id"]]
+    try:
+        dataset: Dataset = ray.get(references[task.run.fingerprint])
+        outcome: Outcome = train_run(task, dataset, on_epoch=lambda epoch: tune.report({"epoch": epoch}))
+    except BnsweepError as error:
+        outcome = Failed(task, str(error), 1)
+    tune.report({"outcome": outcome})
+
+
+# max_calls=0: by default a task with a GPU gets a new process, and CUDA starts anew for each block.
+@ray.remote(max_calls=0, max_retries=ATTEMPTS, retry_exceptions=[OSError, MemoryError])  # type: ignore[untyped-decorator]
+def _score(task: TrialTask, dataset: Dataset) -> tuple[tuple[dict[str, Any], ...], float]:
+    scored = score_block(task, dataset)
+    return scored.rows, scored.duration_s
+
+
+def _connect(address: str | None, cpus: int | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+            return
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
+        raise EngineError(
+            f"cannot reach {where}: {_first_line(error)}. Is it up, and are RAY_AUTH_MODE and its token the cluster's? "
+            "(--engine inline needs no cluster)"
+        ) from None
+
+
+def _text(error: BaseException) -> str:
+    return str(error) if isinstance(error, BnsweepError) else f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,84 @@
+"""One call that runs a sweep: store, claim, engine, driver."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from bnsweep.errors import EngineError
+from bnsweep.experiment.plan import Plan
+from bnsweep.store.store import Store
+from bnsweep.sweep.driver import Driver, Listener, Summary, record_plan
+from bnsweep.sweep.engine import Datasets, Engine, InlineEngine
+from bnsweep.sweep.ray_settings import prepare_ray
+from bnsweep.training.datasets import load_dataset
+
+__all__ = ["run_sweep"]
+
+
+def run_sweep(
+    plan: Plan,
+    location: str,
+    *,
+    text: str,
+    engine: str = "auto",
+    address: str | None = None,
+    cpus: int | None = None,
+    retry_failed: bool = False,
+    take_over: bool = False,
+    allow_import: bool = True,
+    data_root: Path,
+    listener: Listener,
+) -> Summary:
+    """Do what the store lacks of the plan.
+
+    Args:
+        plan: what to do.
+        location: the store; made if it is not there.
+        text: the spec as its user wrote it, kept in the store.
+        engine: "ray", "inline", or "auto": Ray where it is installed.
+        address: an existing Ray cluster.
+        cpus: cores of a Ray cluster of our own.
+        retry_failed: do what failed before once more.
+        take_over: write although another driver holds the store.
+        allow_import: whether `import:` networks may run.
+        data_root: where torchvision's data sets lie.
+        listener: hears what happens.
+
+    Raises:
+        StoreClaimedError: another driver is writing to the store.
+        StoreUnwritableError: disk full or read-only.
+        EngineError: no Ray, or no cluster.
+    """
+    store = Store.open_or_create(location)
+    with store.claim(take_over=take_over):
+        record_plan(store, plan, text=text)
+        driver = Driver(
+            plan,
+            store,
+            datasets=_loaders(plan, data_root),
+            listener=listener,
+            retry_failed=retry_failed,
+            allow_import=allow_import,
+        )
+        if driver.nothing_to_do:
+            return driver.summary
+        return driver.run(_engine(engine, store, address=address, cpus=cpus, listener=listener))
+
+
+def _engine(name: str, store: Store, *, address: str | None, cpus: int | None, listener: Listener) -> Engine:
+    if name == "auto":
+        name = "ray" if find_spec("ray") else "inline"
+    if name == "inline":
+        return InlineEngine(on_epoch=listener.heard)
+    if find_spec("ray") is None:
+        raise EngineError("Ray is not installed: pip install 'bnsweep[ray]', or use --engine inline")
+    prepare_ray(own_cluster=address is None)
+    from bnsweep.sweep.ray_engine import RayEngine
+
+    return RayEngine(store, address=address, cpus=cpus)
+
+
+def _loaders(plan: Plan, data_root: Path) -> Datasets:
+    return {run.fingerprint: partial(load_dataset, run.data, root=data_root) for run in plan.runs}

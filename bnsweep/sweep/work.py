@@ -1,0 +1,324 @@
+"""The two kinds of task, as functions of their arguments: train one network, score one block.
+
+Both run anywhere the store can be reached: in this process, or in a Ray worker. A trained network is
+written to the store by whoever trained it, under the digest of its bytes; rows go back to the driver.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+
+from bnsweep._version import __version__
+from bnsweep.errors import BnsweepError, DataError
+from bnsweep.experiment.identity import canonical_json
+from bnsweep.experiment.plan import Point, TrainingRun
+from bnsweep.experiment.spec import Evaluation, Resource
+from bnsweep.noise.evaluate import Evaluator
+from bnsweep.store.checkpoints import Checkpoints
+from bnsweep.store.filesystem import open_files
+from bnsweep.training.checkpoint import from_bytes, to_bytes
+from bnsweep.training.images import Dataset, normalise
+from bnsweep.training.models import build
+from bnsweep.training.sites import place
+from bnsweep.training.trainer import train
+
+__all__ = ["Failed", "Outcome", "Progressed", "Scored", "TrainTask", "Trained", "TrialTask", "score_block", "train_run"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainTask:
+    """One training run to do."""
+
+    sweep: str
+    store: str
+    run: TrainingRun
+    resource: Resource
+    evaluation: Evaluation
+    allow_import: bool = False
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrialTask:
+    """One block: trials `first`, `first + 1`, ... of one point, one seed each."""
+
+    sweep: str
+    store: str
+    run: TrainingRun
+    point: Point
+    checkpoint_sha256: str
+    first: int
+    seeds: tuple[int, ...]
+    resource: Resource
+    evaluation: Evaluation
+    sampling: str = "full"
+    images: int | None = None  # random: test images per trial
+    allocation: tuple[int, ...] | None = None  # strata: test images per stratum and trial
+    allow_import: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """An epoch of a run is over."""
+
+    run_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run ended, well or not."""
+
+    task: TrainTask
+    row: Row
+    epochs: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A block is done."""
+
+    task: TrialTask
+    rows: tuple[Row, ...]
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A task was given up."""
+
+    task: TrainTask | TrialTask
+    error: str
+    attempts: int
+
+
+Outcome = Progressed | Trained | Scored | Failed
+
+
+def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[int], None] | None = None) -> Trained:
+    """Train one network, from where an earlier attempt stopped, and put it into the store."""
+    run, started = task.run, datetime.now(UTC)
+    begin = monotonic()
+    checkpoints = Checkpoints(open_files(task.store))
+    device = _device(task.resource)
+    with _threads(task.resource):
+        network = _network(run, dataset, allow_import=task.allow_import)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        result = train(
+            network,
+            dataset,
+            run.training,
+            seed=run.train_seed,
+            device=device,
+            slot=checkpoints.slot(run.run_id),
+            on_epoch=(lambda row: on_epoch(row["epoch"])) if on_epoch else None,
+        )
+        sha256 = None
+        if result.test_correct is not None:
+            sha256 = checkpoints.put_network(run.run_id, to_bytes(network, metadata={"run_id": run.run_id}))
+        checkpoints.slot(run.run_id).delete()
+    row = {
+        "sweep": task.sweep,
+        **run.columns(),
+        **recipe_columns(run),
+        "data_fingerprint": run.fingerprint,
+        "train_images": len(dataset.train.labels),
+        "test_images": len(dataset.test.labels),
+        "classes": len(dataset.classes),
+        "parameters": parameters,
+        "multiply_adds": run.architecture.multiply_adds,
+        "status": result.status,
+        "reason": result.reason,
+        "epochs_run": result.epochs_run,
+        "train_loss": result.train_loss,
+        "train_accuracy": result.train_accuracy,
+        "test_correct": result.test_correct,
+        "checkpoint_sha256": sha256,
+        "strata_sizes": None,
+        "attempt": task.attempt,
+        **where_and_when(device, started, monotonic() - begin),
+    }
+    epochs = tuple({"run_id": run.run_id, **epoch} for epoch in result.epochs)
+    return Trained(task, row, epochs)
+
+
+def score_block(task: TrialTask, dataset: Dataset) -> Scored:
+    """Score one block of trials on its run's trained network.
+
+    Raises:
+        StoreDamagedError: the network's file is missing or not what its digest says.
+    """
+    begin, point = monotonic(), task.point
+    device = _device(task.resource)
+    with _threads(task.resource):
+        evaluator = _evaluator(task, dataset, device)
+        samples = task.images if task.allocation is None else task.allocation
+        started = datetime.now(UTC)
+        scores = evaluator.trials(point.cell, point.eta, task.seeds, samples=samples)
+    shared = {
+        "sweep": task.sweep,
+        "point_id": point.point_id,
+        **task.run.columns(),
+        **cell_columns(point, task.evaluation, task.sampling),
+    }
+    rows = []
+    for trial, (seed, score) in enumerate(zip(task.seeds, scores, strict=True), start=task.first):
+        when = where_and_when(device, started, score.duration_s)
+        rows.append({**shared, "trial": trial, "noise_seed": seed, **asdict(score), **when})
+    return Scored(task, tuple(rows), monotonic() - begin)
+
+
+def failed_run_row(task: TrainTask, error: str, attempts: int) -> Row:
+    """The `runs` row of a training run that was given up."""
+    run = task.run
+    return {
+        "sweep": task.sweep,
+        **run.columns(),
+        **recipe_columns(run),
+        "data_fingerprint": run.fingerprint,
+        "multiply_adds": run.architecture.multiply_adds,
+        "status": "failed",
+        "reason": error,
+        "attempt": task.attempt + attempts - 1,
+        "versions": versions(),
+    }
+
+
+def recipe_columns(run: TrainingRun) -> Row:
+    """The training recipe as columns of the `runs` table."""
+    training = run.training
+    return {
+        "epochs": training.epochs,
+        "batch_size": training.batch_size,
+        "optimizer": training.optimizer,
+        "learning_rate": training.learning_rate,
+        "schedule": training.schedule.kind,
+        "weight_decay": training.weight_decay,
+        "train_precision": training.precision,
+        "recipe": canonical_json(training.model_dump(mode="json")),
+    }
+
+
+def cell_columns(point: Point, evaluation: Evaluation, sampling: str) -> Row:
+    """The noise cell as columns of the `points` and `trials` tables."""
+    cell = point.cell
+    recalibrated = cell.bn_treatment == "recalibrated"
+    return {
+        "noise_model": cell.model,
+        "sigma_reference": cell.sigma_reference,
+        "targets": cell.targets,
+        "bn_treatment": cell.bn_treatment,
+        "recalibration_images": cell.images_for_recalibration if recalibrated else 0,
+        "eta": point.eta,
+        "precision": evaluation.precision,
+        "sampling": sampling,
+    }
+
+
+def where_and_when(device: torch.device, started: datetime, duration_s: float) -> Row:
+    """The volatile columns."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {
+        "device": name,
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+        "started_at": started,
+        "duration_s": duration_s,
+        "versions": versions(),
+    }
+
+
+def versions() -> str:
+    """What computed a row: bnsweep, torch and Python."""
+    return f"bnsweep {__version__}, torch {torch.__version__}, python {platform.python_version()}"
+
+
+def _network(run: TrainingRun, dataset: Dataset, *, allow_import: bool) -> torch.nn.Module:
+    recipe = run.training
+    network = build(
+        run.model,
+        dataset.shape,
+        seed=run.train_seed,
+        init=recipe.init,
+        bn_epsilon=recipe.bn_epsilon,
+        bn_momentum=recipe.bn_momentum,
+        allow_import=allow_import,
+    )
+    return place(network, run.bn_mask, example=dataset.example)
+
+
+def _device(resource: Resource) -> torch.device:
+    if resource.gpu == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise BnsweepError(
+            f"the spec asks for gpu: {resource.gpu}, but this process sees no GPU; set gpu: 0 or use another node"
+        )
+    if resource.gpu < 1:
+        torch.cuda.set_per_process_memory_fraction(resource.gpu)
+    return torch.device("cuda")
+
+
+@contextmanager
+def _threads(resource: Resource) -> Iterator[None]:
+    """The task's number of threads: sums of floats depend on it, so it follows from the spec alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(resource.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# One process scores many blocks of few networks: keep the last ones, with the images laid out for them.
+_CACHED_EVALUATORS = 2
+_evaluators: OrderedDict[tuple[Any, ...], Evaluator] = OrderedDict()
+
+
+def _evaluator(task: TrialTask, dataset: Dataset, device: torch.device) -> Evaluator:
+    cell = task.point.cell
+    calibration = cell.images_for_recalibration if cell.bn_treatment == "recalibrated" else 0
+    key = (task.store, task.run.run_id, task.checkpoint_sha256, task.evaluation, calibration, str(device))
+    if key in _evaluators:
+        _evaluators.move_to_end(key)
+        return _evaluators[key]
+    network = _network(task.run, dataset, allow_import=task.allow_import)
+    checkpoints = Checkpoints(open_files(task.store))
+    from_bytes(network, checkpoints.get_network(task.run.run_id, task.checkpoint_sha256))
+    evaluator = Evaluator(
+        network,
+        dataset.inputs("test"),
+        torch.from_numpy(dataset.test.labels.copy()),
+        precision=task.evaluation.precision,
+        batch_size=task.evaluation.batch_size,
+        device=device,
+        calibration_inputs=_calibration_inputs(dataset, calibration) if calibration else None,
+    )
+    _evaluators[key] = evaluator
+    while len(_evaluators) > _CACHED_EVALUATORS:
+        _evaluators.popitem(last=False)
+    return evaluator
+
+
+def _calibration_inputs(dataset: Dataset, count: int) -> torch.Tensor:
+    """A fixed random subset of the training images: they may come sorted by class."""
+    if count > len(dataset.train):
+        raise DataError(
+            f"`recalibration_images <= training images` must hold, but got {count} and {len(dataset.train)}"
+        )
+    order = np.random.Generator(np.random.Philox(0)).permutation(len(dataset.train))[:count]
+    mean, deviation = (torch.from_numpy(values) for values in dataset.normalisation)
+    return normalise(torch.from_numpy(dataset.train.images[order].astype(np.float32)), mean, deviation)

@@ -1,0 +1,88 @@
+"""A network's values as safetensors bytes, and back. Nothing here unpickles.
+
+The same values give the same bytes, so that a digest of the file stands for the network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import safetensors
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from bnsweep.errors import ModelError, StoreDamagedError
+
+__all__ = ["from_bytes", "load_values", "metadata_of", "pack", "to_bytes", "unpack"]
+
+
+def to_bytes(network: nn.Module, *, metadata: Mapping[str, str] | None = None) -> bytes:
+    """All parameters and buffers of a network."""
+    return pack(dict(network.state_dict()), metadata or {})
+
+
+def from_bytes(network: nn.Module, data: bytes) -> None:
+    """Copy what `to_bytes` wrote into a network of the same architecture and placement, in place.
+
+    Raises:
+        StoreDamagedError: the bytes are no safetensors file.
+        ModelError: names, shapes or dtypes are not the network's.
+    """
+    load_values(network, unpack(data))
+
+
+@torch.no_grad()
+def load_values(network: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Copy values into a network, keeping its devices and memory formats; strict, and nothing is copied on a fault."""
+    wanted = network.state_dict()
+    if faults := _differences(wanted, values):
+        raise ModelError(
+            f"the checkpoint does not fit this {type(network).__name__}: {'; '.join(faults[:5])}"
+            + (f" and {len(faults) - 5} more differences" if len(faults) > 5 else "")
+            + ". Build the network that was trained, with its placement"
+        )
+    for name, target in wanted.items():
+        target.copy_(values[name])
+
+
+def pack(values: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a safetensors file, with a header in one order."""
+    # clone: tied parameters share memory, which the format does not have.
+    data = save({name: value.detach().cpu().contiguous().clone() for name, value in values.items()})
+    # The library writes metadata in the order of a hash map, so the header is written here.
+    header_end = 8 + int.from_bytes(data[:8], "little")
+    header = {"__metadata__": dict(metadata), **json.loads(data[8:header_end])}
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[header_end:]
+
+
+def unpack(data: bytes) -> dict[str, Tensor]:
+    """The tensors of safetensors bytes.
+
+    Raises:
+        StoreDamagedError: the bytes are no safetensors file.
+    """
+    try:
+        return dict(load(data))
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise StoreDamagedError(f"the checkpoint ({len(data)} bytes) is damaged: {error}") from None
+
+
+def metadata_of(data: bytes) -> dict[str, str]:
+    """The metadata of safetensors bytes that `unpack` accepts."""
+    header_end = 8 + int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8:header_end]).get("__metadata__", {})
+    return {str(key): str(value) for key, value in metadata.items()}
+
+
+def _differences(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[str]:
+    faults = [f"{name} is missing" for name in wanted if name not in values]
+    faults += [f"{name} is not part of the network" for name in values if name not in wanted]
+    for name in wanted.keys() & values.keys():
+        ours, theirs = wanted[name], values[name]
+        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+            faults.append(f"{name} is {theirs.dtype} {tuple(theirs.shape)} instead of {ours.dtype} {tuple(ours.shape)}")
+    return sorted(faults)

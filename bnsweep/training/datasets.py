@@ -1,0 +1,106 @@
+"""Data sets: `digits`, `cifar10`, `cifar100`, `parquet:DIRECTORY` and `folder:DIRECTORY`.
+
+Whole sets are uint8 arrays with a fixed train/test split. `train_images` and `test_images` take a prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnsweep.errors import DataError, UnknownNameError
+from bnsweep.training.builtin import CIFAR, load_cifar, load_digits
+from bnsweep.training.decoding import resize
+from bnsweep.training.images import Dataset, DataShape, Split
+
+if TYPE_CHECKING:
+    from bnsweep.experiment.spec import Data
+    from bnsweep.training.image_folder import ImageFolder
+    from bnsweep.training.parquet_images import ParquetImages
+
+__all__ = ["SOURCES", "DataShape", "Dataset", "Split", "data_shape", "fingerprint", "load_dataset"]
+
+SOURCES = ("digits", "cifar10", "cifar100", "parquet:DIRECTORY", "folder:DIRECTORY")
+FINGERPRINT_VERSION = "data-1"  # changes when the same files would give other arrays
+
+
+def load_dataset(data: Data, *, root: Path) -> Dataset:
+    """The data set in memory.
+
+    Args:
+        data: what to load; `size` scales the images, `train_images` and `test_images` take a prefix.
+        root: where CIFAR's official files lie or are downloaded to.
+
+    Raises:
+        UnknownNameError: no such data set.
+        DataError: files are missing, truncated or of another layout; the message names them.
+    """
+    if files := _from_files(data):
+        train, test, classes = files.load(train_images=data.train_images, test_images=data.test_images)
+    else:
+        train, test, classes = load_digits() if data.source == "digits" else load_cifar(data.source, root)
+        train = _prefix(train, data.train_images, data.size, f"train_images of {data.source}")
+        test = _prefix(test, data.test_images, data.size, f"test_images of {data.source}")
+    return Dataset(data.dataset, train, test, classes)
+
+
+def data_shape(data: Data, *, root: Path) -> DataShape:
+    """Channels, side and classes, without decoding the images. Raises as `load_dataset` does."""
+    if files := _from_files(data):
+        return files.shape()
+    shape = DataShape(1, 8, 10) if data.source == "digits" else CIFAR[data.source].shape
+    return DataShape(shape.channels, data.size or shape.size, shape.classes)
+
+
+def fingerprint(data: Data, *, root: Path) -> str:
+    """16 hex digits that stand for the images and labels: file names and bytes, and what is taken of them.
+
+    Where the files lie does not matter. Raises as `load_dataset` does when they are missing.
+    """
+    digest = hashlib.sha256(FINGERPRINT_VERSION.encode())
+    if files := _from_files(data):
+        for path in files.files():
+            content = _file_digest(path)
+            parts = (
+                (path.name, content) if data.source.startswith("parquet:") else (path.parent.name, path.name, content)
+            )
+            digest.update("\x1f".join(("", *parts)).encode(errors="surrogateescape"))
+    else:
+        version = "optdigits.tes 1437+360" if data.source == "digits" else CIFAR[data.source].md5
+        digest.update(f"\x1f{data.source}\x1f{version}".encode())
+    digest.update(f"\x1e{data.size}\x1f{data.train_images}\x1f{data.test_images}\x1f{data.label}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _from_files(data: Data) -> ParquetImages | ImageFolder | None:
+    """The reader of a data set that lies in files; None for those with a name."""
+    kind, colon, path = data.source.partition(":")
+    if colon and path and kind == "parquet":
+        from bnsweep.training.parquet_images import ParquetImages
+
+        return ParquetImages(Path(path).expanduser(), data.label, data.size)
+    if data.label is not None:
+        raise DataError(f"`label` goes with parquet: data, but the source is {data.source!r}")
+    if colon and path and kind == "folder":
+        from bnsweep.training.image_folder import ImageFolder
+
+        return ImageFolder(Path(path).expanduser(), data.size)
+    if data.source != "digits" and data.source not in CIFAR:
+        raise UnknownNameError("data set", data.source, SOURCES)
+    return None
+
+
+def _prefix(split: Split, count: int | None, size: int | None, what: str) -> Split:
+    if count is not None and count > len(split):
+        raise DataError(f"{what}: {count} is more than the {len(split)} there are")
+    images = split.images[:count]
+    return Split(resize(images, size or images.shape[-1]), split.labels[:count])
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,91 @@
+"""What a data set is: whole uint8 arrays with a fixed train/test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = ["DataShape", "Dataset", "Split", "normalise"]
+
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class DataShape:
+    """What a network must know of its data."""
+
+    channels: int
+    size: int  # side of the square images, pixels
+    classes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """The training or the test half."""
+
+    images: Pixels  # (N, C, H, W) uint8, C-contiguous
+    labels: Labels  # (N,) int64, 0 <= label < classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One data set, in memory."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+
+    @property
+    def shape(self) -> DataShape:
+        """Channels, side and number of classes."""
+        _, channels, size, _ = self.train.images.shape
+        return DataShape(channels, size, len(self.classes))
+
+    @cached_property
+    def normalisation(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of each channel over the training images.
+
+        Both (C,) float32, of pixels scaled to [0, 1]. A channel that never changes gets a deviation of 1.
+        """
+        images = self.train.images
+        # Counts of the 256 values give exact sums, whatever the order or the number of threads.
+        counts = np.stack([np.bincount(images[:, c].reshape(-1), minlength=256) for c in range(images.shape[1])])
+        values = np.arange(256) / 255
+        share = counts / max(1, images[:, 0].size)
+        mean = share @ values
+        deviation = np.sqrt(np.maximum(share @ values**2 - mean**2, 0.0))
+        deviation[deviation < 1e-6] = 1.0
+        return mean.astype(np.float32), deviation.astype(np.float32)
+
+    def inputs(self, half: Literal["train", "test"], *, count: int | None = None) -> torch.Tensor:
+        """The first `count` images (default: all) as a network takes them: (N, C, H, W) float32, normalised."""
+        images = (self.train if half == "train" else self.test).images[:count]
+        # astype copies: arrays that Ray shares between processes are read-only.
+        pixels = torch.from_numpy(images.astype(np.float32))
+        mean, deviation = (torch.from_numpy(values) for values in self.normalisation)
+        return normalise(pixels, mean, deviation)
+
+    @cached_property
+    def example(self) -> torch.Tensor:
+        """Two normalised images, (2, C, H, W) float32: what a forward pass that looks at a network is fed."""
+        return self.inputs("train", count=2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The example is cheap to make and would otherwise travel along.
+        return {key: value for key, value in self.__dict__.items() if key != "example"}
+
+
+def normalise(pixels: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """Scale float pixels (N, C, H, W) in 0..255 to [0, 1], subtract the mean, divide by the deviation; in place."""
+    return pixels.div_(255).sub_(mean.view(1, -1, 1, 1)).div_(deviation.view(1, -1, 1, 1))

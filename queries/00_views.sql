@@ -1,0 +1,200 @@
+-- What every query stands on: the store's tables, renamed and converted once.
+--
+-- The tables of the store (sweeps, points, runs, epochs, trials, probes, failures) are there under their own names,
+-- each with the columns of bnsweep/store/schema.py. `scope` holds the names of the sweeps that are asked about,
+-- `student` the quantiles of Student's t (one row per confidence), `paper_tables` the paper's own numbers.
+-- What is made here is in the singular: sweep, plan, planned_point, run, trial, point, curve. What depends on the plan
+-- alone is a table, since every question needs it; what depends on trials is a view.
+
+-- Two-sided quantile of Student's t; beyond 1000 degrees of freedom the normal one. NULL for fewer than one.
+CREATE MACRO t_quantile(df, level) AS (
+    SELECT max(list_extract(quantiles, least(df, 1001)::BIGINT)) FROM student WHERE confidence = level AND df >= 1
+);
+
+-- Half-width of the interval on a mean over training seeds of means over noise draws. With several seeds their means
+-- are the sample (both sources of chance are in them, n_seeds - 1 degrees of freedom): draws are never pooled as if
+-- they were independent. With one seed it covers the draws of that network alone, and `interval_level` says so.
+CREATE MACRO half_width(seeds, sd_seeds, n, sd_draws, level) AS
+    CASE WHEN seeds >= 2 THEN t_quantile(seeds - 1, level) * sd_seeds / sqrt(seeds)
+         WHEN n >= 2 THEN t_quantile(n - 1, level) * sd_draws / sqrt(n) END;
+
+CREATE MACRO interval_level(seeds, n) AS
+    CASE WHEN seeds >= 2 THEN 'seeds' WHEN n >= 2 THEN 'draws' END;
+
+-- The ends of an interval on a share of images stay within 0 and 100 %.
+CREATE MACRO low_pct(mean, half) AS CASE WHEN half IS NOT NULL THEN 100 * greatest(mean - half, 0) END;
+CREATE MACRO high_pct(mean, half) AS CASE WHEN half IS NOT NULL THEN 100 * least(mean + half, 1) END;
+
+-- A sweep is its newest version.
+CREATE TABLE sweep AS
+SELECT sweeps.*
+FROM sweeps JOIN scope USING (sweep)
+QUALIFY row_number() OVER (PARTITION BY sweep ORDER BY committed_at DESC, spec_sha256) = 1;
+
+-- The points that the sweeps plan; one that several sweeps plan is here once per sweep.
+CREATE VIEW plan AS
+SELECT points.* EXCLUDE (committed_at)
+FROM points SEMI JOIN sweep ON points.sweep = sweep.sweep AND points.spec_sha256 = sweep.spec_sha256;
+
+-- Training runs by their last attempt. `training` is short for everything of the recipe and the data that placements
+-- share: rows with different values must not be averaged.
+CREATE TABLE run AS
+SELECT runs.*, left(md5(concat_ws(' ', recipe, data_fingerprint, train_images, test_images, classes)), 6) AS training
+FROM runs SEMI JOIN plan USING (run_id)
+QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY attempt DESC) = 1;
+
+-- Every planned point once. eta stays decimal: floats are not joined on. `series` stands for network, placement and
+-- noise cell, `curve` for training run and noise cell: 64-bit digests, since joins on numbers are quick and find NULLs.
+CREATE TABLE planned_point AS
+WITH
+training_of AS (SELECT run_id, training FROM run),
+wanted AS (
+    SELECT point_id, any_value(plan) AS plan, min(placement) AS placement, min(min_trials) AS min_trials,
+           max(max_trials) AS max_trials, min(half_width) AS wanted_half_width
+    FROM plan
+    GROUP BY point_id
+)
+SELECT point_id, plan.run_id, plan.train_seed,
+       plan.dataset, plan.model, coalesce(training, '') AS training, wanted.placement,
+       plan.bn_mask, plan.bn_kept, plan.bn_sites,
+       plan.noise_model, plan.sigma_reference, plan.targets, plan.bn_treatment, plan.recalibration_images,
+       plan.precision, plan.sampling, plan.eta, min_trials, max_trials, wanted_half_width,
+       hash(plan.dataset, plan.model, training, wanted.placement, plan.bn_mask, plan.noise_model, plan.sigma_reference,
+            plan.targets, plan.bn_treatment, plan.recalibration_images, plan.precision, plan.sampling) AS series,
+       hash(plan.run_id, plan.noise_model, plan.sigma_reference, plan.targets, plan.bn_treatment,
+            plan.recalibration_images, plan.precision, plan.sampling) AS curve
+FROM wanted LEFT JOIN training_of ON training_of.run_id = plan.run_id;
+
+-- Points for which another sweep or an older version wanted more trials than these sweeps do: the rows beyond are not
+-- theirs. Nearly always empty, and then it costs nothing to leave them out.
+CREATE TABLE surplus AS
+WITH wanted AS (SELECT point_id, max(max_trials) AS max_trials FROM plan GROUP BY point_id)
+SELECT point_id, any_value(wanted.max_trials) AS max_trials
+FROM points JOIN wanted USING (point_id)
+GROUP BY point_id
+HAVING max(points.max_trials) > any_value(wanted.max_trials);
+
+CREATE VIEW counted AS
+SELECT trials.*
+FROM trials ANTI JOIN surplus ON trials.point_id = surplus.point_id AND trials.trial >= surplus.max_trials;
+
+-- Every noise draw of the sweeps. `accuracy` is the unbiased estimate for the full test set, however images were
+-- chosen.
+CREATE VIEW trial AS
+SELECT planned_point.*, t.trial, t.noise_seed, t.accuracy, t.correct, t.images, t.nonfinite, t.realised_sigma_ratio,
+       t.device, t.worker, t.started_at, t.duration_s, t.versions
+FROM counted AS t JOIN planned_point USING (point_id);
+
+-- Draws of each point, counted and summed up. `variance` is between draws (ddof 1), from sums of squares: twice as
+-- quick as var_samp, and accuracies lie between 0 and 1, so that rounding is below 1e-15.
+CREATE VIEW tally AS
+WITH sums AS (
+    SELECT point_id, count(*) AS n, sum(accuracy) AS total, sum(accuracy * accuracy) AS squares,
+           sum(nonfinite) AS nonfinite, sum(images) AS images
+    FROM counted
+    GROUP BY point_id
+)
+SELECT point_id, n, total / n AS accuracy, nonfinite, images,
+       CASE WHEN n >= 2 THEN greatest(squares - total * total / n, 0) / (n - 1) END AS variance
+FROM sums;
+
+-- The points that have rows. `a0` is the accuracy of the clean network, which every cell of a run shares.
+CREATE VIEW point AS
+WITH
+tallied AS MATERIALIZED (
+    SELECT planned_point.*, tally.* EXCLUDE (point_id) FROM tally JOIN planned_point USING (point_id)
+),
+baseline AS (SELECT run_id, precision, avg(accuracy) AS a0 FROM tallied WHERE eta = 0 GROUP BY run_id, precision)
+SELECT tallied.*, baseline.a0
+FROM tallied LEFT JOIN baseline USING (run_id, precision);
+
+-- One row per training run and noise cell: A_avr, eq. 14, the mean of a/a0 over every planned eta above 0. A run of
+-- which a planned eta has no rows yet is left out: its average would be of something else.
+CREATE VIEW curve AS
+WITH
+planned AS (
+    SELECT curve, any_value(planned_point) AS any_point, count(*) AS etas
+    FROM planned_point
+    WHERE eta > 0
+    GROUP BY curve
+),
+measured AS (
+    SELECT curve, count(*) AS etas, min(n) AS least_n, max(n) AS most_n, sum(n) AS n,
+           any_value(a0) AS a0, avg(accuracy / nullif(a0, 0)) AS average_normalized,
+           avg(sqrt(variance / n) / nullif(a0, 0)) AS widest_se
+    FROM point
+    WHERE eta > 0
+    GROUP BY curve
+)
+SELECT any_point.* EXCLUDE (point_id, eta, min_trials, max_trials, wanted_half_width), measured.* EXCLUDE (curve)
+FROM measured JOIN planned USING (curve, etas);
+
+-- A_avr per network, placement and cell, over training seeds. With several seeds: a t interval on the seeds' averages.
+-- With one: trial t has the same noise at every eta, so the average is made per trial where all eta have the same
+-- trials (t interval on those). Where they have not, the standard errors of the eta are averaged as if all were fully
+-- correlated, which is never too narrow (Minkowski's inequality). a0 is a census of the test set for the network.
+CREATE MACRO averages(level_of) AS TABLE
+WITH
+over_seeds AS (
+    SELECT series, dataset, model, training, placement, bn_mask, bn_kept, bn_sites,
+           noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
+           count(*) AS seeds, sum(n) AS n, any_value(curve) AS curve, any_value(etas) AS etas,
+           avg(a0) AS a0, stddev_samp(a0) AS sd_a0,
+           avg(average_normalized) AS mean, stddev_samp(average_normalized) AS sd_seeds,
+           any_value(least_n) AS least_n, any_value(most_n) AS most_n, any_value(widest_se) AS widest_se
+    FROM curve
+    WHERE average_normalized IS NOT NULL
+    GROUP BY ALL
+),
+one_seed AS (SELECT * FROM over_seeds WHERE seeds = 1 AND least_n = most_n AND least_n >= 2),
+per_trial AS (
+    SELECT curve, trial, sum(accuracy) AS total
+    FROM trial SEMI JOIN one_seed USING (curve)
+    WHERE eta > 0
+    GROUP BY ALL
+),
+over_trials AS (SELECT curve, stddev_samp(total) / sqrt(count(*)) AS se_total FROM per_trial GROUP BY curve),
+final AS (
+    SELECT over_seeds.*,
+           CASE WHEN seeds >= 2 THEN sd_seeds / sqrt(seeds)
+                WHEN least_n >= 2 THEN coalesce(se_total / etas / a0, widest_se) END AS se,
+           CASE WHEN seeds >= 2 THEN seeds - 1 ELSE least_n - 1 END AS df,
+           t_quantile(CASE WHEN seeds >= 2 THEN seeds ELSE least_n END - 1, level_of)
+               * CASE WHEN seeds >= 2 THEN sd_seeds / sqrt(seeds)
+                      WHEN least_n >= 2 THEN coalesce(se_total / etas / a0, widest_se) END AS half,
+           interval_level(seeds, least_n) AS level
+    FROM over_seeds LEFT JOIN over_trials USING (curve)
+)
+SELECT * FROM final;
+
+-- The cell that overviews and claims are about: the paper's (weights, stale, tensor_std), or the nearest there is.
+CREATE VIEW main_cell AS
+SELECT DISTINCT noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling
+FROM planned_point
+ORDER BY list_position(['stale', 'folded', 'recalibrated'], bn_treatment),
+         list_position(['weights', 'all', 'weights+bias', 'weights+bias+affine'], targets),
+         list_position(['tensor_std', 'tensor_max', 'channel_max', 'global_rms', 'absolute'], sigma_reference),
+         precision = 'fp32' DESC, sampling = 'full' DESC, noise_model, recalibration_images DESC
+LIMIT 1;
+
+CREATE VIEW main_point AS
+SELECT * FROM point
+SEMI JOIN main_cell
+    USING (noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling);
+
+CREATE VIEW main_curve AS
+SELECT * FROM curve
+SEMI JOIN main_cell
+    USING (noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling);
+
+-- The paper's Tables II, III (eta is given) and IV (eta is NULL) under our names of networks. Its ResNet_36 is most
+-- likely a ResNet-32 (PROTOCOL: depths are 6n + 2), so both of ours are set beside it. Fractions.
+CREATE VIEW paper AS
+WITH
+network(paper_model, model) AS (
+    VALUES ('ResNet_20', 'resnet20'), ('ResNet_36', 'resnet32'), ('ResNet_36', 'resnet36'), ('ResNet_44', 'resnet44'),
+           ('ResNet_56', 'resnet56'), ('VGG_16', 'vgg16')
+)
+SELECT paper_tables.dataset, paper_tables.paper_model, network.model, paper_tables.bn, paper_tables.eta,
+       paper_tables.value
+FROM paper_tables JOIN network USING (paper_model);

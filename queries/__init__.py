@@ -1,0 +1,1 @@
+"""One SQL file per question; `reference/` holds the paper's tables."""

@@ -1,0 +1,52 @@
+-- Does BN cost more in networks with more BN layers?
+--
+-- Between networks of one family, with BN everywhere. A deeper network may be weaker without BN too, so the second
+-- part looks at the difference from the same network without BN (or with the fewest BN layers it was trained with).
+--
+-- Parameters
+--   none
+--
+-- Columns
+--   part        -       which part of the claim the row bears on
+--   dataset     -       data set label
+--   model       -       network, or family of networks
+--   placement   -       placements that are compared
+--   train_seed  -       training seed
+--   x           -       what is varied, as a number
+--   x_label     -       what is varied
+--   value_pct   %       what is measured
+--   n           trials  noise draws behind it
+
+WITH
+measured AS (
+    SELECT dataset, training, model, train_seed, bn_sites, bn_kept, placement, average_normalized AS value, n,
+           placement = 'all' OR coalesce(bn_kept = bn_sites, false) AS everywhere,
+           CASE WHEN model IN ('resnet18', 'resnet34') THEN 'resnet (four stages)'
+                ELSE regexp_replace(model, '[-_]?[0-9]+.*$', '') END AS family
+    FROM main_curve
+),
+fewest AS (
+    SELECT dataset, model, train_seed, arg_min(value, coalesce(bn_kept, 0)) AS value
+    FROM measured
+    WHERE NOT everywhere
+    GROUP BY ALL
+),
+parts AS (
+    SELECT 'A_avr with BN everywhere' AS part, dataset, family, train_seed, bn_sites, model, value, n
+    FROM measured
+    WHERE everywhere
+    UNION ALL
+    SELECT 'difference from the fewest BN layers', dataset, family, train_seed, bn_sites, model,
+           measured.value - fewest.value, n
+    FROM measured JOIN fewest USING (dataset, model, train_seed)
+    WHERE everywhere
+),
+final AS (
+    SELECT part, dataset, family AS model, 'all' AS placement, train_seed, bn_sites::DOUBLE AS x, model AS x_label,
+           100 * avg(value) AS value_pct, sum(n)::BIGINT AS n
+    FROM parts
+    WHERE value IS NOT NULL
+    GROUP BY part, dataset, family, train_seed, bn_sites, parts.model
+)
+SELECT * FROM final
+ORDER BY ALL

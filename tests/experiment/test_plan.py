@@ -1,0 +1,117 @@
+from dataclasses import dataclass, field
+
+import pytest
+
+from bnsweep.errors import ModelError, SpecError
+from bnsweep.experiment.architecture import Architecture, Site
+from bnsweep.experiment.plan import make_plan
+from bnsweep.experiment.reading import parse_spec
+
+
+@dataclass
+class Shelf:
+    """A real catalog of hand-made architectures: a plan needs no torch."""
+
+    sites: dict[str, int] = field(default_factory=lambda: {"small": 3, "large": 7})
+
+    def architecture(self, model, data):
+        if model not in self.sites:
+            raise ModelError(f"unknown model {model!r}. Valid: {', '.join(self.sites)}")
+        sites = tuple(Site(f"site{i}", 8, 1, False) for i in range(self.sites[model]))
+        return Architecture(model, sites, 1000, 10_000, f"signature of {model}")
+
+    def fingerprint(self, data):
+        return f"fingerprint of {data.source} {data.size}"
+
+
+def plan_of(text):
+    return make_plan(parse_spec("name: t\ndata: digits\n" + text), Shelf())
+
+
+BASE = "models: [small, large]\nplacements: [all, none]\ntrain_seeds: [0, 1]\neta: [0.1, 0.2]\ntrials: 5\n"
+
+
+def test_a_plan_is_the_product_of_its_axes():
+    plan = plan_of(BASE + "noise: {targets: [weights, all]}\n")
+    assert len(plan.runs) == 2 * 2 * 2
+    assert plan.points_per_run == 2 * 3  # the baseline is always measured
+    assert plan.rows() == (8 * 2 * (1 + 5 + 5),) * 2
+    assert len({run.run_id for run in plan.runs}) == 8
+    assert len({point.point_id for run in plan.runs for point in plan.points(run)}) == 8 * 6
+
+
+def test_adding_values_renumbers_nothing():
+    before, after = (
+        plan_of(BASE),
+        plan_of(BASE.replace("[0, 1]", "[7, 0, 1]").replace("[0.1, 0.2]", "[0.05, 0.1, 0.2]")),
+    )
+    old = {run.run_id: {p.point_id for p in before.points(run)} for run in before.runs}
+    new = {run.run_id: {p.point_id for p in after.points(run)} for run in after.runs}
+    assert set(old) < set(new)
+    assert all(old[run_id] < new[run_id] for run_id in old)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["training: {epochs: 31}", "training: {learning_rate: 0.002}", "resources: {train: {cpu: 2}}"],
+)
+def test_what_influences_weights_changes_the_run(change):
+    assert not {r.run_id for r in plan_of(BASE).runs} & {r.run_id for r in plan_of(BASE + change + "\n").runs}
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["noise_seed: 1", "evaluation: {precision: bf16}", "images: 50", "noise: {targets: all}"],
+)
+def test_what_influences_only_rows_changes_the_points_and_not_the_runs(change):
+    before, after = plan_of(BASE), plan_of(BASE + change + "\n")
+    assert [r.run_id for r in before.runs] == [r.run_id for r in after.runs]
+    ids = [{p.point_id for r in plan.runs for p in plan.points(r)} for plan in (before, after)]
+    assert not ids[0] & ids[1]
+
+
+def test_more_trials_extend_the_same_points():
+    before, after = plan_of(BASE), plan_of(BASE.replace("trials: 5", "trials: {half_width: 0.01}"))
+    assert [p.point_id for r in before.runs for p in before.points(r)] == [
+        p.point_id for r in after.runs for p in after.points(r)
+    ]
+    assert after.rows() == (4 * 2 * (1 + 8 + 8), 4 * 2 * (1 + 1000 + 1000))
+
+
+def test_placements_that_keep_the_same_sites_are_one_network():
+    plan = plan_of("models: small\nplacements: [all, {first: 3}, '111', none]\n")
+    assert [(run.placement, run.bn_mask) for run in plan.runs] == [("all", "111"), ("none", "000")]
+
+
+def test_draws_are_common_to_placements_and_apart_for_models_seeds_and_trials():
+    plan = plan_of(BASE)
+    seeds = {}
+    for run in plan.runs:
+        seeds.setdefault((run.model, run.train_seed), set()).add(tuple(plan.noise_seed(run, t) for t in range(5)))
+    assert all(len(found) == 1 for found in seeds.values())
+    assert len({seed for found in seeds.values() for seed in next(iter(found))}) == 4 * 5
+    assert all(0 <= seed < 2**63 for found in seeds.values() for seed in next(iter(found)))
+
+
+def test_everything_that_does_not_fit_is_said_at_once():
+    with pytest.raises(SpecError) as caught:
+        plan_of("models: [small, tiny]\nplacements: [all, {first: 5}, {stages: [4]}]\n")
+    assert [problem.where for problem in caught.value.problems] == ["placements.1", "placements.2", "models.1"]
+
+
+def test_a_model_may_bring_placements_and_a_recipe_of_its_own():
+    plan = plan_of(
+        "models: [small, {name: large, placements: [{first: 1}], training: {epochs: 3}}]\nplacements: [all]\n"
+    )
+    assert [(r.model, r.bn_kept, r.training.epochs) for r in plan.runs] == [("small", 3, 30), ("large", 1, 3)]
+
+
+def test_a_large_plan_is_fast_and_small():
+    import tracemalloc
+
+    tracemalloc.start()
+    plan = plan_of("models: [small, large]\nplacements: [all, none, {first: 1}, {last: 1}]\ntrain_seeds: 2500\n")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(plan.runs) == 20_000
+    assert peak < 100e6  # 100,000 runs in 500 MB

@@ -1,0 +1,139 @@
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnsweep.errors import InputError, SpecError
+from bnsweep.experiment.reading import parse_spec, read_spec, ready_specs
+from bnsweep.experiment.spec import AdaptiveTrials, Spec
+
+SMALL = "name: a\ndata: digits\nmodels: resnet8\n"
+
+
+def test_single_values_stand_for_lists_and_listed_noise_fields_for_a_grid():
+    spec = parse_spec(SMALL + "noise: {targets: [weights, all], bn_treatment: [stale, folded]}\ntrain_seeds: 3\n")
+    assert [model.name for model in spec.models] == ["resnet8"]
+    assert spec.train_seeds == (0, 1, 2)
+    assert [(cell.targets, cell.bn_treatment) for cell in spec.noise] == [
+        ("weights", "stale"),
+        ("weights", "folded"),
+        ("all", "stale"),
+        ("all", "folded"),
+    ]
+
+
+def test_eta_is_decimal_sorted_and_holds_the_baseline():
+    spec = parse_spec(SMALL + "eta: [0.3, 0.1, 0.1]\n")
+    assert spec.eta == (Decimal(0), Decimal("0.1"), Decimal("0.3"))
+
+
+def test_all_problems_come_at_once_with_their_lines():
+    text = (
+        "name: a\n"
+        "data: digits\n"
+        "models: [resnet8, {name: vgg-small, placements: [{first: x}]}]\n"
+        "training:\n"
+        "  epochs: 0.5\n"
+        "  schedule: {kind: step, milestone: [1]}\n"
+        "placement: [all]\n"
+        "noise: {bn_treatment: stal}\n"
+        "trials: {half_width: 0.01, min: 9, max: 3}\n"
+    )
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, source="my.yaml")
+    lines = {problem.line: str(problem) for problem in caught.value.problems}
+    assert set(lines) == {3, 5, 6, 7, 8, 9}
+    assert "`first` takes a whole number" in lines[3]
+    assert "training.epochs" in lines[5]
+    assert "milestones" in lines[6]
+    assert "valid keys here: version, name" in lines[7]
+    assert "'stale', 'folded' or 'recalibrated'" in lines[8]
+    assert "`min <= max` must hold, but got min=9, max=3" in lines[9]
+    assert str(caught.value).startswith("my.yaml has 6 problems:")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("- a", "a mapping of keys"),
+        ("a: [", "line 1: not valid YAML"),
+        ("a: &x [1]\nb: *x\n", "anchors and aliases"),
+        (SMALL + "name: b\n", "line 4: name: the key stands here twice"),
+        (SMALL + f"noise_seed: {'9' * 5000}\n", "at most 40 characters"),
+        (SMALL + "data2: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
+        (SMALL + "eta: [.nan]\n", "eta.0"),
+        (SMALL + "eta: [-0.1]\n", "greater than or equal to 0"),
+        (SMALL + "trials: {half_width: 0}\n", "greater than 0, but got 0"),
+        (SMALL + "trials: {half_width: 0.01, confidence: 1}\n", "less than 1, but got 1"),
+        (SMALL + "images: auto\n", "`images: auto` needs a half-width"),
+        (SMALL + "noise: {targets: weights, recalibration_images: 5}\n", "goes with bn_treatment: recalibrated"),
+        (SMALL.replace("resnet8", "[resnet8, resnet8]"), "names resnet8 twice"),
+        (SMALL.replace("name: a", "name: ../../etc"), "name: string should match"),
+        (SMALL + "x: " + "[" * 40 + "]" * 40, "nested deeper than 20 levels"),
+        ("a: " + "x" * 1_000_001, "at most 1000000 bytes"),
+    ],
+)
+def test_what_is_no_spec_is_refused_with_the_rule(text, message):
+    with pytest.raises(SpecError, match=message):
+        parse_spec(text)
+
+
+def test_a_missing_file_names_the_ready_sweeps(tmp_path):
+    with pytest.raises(InputError, match="ready sweeps: .*quickstart"):
+        read_spec(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="UTF-8"):
+        read_spec(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("name", sorted(ready_specs()))
+def test_every_ready_sweep_is_valid_and_named_like_its_file(name):
+    spec, text = read_spec(name)
+    assert spec.name == name
+    assert text.startswith("#")
+
+
+def test_a_spec_survives_its_own_json():
+    spec = parse_spec(SMALL + "placements: [all, {first: 2}, '0101']\ntrials: {half_width: 0.01}\nimages: auto\n")
+    assert Spec.model_validate(spec.model_dump(mode="json")) == spec
+    assert isinstance(spec.trials, AdaptiveTrials)
+
+
+def test_every_field_is_described():
+    def undescribed(schema):
+        for part in [schema, *schema.get("$defs", {}).values()]:
+            for name, field in part.get("properties", {}).items():
+                if not ({"description", "$ref", "items", "const", "allOf"} & set(field)):
+                    yield name
+
+    assert set(undescribed(Spec.model_json_schema())) <= {"evaluation", "resources", "training", "train", "trial"}
+
+
+@given(st.text(max_size=200))
+def test_any_text_gives_a_spec_or_a_spec_error(text):
+    try:
+        parse_spec(text)
+    except SpecError as error:
+        assert error.problems
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["all", "digits"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(list(Spec.model_fields)), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(list(Spec.model_fields)), VALUES)
+def test_any_value_of_any_key_gives_a_spec_or_a_spec_error(key, value):
+    import yaml
+
+    content = {"name": "a", "data": "digits", "models": "resnet8", key: value}
+    try:
+        parse_spec(yaml.dump(content))
+    except SpecError as error:
+        assert error.problems

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import store_children
+import store_rows
+
+from bnsweep.errors import StoreDamagedError
+from bnsweep.store import Store
+from bnsweep.store import compact as compaction
+
+
+def filled(location: Path, batches: int = 10, *, rows: int = 100) -> Store:
+    store = Store.create(location)
+    with store.claim():
+        for batch in range(batches):
+            store.commit(
+                {"trials": store_rows.trials(rows, start=batch * rows), "runs": store_rows.runs(1, start=batch)}
+            )
+    return store
+
+
+def ordered(rows: pa.Table) -> pa.Table:
+    return rows.sort_by([("run_id", "ascending"), ("point_id", "ascending"), ("trial", "ascending")]).combine_chunks()
+
+
+def test_small_parts_become_one_with_the_same_rows(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    before = store.read("trials")
+    result = store.compact()
+    assert (result.parts_before, result.parts_after, result.rows, result.duplicates) == (20, 2, 1010, 0)
+    assert store.read("trials").combine_chunks().equals(ordered(before))
+    assert Store.open(tmp_path).read("trials").equals(store.read("trials"))
+    assert store.compact().rows == 0  # nothing left to do
+    assert len(list((tmp_path / "parts/trials").iterdir())) == 11  # the old files stay for readers
+
+
+def test_parts_are_gathered_up_to_the_target_and_large_ones_left_alone(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    store.compact(tables=["trials"], target_rows=400)
+    assert sorted(part.rows for part in store.parts("trials")) == [200, 400, 400]
+    large = {part.path for part in store.parts("trials") if part.rows == 400}
+    store.commit({"trials": store_rows.trials(50, start=5000)})
+    store.compact(tables=["trials"], target_rows=400)
+    assert large < {part.path for part in store.parts("trials")}
+    assert store.rows("trials") == 1050
+
+
+def test_of_rows_with_the_same_key_the_first_committed_stays(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+
+    def commit(day: int, **options: Any) -> None:
+        rows = store_rows.trials(**options)
+        stamp = pa.scalar(datetime(2026, 1, day, tzinfo=UTC), pa.timestamp("us", tz="UTC"))
+        store.commit({"trials": rows.append_column("committed_at", pa.repeat(stamp, rows.num_rows))})
+
+    commit(2, count=100, seed=2)
+    commit(3, count=60, seed=3)
+    commit(1, count=40, start=80, seed=1)
+    store.compact(tables=["trials"], target_rows=150)  # the first part counts as large
+    assert store.rows("trials") == len(store.key_set("trials")) == 120
+    days = store.read("trials").group_by("committed_at").aggregate([("trial", "count")]).to_pylist()
+    assert {row["committed_at"].day: row["trial_count"] for row in days} == {2: 80, 1: 40}
+
+
+def test_old_files_go_after_the_grace_period_and_a_late_reader_looks_again(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    reader = Store.open(tmp_path)
+    store.compact(grace_s=0)
+    assert [path.name for path in (tmp_path / "parts/trials").iterdir()] == [Path(store.part_paths("trials")[0]).name]
+    assert store.state.retired == {}
+    assert reader.read("trials").num_rows == 1000  # its list was of files that are gone
+
+
+def test_orphans_and_unfinished_files_are_tidied_away_when_old(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    orphan = tmp_path / "parts/trials/00000000000000000000000000000000.parquet"
+    unfinished = tmp_path / "parts/trials/.x.parquet.1-1-aaaa.tmp"
+    for path in (orphan, unfinished):
+        path.write_bytes(b"torn")
+    store.compact(grace_s=0)
+    assert orphan.exists()  # may be another compaction's
+    for path in (orphan, unfinished):
+        os.utime(path, (time.time() - 2 * compaction.ORPHAN_AGE_S,) * 2)
+    assert store.compact(grace_s=0).files_deleted >= 2
+    assert not orphan.exists()
+    assert not unfinished.exists()
+
+
+def test_compaction_beside_a_driver_and_readers(tmp_path: Path, processes: ForkServerContext) -> None:
+    driver = filled(tmp_path, 3)
+    answers = processes.Queue()
+    readers = [processes.Process(target=store_children.read_on, args=(str(tmp_path), 4.0, answers)) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    other = Store.open(tmp_path)
+    with driver.claim():
+        until, batch = time.time() + 4.0, 3
+        while time.time() < until:
+            driver.commit({"trials": store_rows.trials(100, start=batch * 100)})
+            batch += 1
+            if batch % 3 == 0:
+                assert other.compact(tables=["trials"], grace_s=0).deletion_postponed in {True, False}
+    for counts in [answers.get(timeout=60) for _ in readers]:
+        assert counts
+        assert all(rows == keys and rows % 100 == 0 for rows, keys in counts), counts
+        assert [rows for rows, _ in counts] == sorted(rows for rows, _ in counts)
+    for reader in readers:
+        reader.join()
+    final = Store.open(tmp_path)
+    final.compact(grace_s=0)
+    assert final.rows("trials") == len(final.key_set("trials")) == batch * 100
+    assert final.verify().ok
+
+
+def test_of_two_compactions_at_once_one_counts(tmp_path: Path) -> None:
+    filled(tmp_path)
+    first, second = Store.open(tmp_path), Store.open(tmp_path)
+    parts = second.parts("trials")
+    new = compaction._rewrite(second, "trials", parts, {}, {})
+    first.compact(tables=["trials"], target_rows=500)
+    assert new is not None
+    assert not compaction._replace(second, parts, [new])
+    assert second.refresh().rows("trials") == len(second.key_set("trials")) == 1000
+
+
+def test_a_damaged_part_stops_compaction_and_nothing_changes(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    path = Path(store.part_paths("trials")[3])
+    path.write_bytes(path.read_bytes()[:-8])
+    before = store.state.parts
+    with pytest.raises(StoreDamagedError, match=f"{path.name} has .* bytes, but .* were committed.*--repair"):
+        store.compact(tables=["trials"])
+    assert Store.open(tmp_path).state.parts == before

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import store_rows
+
+from bnsweep.errors import StoreClaimedError, StoreDamagedError
+from bnsweep.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """5 points of 20 trials planned; 3 of them done, in two parts."""
+    store = Store.create(tmp_path / "store")
+    sha256 = store.put_network(store_rows.runs(1)["run_id"][0].as_py(), b"weights")
+    store.commit({"points": store_rows.points(5), "runs": store_rows.runs(1, checkpoint_sha256=sha256)})
+    store.commit({"trials": store_rows.trials(40)})
+    store.commit({"trials": store_rows.trials(30, start=40)})
+    return store
+
+
+def test_a_whole_store(store: Store) -> None:
+    result = store.verify()
+    assert result.ok
+    assert (result.parts, result.rows, result.networks) == (4, 76, 1)
+    assert (result.planned, result.done, result.failed, result.missing) == (5, 3, 0, 2)
+    assert not result.complete
+    assert "5 points planned = 3 done + 0 failed + 2 missing" in str(result)
+    assert result.to_dict()["ok"] is True
+
+
+def test_a_point_whose_block_or_training_failed_is_failed(store: Store) -> None:
+    point = store_rows.points(5)["point_id"]
+    store.commit({"failures": store_rows.failures(1, point_id=point[4].as_py(), first_trial=0, trials=20)})
+    result = store.verify()
+    assert (result.done, result.failed, result.missing) == (3, 1, 1)
+    store.commit({"points": store_rows.points(2, start=50), "runs": store_rows.runs(1, start=1, status="diverged")})
+    result = store.verify()  # the second run has no network, so its two points cannot be had
+    assert (result.planned, result.done, result.failed, result.missing) == (7, 3, 3, 1)
+    store.commit({"trials": store_rows.trials(20, start=80)})
+    assert (store.verify().done, store.verify().failed) == (4, 2)  # the block was tried again, and done
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "other"])
+def test_a_bad_part_is_found_and_set_aside(store: Store, damage: str) -> None:
+    bad = store.parts("trials")[1]
+    path = Path(store.location, bad.path)
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "other":
+        pq.write_table(pa.table({"x": [1]}), path)
+    else:
+        path.unlink()
+    result = store.verify()
+    assert not result.ok
+    assert [(problem.kind, problem.where) for problem in result.problems] == [("part", bad.path)]
+    if damage != "flip":  # a page's checksum covers its values, not the file's other bytes
+        with pytest.raises(StoreDamagedError, match=path.name):
+            store.read("trials")
+    repaired = store.verify(repair=True)
+    assert repaired.ok
+    assert "run again" in repaired.problems[0].repaired
+    assert (repaired.done, repaired.missing) == (2, 3)
+    assert store.verify().problems == []
+    assert bool(list(Path(store.location, "quarantine").rglob("*.parquet"))) == (damage != "gone")
+    store.commit({"trials": store_rows.trials(30, start=40)})  # what the next run does
+    assert store.verify().done == 3
+    assert store.parts("trials")[-1].path == bad.path
+
+
+def test_repeated_and_disagreeing_rows(store: Store) -> None:
+    store.commit({"trials": store_rows.trials(10)})  # ten of the first forty, with the same random numbers?
+    store.compact(grace_s=0)
+    assert store.verify().ok
+    store.commit({"trials": store_rows.trials(10, seed=5)})
+    result = store.verify()
+    assert [problem.kind for problem in result.problems] == ["duplicates", "disagreement"]
+    assert "10 rows of trials have the key of another row" in result.problems[0].message
+    assert "not deterministic" in result.problems[1].message
+    repaired = store.verify(repair=True)
+    assert repaired.ok
+    assert store.verify().problems == []
+    (kept,) = Path(store.location, "quarantine").rglob("trials.parquet")
+    assert pq.read_table(kept).num_rows == 20
+    assert store.rows("trials") == 70
+
+
+def test_rows_that_differ_in_volatile_columns_only_agree(store: Store) -> None:
+    rows = store_rows.trials(40)
+    worker = rows.column_names.index("worker")
+    elsewhere = rows.set_column(worker, "worker", pa.array(["node-2:1"] * 40))
+    store.commit({"trials": elsewhere.slice(0, 20)})
+    assert [problem.kind for problem in store.verify().problems] == ["duplicates"]
+
+
+def test_a_damaged_network_is_found_and_set_aside(store: Store) -> None:
+    (path,) = Path(store.location, "networks").iterdir()
+    path.write_bytes(b"Weights")
+    assert [problem.kind for problem in store.verify().problems] == ["network"]
+    assert store.verify(repair=True).ok
+    assert not path.exists()
+    assert not store.verify().ok  # lost, until it is trained again
+    store.put_network(store.read("runs")["run_id"][0].as_py(), b"weights")
+    assert store.verify().ok
+
+
+def test_orphans_are_told_but_harmless(store: Store) -> None:
+    Path(store.location, "parts/trials/0123456789abcdef.parquet").write_bytes(b"torn")
+    result = store.verify()
+    assert result.ok
+    assert result.orphans == ["parts/trials/0123456789abcdef.parquet"]
+
+
+def test_repair_needs_the_claim(store: Store) -> None:
+    with store.claim(), pytest.raises(StoreClaimedError, match="is being written to by"):
+        Store.open(store.location).verify(repair=True)

@@ -1,0 +1,219 @@
+"""One contract, every engine: the same rows, once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
+from bnsweep.store.store import Store
+
+TABLES = ("runs", "epochs", "trials", "points")
+
+
+def rows(store, table="trials"):
+    """What identifies and says something, in the order of the key."""
+    columns = [name for name in SCHEMAS[table].names if name not in VOLATILE or name in KEYS[table]]
+    return (
+        Store.open(store).read(table, columns=columns).sort_by([(key, "ascending") for key in KEYS[table]]).to_pylist()
+    )
+
+
+@pytest.fixture
+def inline_rows(tmp_path, run, tiny):
+    store = tmp_path / "inline"
+    run(tiny, store)
+    return {table: rows(store, table) for table in TABLES}
+
+
+def test_a_sweep_has_every_planned_row_once(inline_rows):
+    assert len(inline_rows["runs"]) == 2
+    assert len(inline_rows["epochs"]) == 2 * 2
+    assert len(inline_rows["points"]) == 2 * 2 * 3
+    assert len(inline_rows["trials"]) == 2 * 2 * (1 + 4 + 4)
+    keys = [(row["point_id"], row["trial"]) for row in inline_rows["trials"]]
+    assert len(set(keys)) == len(keys)
+
+
+def test_without_noise_every_cell_gives_the_trained_network_s_accuracy(inline_rows):
+    trained = {row["run_id"]: row["test_correct"] for row in inline_rows["runs"]}
+    baselines = [row for row in inline_rows["trials"] if row["eta"] == 0]
+    assert len(baselines) == 4
+    assert all(row["correct"] == trained[row["run_id"]] and row["images"] == 100 for row in baselines)
+    assert all(row["realised_sigma_ratio"] == 0 for row in baselines)
+
+
+def test_placements_share_their_draws(inline_rows):
+    by_trial = {}
+    for row in inline_rows["trials"]:
+        by_trial.setdefault(row["trial"], set()).add(row["noise_seed"])
+    assert all(len(seeds) == 1 for seeds in by_trial.values())
+    assert len(set.union(*by_trial.values())) == 4
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_rows_of_the_inline_engine_whatever_the_number_of_workers(tmp_path, tiny, inline_rows, workers):
+    store, spec = tmp_path / "ray", tmp_path / "tiny.yaml"
+    spec.write_text(tiny)
+    command = ["run", spec, "--store", store, "--engine", "ray", "--cpus", workers, "--data-root", tmp_path]
+    first = bnsweep(*command)
+    assert first.returncode == 0, first.stderr
+    for table in TABLES:
+        assert rows(store, table) == inline_rows[table], table
+    again = bnsweep(*command)
+    assert again.returncode == 0
+    assert "nothing to do" in again.stdout
+    assert rows(store) == inline_rows["trials"]
+
+
+def test_a_second_run_adds_nothing(tmp_path, run, tiny):
+    store = tmp_path / "store"
+    run(tiny, store)
+    before = [part.path for part in Store.open(store).parts()]
+    summary = run(tiny, store)
+    assert summary.lines(again="") == ["nothing to do: every row of this sweep has landed"]
+    assert [part.path for part in Store.open(store).parts()] == before
+
+
+def test_a_grown_spec_does_only_what_is_missing(tmp_path, run, tiny):
+    store = tmp_path / "store"
+    run(tiny, store)
+    old = rows(store)
+    grown = tiny.replace("[0, 0.1, 0.3]", "[0, 0.1, 0.2, 0.3]").replace("trials: 4", "trials: 6")
+    summary = run(grown, store)
+    assert summary.runs_done == 0
+    assert summary.trials_done == 2 * 2 * (2 + 2 + 6)
+    new = rows(store)
+    assert all(row in new for row in old)
+    assert len(new) == 2 * 2 * (1 + 6 * 3)
+
+
+def test_rows_do_not_depend_on_the_blocks_they_came_in(tmp_path, run, tiny, inline_rows):
+    # Two trials first, then the rest: other blocks, the same rows.
+    store = tmp_path / "store"
+    run(tiny.replace("trials: 4", "trials: 1"), store)
+    run(tiny, store)
+    assert rows(store) == inline_rows["trials"]
+
+
+def test_a_lost_network_is_trained_again_and_the_rows_say_so(tmp_path, run, tiny, inline_rows):
+    store = tmp_path / "store"
+    run(tiny.replace("trials: 4", "trials: 2"), store)
+    for network in (store / "networks").iterdir():
+        network.unlink()
+    summary = run(tiny, store)
+    assert summary.runs_done == 2
+    assert rows(store) == inline_rows["trials"]
+    assert sorted(row["attempt"] for row in rows(store, "runs")) == [1, 1, 2, 2]
+
+
+def test_a_diverged_run_has_a_row_and_no_trials(tmp_path, run, tiny):
+    store = tmp_path / "store"
+    summary = run(tiny.replace("epochs: 2,", "epochs: 2, optimizer: sgd, learning_rate: 100,"), store)
+    assert summary.runs_diverged >= 1
+    statuses = {row["run_id"]: row["status"] for row in rows(store, "runs")}
+    diverged = {run_id for run_id, status in statuses.items() if status == "diverged"}
+    assert diverged
+    assert not diverged & {row["run_id"] for row in rows(store)}
+    assert run(tiny.replace("epochs: 2,", "epochs: 2, optimizer: sgd, learning_rate: 100,"), store).runs_done == 0
+
+
+FRAGILE = """
+import os
+from torch import nn
+
+class Fragile(nn.Module):
+    def __init__(self, channels, classes):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, classes)
+
+    def forward(self, x):
+        if os.path.exists(os.environ.get("FRAGILE", "/nonexistent")) and len(x) == 50:
+            raise RuntimeError("the network's own trouble")
+        return self.head(self.bn(self.conv(x)).mean((2, 3)))
+
+def make(classes, channels, size):
+    return Fragile(channels, classes)
+"""
+
+
+def test_a_failing_network_gets_a_row_and_the_sweep_goes_on(tmp_path, run, tiny, monkeypatch):
+    (tmp_path / "fragile_nets.py").write_text(FRAGILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    trouble = tmp_path / "trouble"
+    trouble.touch()
+    monkeypatch.setenv("FRAGILE", str(trouble))
+    text = tiny.replace("models: resnet8", "models: [resnet8, 'import:fragile_nets:make']")
+    store = tmp_path / "store"
+    summary = run(text, store)
+    assert summary.runs_failed == 2
+    assert summary.trials_done == 2 * 2 * 9
+    failed = [row for row in rows(store, "runs") if row["status"] == "failed"]
+    assert ["the network's own trouble" in row["reason"] for row in failed] == [True, True]
+    assert any("--retry-failed" in line for line in summary.lines(again="again"))
+    # Again, nothing; mended and asked to retry, everything.
+    assert run(text, store).runs_failed == 0
+    trouble.unlink()
+    assert run(text, store).runs_done == 0
+    summary = run(text, store, retry_failed=True)
+    assert (summary.runs_done, summary.trials_done) == (2, 2 * 2 * 9)
+
+
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def test_ctrl_c_keeps_finished_blocks_and_says_how_to_go_on(tmp_path, tiny, engine):
+    spec, store = tmp_path / "long.yaml", tmp_path / "store"
+    spec.write_text(tiny.replace("trials: 4", "trials: 100000"))
+    command = [sys.executable, "-m", "bnsweep.cli", "run", str(spec), "--store", str(store), "--engine", engine]
+    process = subprocess.Popen(
+        [*command, "--data-root", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=quiet_env(),
+    )
+    wait_until(lambda: (store / "bnsweep-store.json").exists() and Store.open(store).rows("trials") > 10)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "every finished block is kept. To go on: bnsweep run" in out
+    assert "Traceback" not in err
+    assert Store.open(store).rows("trials") > 10
+    assert Store.open(store).verify().ok
+
+
+def test_a_killed_driver_loses_nothing_that_was_committed(tmp_path, tiny, run, inline_rows):
+    spec, store = tmp_path / "tiny.yaml", tmp_path / "store"
+    spec.write_text(tiny.replace("trials: 4", "trials: 100000"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bnsweep.cli", "run", spec, "--store", store, "--engine", "inline", "--quiet"],
+        env=quiet_env(),
+    )
+    wait_until(lambda: (store / "bnsweep-store.json").exists() and Store.open(store).rows("trials") > 10)
+    process.kill()
+    process.wait()
+    run(tiny, store)
+    kept = {(row["point_id"], row["trial"]): row for row in rows(store)}
+    for row in inline_rows["trials"]:
+        assert kept[row["point_id"], row["trial"]] == row
+
+
+def bnsweep(*arguments):
+    command = [sys.executable, "-m", "bnsweep.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=quiet_env(), check=False)
+
+
+def quiet_env():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def wait_until(true, timeout_s=90):
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.1)

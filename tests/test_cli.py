@@ -1,0 +1,186 @@
+"""The command line as a person meets it: real processes, real stores, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SPEC = """\
+name: tiny
+data: {source: digits, train_images: 200, test_images: 100}
+models: resnet8
+training: {epochs: 1, batch_size: 50, chance_epochs: null}
+noise: {targets: [weights, all]}
+eta: [0, 0.3]
+trials: 3
+"""
+
+
+def bnsweep(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "bnsweep.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a spec and a store that a sweep was run into."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "tiny.yaml").write_text(SPEC)
+    done = bnsweep("run", "tiny.yaml", "--store", "store", "--engine", "inline", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "2 networks trained, 16 trials scored" in done.stdout
+    return folder
+
+
+def ask(work, *arguments):
+    done = bnsweep(*arguments, cwd=work)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_plan_says_what_is_missing_before_and_after(work):
+    before = json.loads(ask(work, "plan", "tiny.yaml", "--store", "nothing-yet", "--json"))
+    assert (before["runs"], before["runs_done"], before["rows_min"], before["rows_done"]) == (2, 0, 16, 0)
+    assert before["hours"] > 0
+    assert "measured now" in before["speeds_from"]
+    after = json.loads(ask(work, "plan", "tiny.yaml", "--store", "store", "--json"))
+    assert (after["runs_done"], after["rows_done"], after["hours"]) == (2, 16, 0)
+    assert not (work / "nothing-yet").exists()
+    assert "2 planned, 2 done, 0 missing" in ask(work, "plan", "tiny.yaml", "--store", "store")
+
+
+def test_status_counts_rows(work):
+    status = json.loads(ask(work, "status", "--store", "store", "--json"))
+    assert [sweep["sweep"] for sweep in status["sweeps"]] == ["tiny"]
+    assert status["running"] is None
+
+
+def test_a_query_in_every_format(work):
+    rows = json.loads(ask(work, "query", "accuracy", "--store", "store", "--json"))["rows"]
+    assert len(rows) == 2 * 2 * 2
+    assert ask(work, "query", "accuracy", "--store", "store", "--format", "csv").count("\n") == 9
+    assert r"\begin{tabular}" in ask(work, "query", "accuracy", "--store", "store", "--format", "latex")
+    ask(work, "query", "accuracy", "--store", "store", "--format", "parquet", "--out", "out.parquet")
+    import pyarrow.parquet as pq
+
+    assert pq.read_table(work / "out.parquet").num_rows == 8
+
+
+def test_sql_of_one_s_own(work):
+    sql = "SELECT count(*) AS n, sum(correct) AS correct FROM trials WHERE eta = 0"
+    rows = json.loads(ask(work, "query", "--store", "store", "--sql", sql, "--json"))["rows"]
+    assert rows[0]["n"] == 4
+
+
+def test_questions_are_listed_and_shown(work):
+    listed = ask(work, "query")
+    assert all(name in listed for name in ("accuracy", "average_normalized", "coverage", "tradeoff"))
+    assert "WITH" in ask(work, "query", "accuracy", "--show-sql")
+
+
+def test_the_report_and_its_figures(work):
+    out = ask(work, "report", "--store", "store", "--out", "report.html", "--figures", "figures")
+    assert "report: report.html" in out
+    assert "<html" in (work / "report.html").read_text()
+    kinds = {path.suffix for path in (work / "figures").iterdir()}
+    assert {".pdf", ".svg", ".png"} <= kinds
+
+
+def test_the_store_is_looked_after(work):
+    assert "trials" in ask(work, "store", "ls", "--store", "store")
+    assert json.loads(ask(work, "store", "verify", "--store", "store", "--json"))["ok"] is True
+    ask(work, "store", "export", "exported", "--store", "store")
+    assert (work / "exported" / "provenance.json").exists()
+
+
+def test_the_claims_of_the_paper_are_judged(work):
+    verdicts = json.loads(ask(work, "claims", "--paper", "--json"))
+    assert {verdict["verdict"] for verdict in verdicts} <= {"supported", "contradicted", "undecided"}
+    assert len(ask(work, "claims", "--store", "store")) > 100
+
+
+def test_models_are_listed_with_their_sites(work):
+    listed = {row["model"]: row for row in json.loads(ask(work, "models", "--json"))}
+    assert listed["resnet20"]["bn_sites"] == 1 + 18 + 2  # stem, nine blocks of two, two projections
+    one = json.loads(ask(work, "models", "resnet20", "--json"))
+    assert len(one["sites"]) == 21
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "none.yaml"], "ready sweeps: .*quickstart"),
+        (["run", "bad.yaml"], r"line 3: models\.0: unknown model 'resnet21'.*Valid: "),
+        (["run", "misfit.yaml"], "'first-99' does not fit resnet8: it has .* Its sites: stem"),
+        (["run", "nodata.yaml"], "unknown data set 'mnist'"),
+        (["plan", "tiny.yaml", "--data", "parquet:nowhere"], "nowhere"),
+        (["query", "accurracy", "--store", "store"], "Did you mean 'accuracy'"),
+        (["query", "accuracy", "--store", "store", "--param", "sead=1"], "sead"),
+        (["query", "accuracy", "--store", "store", "--param", "sead"], "NAME=VALUE"),
+        (["query", "--store", "store", "--sql", "DROP TABLE trials"], "SELECT"),
+        (["query", "--store", "store", "--sql", "SELECT nothing FROM trials"], "nothing"),
+        (["query", "accuracy", "--store", "store", "--sql", "SELECT 1"], "not both"),
+        (["query", "accuracy", "--store", "store", "--sweep", "other"], "other"),
+        (["models", "resnet21"], "Did you mean 'resnet20'"),
+        (["models", "torchvision:resnet1"], "unknown"),
+        (["models", "import:nothing:here"], "nothing"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(work, arguments, message):
+    (work / "bad.yaml").write_text(SPEC.replace("resnet8", "resnet21"))
+    (work / "misfit.yaml").write_text(SPEC + "placements: [{first: 99}]\n")
+    (work / "nodata.yaml").write_text(SPEC.replace("digits", "mnist"))
+    done = bnsweep(*arguments, cwd=work)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    import re
+
+    assert re.search(message, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["query", "accuracy"], ["report"], ["store", "ls"], ["store", "verify"]])
+def test_no_store_is_said_in_one_line(work, command):
+    done = bnsweep(*command, "--store", "nowhere", cwd=work)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "no store" in done.stderr
+
+
+def test_a_store_of_a_newer_schema_is_refused(work, tmp_path):
+    import shutil
+
+    shutil.copytree(work / "store", tmp_path / "store")
+    head = tmp_path / "store" / "bnsweep-store.json"
+    head.write_text(json.dumps({**json.loads(head.read_text()), "schema_version": 99}))
+    done = bnsweep("run", work / "tiny.yaml", "--store", tmp_path / "store")
+    assert done.returncode == 2
+    assert "99" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_keeps_what_is_there_and_says_so_in_one_line(work, tmp_path):
+    """A real file system of 600 kB, as root; elsewhere there is nothing to mount."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("this machine may not mount")
+    try:
+        (tmp_path / "long.yaml").write_text(SPEC.replace("trials: 3", "trials: 100000"))
+        done = bnsweep("run", tmp_path / "long.yaml", "--store", disk / "store", "--engine", "inline", "--quiet")
+        assert done.returncode == 1, done.stdout
+        assert "Traceback" not in done.stderr
+        assert "space" in done.stderr
+    finally:
+        subprocess.run(["umount", disk], check=True)

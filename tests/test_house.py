@@ -1,0 +1,122 @@
+"""The house rules that a machine can hold: imports run one way, the README's tree is true, `--help` is light."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "bnsweep"
+
+# What each part may import of bnsweep, besides errors and _version; "lazy" imports inside functions count too.
+MAY_IMPORT = {
+    "errors": set(),
+    "_version": set(),
+    "experiment": {"experiment"},
+    "training": {"training", "experiment"},
+    "noise": {"noise", "training", "experiment"},
+    "store": {"store"},
+    "sweep": {"sweep", "experiment", "training", "noise", "store"},
+    "analysis": {"analysis", "store", "experiment", "queries"},
+    "__init__": {"noise"},
+    "cli": {"experiment", "training", "noise", "store", "sweep", "analysis"},
+}
+FOREIGN = {
+    "ray": {"sweep/ray_engine.py"},
+    "duckdb": {"analysis"},
+    "torch": {"training", "noise", "sweep"},
+    "pydantic": {"experiment"},
+}
+
+
+def imports(path):
+    """Names of imported modules, except those for type checkers only."""
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def part_of(path):
+    inner = path.relative_to(PACKAGE)
+    return inner.parts[0].removesuffix(".py")
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    allowed = MAY_IMPORT[part_of(path)] | {"errors", "_version"}
+    for name in imports(path):
+        words = name.split(".")
+        if words[0] == "bnsweep" and len(words) > 1:
+            assert words[1] in allowed, f"{path.relative_to(ROOT)} imports {name}"
+        if words[0] in FOREIGN:
+            where = str(path.relative_to(PACKAGE))
+            assert any(where.startswith(place) for place in FOREIGN[words[0]]), f"{where} imports {name}"
+
+
+def loaded_after(code):
+    script = f"import sys; {code}; print(*sorted(set(m.split('.')[0] for m in sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+def test_help_loads_nothing_heavy():
+    code = "sys.argv = ['bnsweep', '--help']; from bnsweep import cli; cli.cli(standalone_mode=False)"
+    assert not loaded_after(code) & {"torch", "ray", "duckdb", "pyarrow", "pydantic", "numpy", "rich", "yaml"}
+
+
+def test_the_inline_engine_needs_neither_ray_nor_duckdb():
+    code = "import bnsweep.sweep.engine, bnsweep.sweep.driver, bnsweep.noise.curve, bnsweep.training.trainer"
+    assert not loaded_after(code) & {"ray", "duckdb"}
+
+
+def test_training_and_noise_need_no_pydantic():
+    code = "import bnsweep.noise.curve, bnsweep.noise.evaluate, bnsweep.training.trainer, bnsweep.training.datasets"
+    assert "pydantic" not in loaded_after(code)
+
+
+def test_the_tree_in_the_readme_is_the_tree():
+    block = re.search(r"```\n(bnsweep/\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block, "README.md has a file tree that starts with bnsweep/"
+    listed, folders = set(), []
+    for line in block.group(1).splitlines():
+        name = line.split("  ")[0].rstrip() if not line.startswith(" ") else line.strip().split("  ")[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = folders[:depth]
+        if name.endswith("/"):
+            folders.append(name.rstrip("/"))
+            continue
+        listed.add("/".join([*folders, name]))
+    real = {str(p.relative_to(ROOT)) for p in SOURCES if p.name != "__init__.py"}
+    assert {name for name in listed if name.startswith("bnsweep/") and name.endswith(".py")} == real
+
+
+def test_links_in_the_documents_resolve():
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
+            if not re.match(r"[a-z]+:", target):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_no_machine_path_and_no_registry_is_named():
+    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=False, cwd=ROOT).stdout.split()
+    registry = re.compile(r"index-url|extra-index|pypi\.[a-z]|registry\.npmjs")
+    for name in tracked:
+        if name.endswith((".md", ".txt", ".toml", ".yaml", ".yml", "Makefile", "run", ".cfg")):
+            assert not registry.search((ROOT / name).read_text()), name
