@@ -18,7 +18,6 @@ $(READY): pyproject.toml constraints.txt
 
 quickstart: $(READY) ## train and perturb small networks on real digits; about two minutes
 	$(BIN)/bnsweep run quickstart --store stores/quickstart
-	$(BIN)/bnsweep query accuracy --store stores/quickstart --sweep quickstart
 	$(BIN)/bnsweep report --store stores/quickstart --sweep quickstart --out out/quickstart.html
 
 test: $(READY) ## all tests

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 some of the work failed (the rest is kept), 2 bad input, 1
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,10 +182,16 @@ def run(
         data_root=data_root.expanduser(),
         listener=Silent() if quiet else choose_progress(),
     )
-    for line in summary.lines(again=f"bnsweep run {spec} --store {location}"):
+    words = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--take-over")]
+    for line in summary.lines(again=shlex.join(["bnsweep", *words])):
         click.echo(line)
     if summary.interrupted:
         sys.exit(INTERRUPTED)
+    if not quiet:
+        from bnsweep.analysis.headline import accuracy_table
+
+        click.echo("\naccuracy in %, with half of its 95 % interval\n")
+        click.echo(accuracy_table(_database(_open_store(location), plan_.spec.name)).to_text())
     sys.exit(1 if summary.failed else 0)
 
 
@@ -377,8 +384,8 @@ def _database(opened: Store, sweep: str | None = None) -> Database:
     return open_database(opened, sweep=sweep)
 
 
-def _parameters(pairs: tuple[str, ...]) -> dict[str, str]:
-    parameters = {}
+def _parameters(pairs: tuple[str, ...]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -397,7 +404,7 @@ def _deliver(result: Result, form: str, out: Path | None) -> None:
             pq.write_table(result.to_arrow(), out)
         return
     writers: dict[str, Callable[[], str]] = {
-        "text": result.to_text,
+        "text": lambda: _narrow(result),
         "csv": result.to_csv,
         "json": result.to_json,
         "latex": result.to_latex,
@@ -409,6 +416,18 @@ def _deliver(result: Result, form: str, out: Path | None) -> None:
     with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
+
+
+def _narrow(result: Result) -> str:
+    """For a terminal: columns with one value throughout are said once."""
+    shown = result.without_constants()
+    names = {column.name for column in shown.columns}
+    same = [column.name for column in result.columns if column.name not in names]
+    text = shown.to_text()
+    if not same:
+        return text
+    first = result.to_dicts()[0]
+    return f"{text}\n\nin every row: {', '.join(f'{name} = {first[name]}' for name in same)}"
 
 
 @contextmanager

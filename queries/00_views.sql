@@ -108,26 +108,31 @@ baseline AS (SELECT run_id, precision, avg(accuracy) AS a0 FROM tallied WHERE et
 SELECT tallied.*, baseline.a0
 FROM tallied LEFT JOIN baseline USING (run_id, precision);
 
--- One row per training run and noise cell: A_avr, eq. 14, the mean of a/a0 over every planned eta above 0. A run of
--- which a planned eta has no rows yet is left out: its average would be of something else.
+-- Training runs by noise cell, with the number of planned eta above 0.
+CREATE TABLE planned_curve AS
+SELECT curve, any_value(series) AS series, any_value(run_id) AS run_id, any_value(train_seed) AS train_seed,
+       any_value(dataset) AS dataset, any_value(model) AS model, any_value(training) AS training,
+       any_value(placement) AS placement, any_value(bn_mask) AS bn_mask, any_value(bn_kept) AS bn_kept,
+       any_value(bn_sites) AS bn_sites, any_value(noise_model) AS noise_model,
+       any_value(sigma_reference) AS sigma_reference, any_value(targets) AS targets,
+       any_value(bn_treatment) AS bn_treatment, any_value(recalibration_images) AS recalibration_images,
+       any_value(precision) AS precision, any_value(sampling) AS sampling, count(*) AS etas
+FROM planned_point
+WHERE eta > 0
+GROUP BY curve;
+
+-- A_avr per training run and noise cell, eq. 14: the mean of a/a0 over every planned eta above 0. A run of which a
+-- planned eta has no rows yet is left out: its average would be of something else.
 CREATE VIEW curve AS
-WITH
-planned AS (
-    SELECT curve, any_value(planned_point) AS any_point, count(*) AS etas
-    FROM planned_point
-    WHERE eta > 0
-    GROUP BY curve
-),
-measured AS (
+WITH measured AS (
     SELECT curve, count(*) AS etas, min(n) AS least_n, max(n) AS most_n, sum(n) AS n,
-           any_value(a0) AS a0, avg(accuracy / nullif(a0, 0)) AS average_normalized,
-           avg(sqrt(variance / n) / nullif(a0, 0)) AS widest_se
+           any_value(a0) AS a0, avg(accuracy / nullif(a0, 0)) AS average_normalized
     FROM point
     WHERE eta > 0
     GROUP BY curve
 )
-SELECT any_point.* EXCLUDE (point_id, eta, min_trials, max_trials, wanted_half_width), measured.* EXCLUDE (curve)
-FROM measured JOIN planned USING (curve, etas);
+SELECT planned_curve.*, measured.* EXCLUDE (curve, etas)
+FROM measured JOIN planned_curve USING (curve, etas);
 
 -- A_avr per network, placement and cell, over training seeds. With several seeds: a t interval on the seeds' averages.
 -- With one: trial t has the same noise at every eta, so the average is made per trial where all eta have the same
@@ -141,29 +146,34 @@ over_seeds AS (
            count(*) AS seeds, sum(n) AS n, any_value(curve) AS curve, any_value(etas) AS etas,
            avg(a0) AS a0, stddev_samp(a0) AS sd_a0,
            avg(average_normalized) AS mean, stddev_samp(average_normalized) AS sd_seeds,
-           any_value(least_n) AS least_n, any_value(most_n) AS most_n, any_value(widest_se) AS widest_se
+           any_value(least_n) AS least_n, any_value(most_n) AS most_n
     FROM curve
     WHERE average_normalized IS NOT NULL
     GROUP BY ALL
 ),
-one_seed AS (SELECT * FROM over_seeds WHERE seeds = 1 AND least_n = most_n AND least_n >= 2),
-per_trial AS (
-    SELECT curve, trial, sum(accuracy) AS total
-    FROM trial SEMI JOIN one_seed USING (curve)
+one_seed AS (SELECT curve, a0, least_n = most_n AS even FROM over_seeds WHERE seeds = 1 AND least_n >= 2),
+own_trials AS (
+    SELECT curve, even, eta, trial, accuracy / a0 AS normalized
+    FROM trial JOIN one_seed USING (curve)
     WHERE eta > 0
-    GROUP BY ALL
 ),
-over_trials AS (SELECT curve, stddev_samp(total) / sqrt(count(*)) AS se_total FROM per_trial GROUP BY curve),
+per_trial AS (SELECT curve, avg(normalized) AS average FROM own_trials WHERE even GROUP BY curve, trial),
+per_level AS (
+    SELECT curve, stddev_samp(normalized) / sqrt(count(*)) AS se FROM own_trials WHERE NOT even GROUP BY curve, eta
+),
+own_se AS (
+    SELECT curve, stddev_samp(average) / sqrt(count(*)) AS se FROM per_trial GROUP BY curve
+    UNION ALL
+    SELECT curve, avg(se) FROM per_level GROUP BY curve
+),
 final AS (
     SELECT over_seeds.*,
-           CASE WHEN seeds >= 2 THEN sd_seeds / sqrt(seeds)
-                WHEN least_n >= 2 THEN coalesce(se_total / etas / a0, widest_se) END AS se,
+           CASE WHEN seeds >= 2 THEN sd_seeds / sqrt(seeds) ELSE own_se.se END AS se,
            CASE WHEN seeds >= 2 THEN seeds - 1 ELSE least_n - 1 END AS df,
            t_quantile(CASE WHEN seeds >= 2 THEN seeds ELSE least_n END - 1, level_of)
-               * CASE WHEN seeds >= 2 THEN sd_seeds / sqrt(seeds)
-                      WHEN least_n >= 2 THEN coalesce(se_total / etas / a0, widest_se) END AS half,
+               * CASE WHEN seeds >= 2 THEN sd_seeds / sqrt(seeds) ELSE own_se.se END AS half,
            interval_level(seeds, least_n) AS level
-    FROM over_seeds LEFT JOIN over_trials USING (curve)
+    FROM over_seeds LEFT JOIN own_se USING (curve)
 )
 SELECT * FROM final;
 

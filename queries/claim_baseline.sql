@@ -20,7 +20,7 @@
 WITH
 measured AS (
     SELECT '' AS part, dataset, model, training, train_seed, bn_kept, bn_sites, placement,
-           accuracy AS value, n AS n, placement = 'all' OR coalesce(bn_kept = bn_sites, false) AS everywhere
+           accuracy AS value, n, placement = 'all' OR coalesce(bn_kept = bn_sites, false) AS everywhere
     FROM main_point
     WHERE eta = 0
 ),

@@ -20,7 +20,8 @@
 WITH
 measured AS (
     SELECT 'eta ' || round(eta::DOUBLE, 6) AS part, dataset, model, training, train_seed, bn_kept, bn_sites, placement,
-           accuracy / nullif(a0, 0) AS value, n AS n, placement = 'all' OR coalesce(bn_kept = bn_sites, false) AS everywhere
+           accuracy / nullif(a0, 0) AS value, n,
+           placement = 'all' OR coalesce(bn_kept = bn_sites, false) AS everywhere
     FROM main_point
     WHERE eta > 0
 ),

@@ -20,7 +20,7 @@
 WITH
 measured AS (
     SELECT 'BN ' || bn_treatment AS part, dataset, model, training, train_seed, bn_kept, bn_sites, placement,
-           average_normalized AS value, n AS n, placement = 'all' OR coalesce(bn_kept = bn_sites, false) AS everywhere
+           average_normalized AS value, n, placement = 'all' OR coalesce(bn_kept = bn_sites, false) AS everywhere
     FROM curve SEMI JOIN main_cell USING (noise_model, sigma_reference, targets, precision, sampling)
     WHERE true
 ),

@@ -55,7 +55,8 @@ in_family AS (
 stepped AS (
     SELECT *,
            lag(model) OVER deeper AS previous_model, mean - lag(mean) OVER deeper AS change,
-           CASE WHEN lag(df) OVER deeper IS NOT NULL THEN least(df, lag(df) OVER deeper) END AS change_df, sqrt(se^2 + (lag(se) OVER deeper)^2) AS change_se
+           CASE WHEN lag(df) OVER deeper IS NOT NULL THEN least(df, lag(df) OVER deeper) END AS change_df,
+           sqrt(se^2 + (lag(se) OVER deeper)^2) AS change_se
     FROM in_family
     WINDOW deeper AS (
         PARTITION BY dataset, family, placement, noise_model, sigma_reference, targets, bn_treatment,

@@ -147,7 +147,9 @@ def test_bad_input_is_one_message_and_exit_code_2(work, arguments, message):
     assert re.search(message, done.stderr), done.stderr
 
 
-@pytest.mark.parametrize("command", [["status"], ["query", "accuracy"], ["report"], ["store", "ls"], ["store", "verify"]])
+@pytest.mark.parametrize(
+    "command", [["status"], ["query", "accuracy"], ["report"], ["store", "ls"], ["store", "verify"]]
+)
 def test_no_store_is_said_in_one_line(work, command):
     done = bnsweep(*command, "--store", "nowhere", cwd=work)
     assert done.returncode == 1
@@ -173,7 +175,9 @@ def test_a_full_disk_keeps_what_is_there_and_says_so_in_one_line(work, tmp_path)
         pytest.skip("mounting a small file system needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("this machine may not mount")
     try:

@@ -22,7 +22,11 @@ Row = Mapping[str, Any]
 
 
 def attribution_paragraph(database: Database, *, confidence: float = 0.95) -> str:
-    """For each network with BN everywhere, at the eta where noise on everything costs most; empty without such rows."""
+    """For each network with BN everywhere: a loss and its steps. Empty without rows for more than one target set.
+
+    eta is the lowest at which noise on the largest set costs at least half of what it costs at worst: on the cliff the
+    steps can be told apart, and beyond it every set costs everything.
+    """
     rows = database.query("target_attribution", confidence=confidence).to_dicts()
     wanted = [row for row in rows if row["bn_treatment"] == "stale" and _everywhere(row)]
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -42,7 +46,9 @@ def _sentences(rows: Sequence[Row]) -> str:
     widest = max((row["targets"] for row in rows), key=order.index)
     if widest == "weights":
         return ""
-    whole = max((row for row in rows if row["targets"] == widest), key=lambda row: row["loss_pct"])
+    on_widest = [row for row in rows if row["targets"] == widest]
+    worst = max(row["loss_pct"] for row in on_widest)
+    whole = min((row for row in on_widest if row["loss_pct"] >= worst / 2), key=lambda row: row["eta"])
     steps = sorted((row for row in rows if row["eta"] == whole["eta"]), key=lambda row: order.index(row["targets"]))
     if len(steps) < 2:
         return ""
@@ -55,7 +61,9 @@ def _sentences(rows: Sequence[Row]) -> str:
     share = _share(steps[0], whole)
     level = LEVELS.get(str(whole["level"]), "no interval: one draw on one network")
     count = f"n = {whole['n']} trials on {whole['seeds']} training run{'s' if whole['seeds'] != 1 else ''}, {level}"
-    nonfinite = f" {whole['nonfinite_pct']:.1f} % of the images scored had a non-finite output." if _known(whole) else ""
+    nonfinite = (
+        f" {whole['nonfinite_pct']:.1f} % of the images scored had a non-finite output." if _known(whole) else ""
+    )
     return f"{head}. Step by step: {parts}. {share}{nonfinite} ({count}.)"
 
 

@@ -57,7 +57,6 @@ def curves(rows: Sequence[Row], *, title: str, colour: str = "label", legend: st
     shape = _shape(rows, field=colour, title=legend)
     ours = base.transform_filter("datum.source !== 'paper'")
     layers = [
-        ours.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
         ours.mark_line().encode(y=value),
         *_points(ours.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
     ]
@@ -68,7 +67,7 @@ def curves(rows: Sequence[Row], *, title: str, colour: str = "label", legend: st
             scale=alt.Scale(domain=["bnsweep", "paper"], range=[[1, 0], [5, 4]]),
             legend=alt.Legend(symbolType="stroke", symbolStrokeColor="#808894", symbolSize=600, symbolStrokeWidth=1.6),
         )
-        layers[1] = layers[1].encode(strokeDash=dash)
+        layers[0] = layers[0].encode(strokeDash=dash)
         paper = base.transform_filter("datum.source === 'paper'")
         layers.append(paper.mark_line(strokeWidth=1.4, opacity=0.85).encode(y=value, strokeDash=dash))
         layers.append(
@@ -76,6 +75,8 @@ def curves(rows: Sequence[Row], *, title: str, colour: str = "label", legend: st
                 y=value, shape=shape, tooltip=_tooltip(rows, title)
             )
         )
+    if _has(rows, "low"):
+        layers.insert(0, ours.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=title), y2="high:Q"))
     return _panels(alt.layer(*layers), rows)
 
 
@@ -93,7 +94,7 @@ def attribution(rows: Sequence[Row]) -> Any:
     value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))
     shape = _shape(rows, field="label", title="Noise on")
     layers = [
-        base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        *_bar(base, rows, title=title),
         *_points(base.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
     ]
     return _panels(alt.layer(*layers), rows)
@@ -118,7 +119,7 @@ def depth_trend(rows: Sequence[Row], *, axis: str, legend: str) -> Any:
     shape = _shape(rows, field="label", title=legend)
     layers = [
         base.mark_line(opacity=0.6).encode(y=value),
-        base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        *_bar(base, rows, title=title),
         *_points(base.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
     ]
     return _panels(alt.layer(*layers), rows)
@@ -142,10 +143,14 @@ def tradeoff(rows: Sequence[Row]) -> Any:
             legend=alt.Legend(values=[0, 25, 50, 75, 100], columns=5),
         )
     )
+    wide = base.mark_rule(strokeWidth=2, opacity=0.55).encode(
+        x=alt.X("x_low:Q", title="baseline accuracy, %"), x2="x_high:Q"
+    )
+    across = [wide] if _has(rows, "x_low") else []
     layers = [
-        base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
-        base.mark_rule(opacity=0.5).encode(x=alt.X("x_low:Q", title="baseline accuracy, %"), x2="x_high:Q"),
+        *_bar(base, rows, title=title),
         *_points(base, rows, tooltip=_tooltip(rows, title, extra=[("x", "baseline accuracy, %")]), size=70),
+        *across,
         bare.mark_text(align="center", dy=-11, fontSize=10.5, limit=120).encode(text="label:N"),
     ]
     return _panels(alt.layer(*layers), rows)
@@ -239,6 +244,16 @@ def _points(base: Any, rows: Sequence[Row], *, tooltip: list[Any], size: int = 4
             marked = base.transform_filter(test).mark_point(filled=firm, size=size, opacity=1)
             layers.append(marked.encode(tooltip=tooltip))
     return layers
+
+
+def _bar(base: Any, rows: Sequence[Row], *, title: str) -> list[Any]:
+    """The interval as an upright line, if there is any: a layer without data makes Vega complain."""
+    rule = base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    return [rule] if _has(rows, "low") else []
+
+
+def _has(rows: Sequence[Row], column: str) -> bool:
+    return any(row.get(column) is not None for row in rows)
 
 
 def _bars(names: Iterable[str]) -> int:

@@ -241,10 +241,9 @@ def _judge(database: Database, claim: Claim, confidence: float) -> Verdict:
     by_part = {part: [row for row in evidence if row.part == part] for part in parts}
     judged = {part: _judge_part(own, claim, confidence, len(parts)) for part, own in by_part.items()}
     verdicts = [verdict for verdict, _ in judged.values()]
+    verdict = SUPPORTED if set(verdicts) == {SUPPORTED} else UNDECIDED
     if CONTRADICTED in verdicts:
         verdict = CONTRADICTED
-    else:
-        verdict = SUPPORTED if set(verdicts) == {SUPPORTED} else UNDECIDED
     reason = _reason(judged)
     if verdict != UNDECIDED:
         return Verdict(claim, verdict, reason, evidence)
@@ -385,7 +384,11 @@ def _spec(database: Database, claim: Claim, seeds: int) -> str:
     change = {key: json.loads(json.dumps(value)) for key, value in claim.change.items()}
     if "noise" in change and isinstance(base.get("noise"), dict):
         change["noise"] = {**base["noise"], **change["noise"]}
-    spec = {"version": 1, "name": name, **{k: v for k, v in base.items() if k not in {"version", "name", "description"}}}
+    spec = {
+        "version": 1,
+        "name": name,
+        **{k: v for k, v in base.items() if k not in {"version", "name", "description"}},
+    }
     return yaml.safe_dump({**spec, **change, "train_seeds": seeds}, sort_keys=False, allow_unicode=True)
 
 

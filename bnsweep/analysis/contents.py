@@ -85,6 +85,7 @@ def build_page(inputs: Inputs) -> Page:
         ),
         Section("placements", "What BN gives and what it costs", _drawings(inputs, drawn["overview"])),
         Section("training", "Training", [*tables.training_runs(inputs), *_drawings(inputs, drawn["training"])]),
+        Section("evidence", "Evidence for each verdict", tables.evidence(inputs)),
         Section("coverage", "Coverage", [*_coverage(inputs), *_drawings(inputs, drawn["work"])]),
         Section("again", "How to do it again", _again(inputs)),
         Section("words", "Words and units", [Words(words())]),
@@ -102,7 +103,9 @@ def _title(inputs: Inputs) -> str:
     if not inputs.accuracy:
         return "No noise trials yet"
     models, sets = distinct(inputs.accuracy, "model"), distinct(inputs.accuracy, "dataset")
-    return f"Noise resistance with and without batch normalization: {listed(models)} on {listed(sets)}"
+    what = listed(models) if len(models) <= 3 else f"{len(models)} networks"
+    where = listed(sets) if len(sets) <= 3 else f"{len(sets)} data sets"
+    return f"Noise resistance with and without batch normalization: {what} on {where}"
 
 
 def _facts(inputs: Inputs) -> list[tuple[str, str]]:

@@ -44,7 +44,11 @@ LOCKED = {
     "python_enable_replacements": "false",
 }
 # Operators of a plan that change something. Data-modifying statements are allowed in WITH, and so is COPY TO.
-CHANGES = re.compile(r"COPY|INSERT|UPDATE|DELETE|MERGE|CREATE|DROP|ALTER|ATTACH|EXPORT|LOAD|SET\b|VACUUM", re.IGNORECASE)
+CHANGES = re.compile(
+    r"COPY|INSERT|UPDATE|DELETE|MERGE|CREATE|DROP|ALTER|ATTACH|EXPORT|LOAD|SET\b|VACUUM", re.IGNORECASE
+)
+
+UNREADABLE = re.compile(r"magic bytes|Parquet")  # in what DuckDB says of a part that is no part any more
 
 
 class Database:
@@ -96,13 +100,13 @@ class Database:
 
     def _check(self, text: str) -> None:
         """Refuse all but one statement that only reads."""
-        with self._explained(text):
+        with self._explained():
             statements = self._connection.extract_statements(text)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             kinds = ", ".join(statement.type.name for statement in statements) or "none"
             raise QueryError(f"a question is one SELECT statement, but got: {kinds}")
-        with self._explained(text), _reading(self._connection) as cursor:
-            rows = cursor.execute(f"EXPLAIN (FORMAT json) {statements[0].query}").fetchall()
+        with self._explained(), _reading(self._connection):
+            rows = self._connection.execute(f"EXPLAIN (FORMAT json)\n{statements[0].query}").fetchall()
         for operator in _operators(json.loads(rows[0][1])):
             if CHANGES.search(operator):
                 raise QueryError(f"a question only reads, but this statement has {operator} in its plan")
@@ -113,10 +117,9 @@ class Database:
         """Rows, and whether there were more than `limit`."""
         if limit is not None and limit < 1:
             raise InputError(f"`limit` must be at least 1, but got {limit}")
-        with self._explained(text), _reading(self._connection) as cursor, _stopped(cursor, time_limit_s):
-            relation = cursor.sql(text, params=dict(values)) if values else cursor.sql(text)
-            if relation is None:  # a statement without rows
-                return pa.table({}), False
+        connection = self._connection
+        with self._explained(), _reading(connection), _stopped(connection, time_limit_s):
+            relation = connection.sql(text, params=dict(values)) if values else connection.sql(text)
             table = (relation if limit is None else relation.limit(limit + 1)).to_arrow_table()
         if limit is None or table.num_rows <= limit:
             return table, False
@@ -131,7 +134,7 @@ class Database:
             self._confidences.add(float(confidence))
 
     @contextmanager
-    def _explained(self, text: str) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """DuckDB's errors as ours."""
         try:
             yield
@@ -143,11 +146,10 @@ class Database:
             raise QueryError(f"{_message(error)}\nAsk for less, or open the database with more memory.") from error
         except duckdb.PermissionException as error:
             raise QueryError(f"a question reads the store's tables and nothing else: {_message(error)}") from error
-        except duckdb.IOException as error:
-            raise StoreDamagedError(
-                f"{self.source}: {_message(error)}\n`bnsweep store verify` says what is damaged; if the store was "
-                "compacted meanwhile, ask again."
-            ) from error
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            if isinstance(error, duckdb.InvalidInputException) and not UNREADABLE.search(str(error)):
+                raise QueryError(_message(error)) from error
+            raise _damaged(self.source, error) from error
         except duckdb.Error as error:
             raise QueryError(_message(error)) from error
 
@@ -163,9 +165,12 @@ def open_database(
     """
     connection = _connect(threads, memory_mb)
     readable: list[str] = []
-    for table in SCHEMAS:
-        readable += _attach(connection, store, table)
-    return _finish(connection, sweep=sweep, source=store.location, readable=readable)
+    try:
+        for table in SCHEMAS:
+            readable += _attach(connection, store, table)
+        return _finish(connection, sweep=sweep, source=store.location, readable=readable)
+    except duckdb.Error as error:
+        raise _damaged(store.location, error) from error
 
 
 def open_paper(*, threads: int | None = None, memory_mb: int | None = None) -> Database:
@@ -177,7 +182,7 @@ def open_paper(*, threads: int | None = None, memory_mb: int | None = None) -> D
 
 
 def _connect(threads: int | None, memory_mb: int | None) -> duckdb.DuckDBPyConnection:
-    config = dict(LOCKED)
+    config: dict[str, str | bool | int | float | list[str]] = dict(LOCKED)
     if threads is not None:
         config["threads"] = str(threads)
     if memory_mb is not None:
@@ -209,9 +214,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> N
     connection.unregister("incoming")
 
 
-def _finish(
-    connection: duckdb.DuckDBPyConnection, *, sweep: str | None, source: str, readable: list[str]
-) -> Database:
+def _finish(connection: duckdb.DuckDBPyConnection, *, sweep: str | None, source: str, readable: list[str]) -> Database:
     """Make the views, then lock the connection."""
     names = tuple(name for (name,) in connection.execute("SELECT DISTINCT sweep FROM sweeps ORDER BY 1").fetchall())
     if sweep is not None and sweep not in names:
@@ -242,27 +245,29 @@ def _add_quantiles(connection: duckdb.DuckDBPyConnection, confidence: float) -> 
     """Two-sided quantiles of Student's t for 1 to 1000 degrees of freedom, and the normal one."""
     upper = 0.5 + confidence / 2
     quantiles = [*stdtrit(np.arange(1, STUDENT_DF + 1), upper).tolist(), float(ndtri(upper))]
-    connection.execute("INSERT INTO student VALUES ($confidence, $quantiles)", {"confidence": confidence, "quantiles": quantiles})
+    connection.execute(
+        "INSERT INTO student VALUES ($confidence, $quantiles)", {"confidence": confidence, "quantiles": quantiles}
+    )
 
 
 @contextmanager
-def _reading(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A cursor whose transaction cannot write to any table, rolled back at the end."""
-    cursor = connection.cursor()
+def _reading(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """A transaction that cannot write to any table, rolled back at the end."""
+    # No cursor: another connection would not see what was registered from Python (parts on object stores).
+    connection.execute("BEGIN TRANSACTION READ ONLY")
     try:
-        cursor.execute("BEGIN TRANSACTION READ ONLY")
-        yield cursor
+        yield
     finally:
-        cursor.close()
+        connection.execute("ROLLBACK")
 
 
 @contextmanager
-def _stopped(cursor: duckdb.DuckDBPyConnection, time_limit_s: float | None) -> Iterator[None]:
+def _stopped(connection: duckdb.DuckDBPyConnection, time_limit_s: float | None) -> Iterator[None]:
     """Interrupt what runs after a while: DuckDB has no time limit of its own."""
     if time_limit_s is None:
         yield
         return
-    timer = threading.Timer(time_limit_s, cursor.interrupt)
+    timer = threading.Timer(time_limit_s, connection.interrupt)
     timer.start()
     try:
         yield
@@ -288,6 +293,13 @@ def _default(literal: str) -> object:
     if literal == "NULL":
         return None
     return literal[1:-1] if literal.startswith("'") else float(literal)
+
+
+def _damaged(source: str, error: duckdb.Error) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"{source}: {_message(error)}\n`bnsweep store verify` says what is damaged; if the store was compacted "
+        "meanwhile, ask again."
+    )
 
 
 def _message(error: duckdb.Error) -> str:

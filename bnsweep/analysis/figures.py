@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnsweep.analysis import charts
+from bnsweep.analysis.wording import counted
 
 __all__ = [
     "HIT",
@@ -163,7 +164,7 @@ def attribution_figures(losses: Sequence[Row]) -> Iterator[Figure]:
             rows=drawn,
             query="target_attribution",
             panels=len(_distinct(row["panel"] for row in drawn)),
-            columns=2,
+            columns=3,
             table=CURVE_TABLE,
         )
 
@@ -348,7 +349,7 @@ def behind(rows: Sequence[Row]) -> str:
     ours = [row for row in rows if row.get("source") != "paper" and row.get("n")]
     trials = [row["n"] for row in ours if row.get("eta_pct") != 0] or [row["n"] for row in ours] or [0]
     seeds = [row["seeds"] for row in ours] or [0]
-    text = f"n = {span(trials)} trials on {span(seeds)} training run{'s' if max(seeds) != 1 else ''} per point"
+    text = f"n = {counted(span(trials), 'trial')} on {counted(span(seeds), 'training run')} per point"
     with_interval = sum(row["low"] is not None for row in ours)
     if with_interval:
         text += f"; bands and bars are 95 % intervals{covers(ours)}"

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bnsweep.analysis.claims import judge
+from bnsweep.analysis.queries import find_query
+
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database
 
@@ -67,7 +70,7 @@ class Inputs:
     coverage: Sequence[Row] = ()  # done, missing, failed
     failures: Sequence[Row] = ()  # what, error, attempt
     timeline: Sequence[Row] = ()  # worker, kind, what, start_s, end_s
-    verdicts: Sequence[Row] = ()  # claim, verdict, evidence, decide, query
+    verdicts: Sequence[Row] = ()  # as `Verdict.to_dict`; + sql
     sql: Mapping[str, str] = field(default_factory=dict)  # text of each query by name
 
 
@@ -205,4 +208,6 @@ def _bars(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _verdicts(database: Database) -> list[Row]:
-    return []
+    if not database.query("accuracy", limit=1).rows:
+        return []
+    return [{**verdict.to_dict(), "sql": find_query(verdict.claim.query).sql} for verdict in judge(database)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -21,6 +22,8 @@ __all__ = ["Result"]
 
 LATEX = {"\\": r"\textbackslash{}", **{c: "\\" + c for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
 LATEX_UNITS = {"%": r"\%"}
+ROUNDED = frozenset({"%", "points", "nats", "s", "times"})  # units of what was measured
+COUNTED = frozenset({"runs", "trials"})
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Result:
         heads = [[column.name, column.unit] for column in self.columns]
         if not any(unit for _, unit in heads):
             heads = [[name] for name, _ in heads]
-        body = [[_shown(value, digits) for value in row] for row in self.rows]
+        body = self._texts(digits)
         right = [_numeric(field.type) for field in self.table.schema]
         lines = _aligned([list(line) for line in zip(*heads, strict=True)] if heads else [], body, right)
         if self.truncated:
@@ -97,11 +100,18 @@ class Result:
     def to_latex(self, *, digits: int = 2) -> str:
         """A booktabs tabular."""
         right = [_numeric(field.type) for field in self.table.schema]
-        heads = [_latex(c.name) + (f" ({LATEX_UNITS.get(c.unit, _latex(c.unit))})" if c.unit else "") for c in self.columns]
+        heads = [
+            _latex(c.name) + (f" ({LATEX_UNITS.get(c.unit, _latex(c.unit))})" if c.unit else "") for c in self.columns
+        ]
         lines = [r"\begin{tabular}{" + "".join("r" if r else "l" for r in right) + "}", r"\toprule"]
         lines += [" & ".join(heads) + r" \\", r"\midrule"]
-        lines += [" & ".join(_latex(_shown(value, digits)) for value in row) + r" \\" for row in self.rows]
+        lines += [" & ".join(map(_latex, row)) + r" \\" for row in self._texts(digits)]
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+    def _texts(self, digits: int) -> list[list[str]]:
+        """Every value as text: measured figures with fixed decimals, other numbers as they are."""
+        decimals = [digits if column.unit in ROUNDED else None for column in self.columns]
+        return [[_shown(value, places) for value, places in zip(row, decimals, strict=True)] for row in self.rows]
 
     def select(self, *names: str) -> Result:
         """Only these columns. Raises UnknownNameError."""
@@ -112,22 +122,33 @@ class Result:
         return Result(tuple(known[name] for name in names), self.table.select(list(names)), self.truncated, self.sql)
 
     def without_constants(self, *, keep: Sequence[str] = ()) -> Result:
-        """Without columns that have the same value in every row (of several), for a terminal's width."""
+        """Without columns that say the same in every row (of several), for a terminal's width.
+
+        What was measured stays, with its n and its interval, unless no row has a value.
+        """
         if len(self) < 2:
             return self
-        varying = [c.name for i, c in enumerate(self.columns) if c.name in keep or len({_key(r[i]) for r in self.rows}) > 1]
-        return self.select(*varying)
+        return self.select(*(c.name for i, c in enumerate(self.columns) if c.name in keep or self._says(c, i)))
 
-    def pivot(self, *, across: str, value: str, spread: str | None = None, keep: Sequence[str], digits: int = 1) -> Result:
-        """One row per distinct `keep`, one text column per value of `across`: "value ± spread", or "value ◦" if the
-        spread is not known.
+    def _says(self, column: Column, index: int) -> bool:
+        values = {repr(row[index]) for row in self.rows}
+        if column.unit in COUNTED or column.name == "level":
+            return True
+        return len(values) > 1 or (column.unit in ROUNDED and values != {"None"})
+
+    def pivot(
+        self, *, across: str, value: str, spread: str | None = None, keep: Sequence[str], digits: int = 1
+    ) -> Result:
+        """One row per distinct `keep`, one text column per value of `across`.
+
+        A cell is "value ± spread", or "value ◦" if the spread is not known.
         """
         if value in keep or across in keep:
             raise InputError(f"`keep` must not name what is spread out, but got {list(keep)}")
         cells: dict[tuple[Any, ...], dict[str, str]] = {}
         heads: dict[str, None] = {}
         for row in self.to_dicts():
-            head = f"{across}={_shown(row[across], 6)}"
+            head = f"{across}={_shown(row[across], None)}"
             heads[head] = None
             cells.setdefault(tuple(row[name] for name in keep), {})[head] = _with_spread(row, value, spread, digits)
         known = {column.name: column for column in self.columns}
@@ -149,20 +170,15 @@ def _numeric(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def _key(value: Any) -> str:
-    return repr(value)
-
-
-def _shown(value: Any, digits: int) -> str:
+def _shown(value: Any, places: int | None) -> str:
+    """A value for people; `places`: decimals, None for as many as it takes."""
     match value:
         case None:
             return "-"
         case bool():
             return "yes" if value else "no"
-        case float() if value == value and abs(value) != float("inf"):
-            # Noise levels such as 0.1 and 0.01 stay themselves; measured figures are rounded.
-            short = f"{value:g}"
-            return short if len(short) <= digits + 2 else f"{value:.{digits}f}"
+        case float():
+            return f"{value:g}" if places is None else f"{value:.{places}f}"
         case datetime():
             return value.isoformat(sep=" ", timespec="seconds")
         case _:
@@ -178,7 +194,7 @@ def _json(value: Any) -> Any:
         ((datetime, date), lambda v: v.isoformat()),
         (timedelta, lambda v: v.total_seconds()),
         (Decimal, float),
-        (float, lambda v: v if v == v and abs(v) != float("inf") else None),
+        (float, lambda v: v if math.isfinite(v) else None),
         (bytes, lambda v: v.hex()),
         (dict, lambda v: {str(key): _json(item) for key, item in v.items()}),
         ((list, tuple), lambda v: [_json(item) for item in v]),

@@ -10,7 +10,7 @@ from typing import Any
 from bnsweep.analysis import charts, figures
 from bnsweep.analysis.figures import NESTED, panel_of, placement_label
 from bnsweep.analysis.inputs import Inputs
-from bnsweep.analysis.wording import eta_pct, listed, with_spread
+from bnsweep.analysis.wording import counted, eta_pct, listed, with_spread
 
 __all__ = ["attribution", "headline", "widest_gap"]
 
@@ -53,16 +53,16 @@ def _gap_sentence(everywhere: Row, nowhere: Row) -> str:
     eta = eta_pct(everywhere["eta"])
     firm = _apart(everywhere, nowhere)
     trials = figures.span([everywhere["n"], nowhere["n"]])
-    n = f"n = {trials} trials on {_runs([everywhere['seeds'], nowhere['seeds']])} each"
+    n = f"n = {counted(trials, 'trial')} on {_runs([everywhere['seeds'], nowhere['seeds']])} each"
     return (
         f"{everywhere['model']} on {everywhere['dataset']}, {panel_of(everywhere)} at η = {eta} %: accuracy is "
-        f"{with_spread(everywhere)} % with BN everywhere and {with_spread(nowhere)} % without BN "
+        f"{with_spread(everywhere, unit=' %')} with BN everywhere and {with_spread(nowhere, unit=' %')} without BN "
         f"({n}; {firm})."
     )
 
 
 def _runs(seeds: Sequence[int]) -> str:
-    return f"{figures.span(seeds)} training run{'s' if max(seeds) != 1 else ''}"
+    return counted(figures.span(seeds), "training run")
 
 
 def _apart(first: Row, second: Row) -> str:
@@ -104,8 +104,8 @@ def _split(sets: Mapping[str, Row]) -> str:
     odd = everything["nonfinite_pct"]
     return (
         f"{text}; {listed(added)}. With noise on all parameters {odd:.1f} % of the scored images had a non-finite "
-        f"output, with noise on the weights {weights['nonfinite_pct']:.1f} %. n = {everything['n']} trials on "
-        f"{_runs([everything['seeds']])}{figures.covers([everything])}."
+        f"output, with noise on the weights {weights['nonfinite_pct']:.1f} %. "
+        f"n = {counted(everything['n'], 'trial')} on {_runs([everything['seeds']])}{_over(everything)}."
     )
 
 
@@ -117,3 +117,8 @@ def _parts(smaller: str, larger: str) -> str:
     """What a target set has that a smaller one has not."""
     parts = ("weights", "biases", "BN's γ and β", "BN's running statistics")
     return listed(parts[NESTED.index(smaller) + 1 : NESTED.index(larger) + 1])
+
+
+def _over(row: Row) -> str:
+    chances = figures.covers([row])
+    return f"; the intervals are{chances}" if chances else ""

@@ -81,7 +81,10 @@ def mean_interval(draws: Sequence[ArrayLike], *, confidence: float = 0.95) -> In
 
 
 def normalized_interval(draws: Sequence[ArrayLike], baselines: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """A = a/a0 (eq. 13): the mean of the networks' ratios. a0 is a census of the test set, hence a constant per network."""
+    """A = a/a0 (eq. 13): the mean of the networks' ratios.
+
+    a0 is a census of the test set, hence a constant per network.
+    """
     clean = np.asarray(baselines, dtype=np.float64)
     return mean_interval(
         [np.asarray(each, dtype=np.float64) / a0 for each, a0 in zip(draws, clean, strict=True)], confidence=confidence
@@ -113,10 +116,13 @@ def average_normalized_interval(
     return Interval(mean, t_quantile(min(sizes) - 1, confidence) * se, "draws", 1, n)
 
 
-def paired_interval(a: Sequence[ArrayLike], b: Sequence[ArrayLike], *, confidence: float = 0.95) -> tuple[Interval, float]:
+def paired_interval(
+    a: Sequence[ArrayLike], b: Sequence[ArrayLike], *, confidence: float = 0.95
+) -> tuple[Interval, float]:
     """The mean of a - b over paired draws, network by network, and how many times wider it would be unpaired.
 
-    The second number is the ratio of standard errors between draws, sqrt(var a + var b) / sd(a - b); NaN without spread.
+    The second number is the ratio of standard errors between draws, sqrt(var a + var b) / sd(a - b); NaN without
+    spread.
     """
     pairs = [(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)) for x, y in zip(a, b, strict=True)]
     interval = mean_interval([x - y for x, y in pairs], confidence=confidence)
@@ -128,7 +134,7 @@ def paired_interval(a: Sequence[ArrayLike], b: Sequence[ArrayLike], *, confidenc
 
 
 def fitted_change(x: ArrayLike, y: ArrayLike) -> float:
-    """How much y changes from the lowest to the highest x along a least-squares line; for two values, their difference."""
+    """The change of y from the lowest to the highest x along a least-squares line; for two values, their difference."""
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     centred = xs - xs.mean()
     slope = float(centred @ ys) / float(centred @ centred)

@@ -4,59 +4,82 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnsweep.analysis import figures
 from bnsweep.analysis.figures import placement_label
 from bnsweep.analysis.inputs import Inputs
-from bnsweep.analysis.page import Block, Cell, Column, Table
+from bnsweep.analysis.page import Block, Cell, Code, Column, Table
 from bnsweep.analysis.wording import digits, distinct, eta_pct, number, spread
 
-__all__ = ["accuracy", "attribution", "averages", "comparison", "training_runs", "verdicts"]
+__all__ = ["accuracy", "attribution", "averages", "comparison", "evidence", "training_runs", "verdicts"]
 
 Row = Mapping[str, Any]
 
 
 def verdicts(inputs: Inputs) -> list[Block]:
-    """The claims with their verdicts."""
+    """The claims with their verdicts, each linked to its evidence."""
     if not inputs.verdicts:
         return []
-    columns = [
-        Column("Claim", wide=True),
-        Column("Verdict"),
-        Column("Evidence", wide=True),
-        Column("What would decide it", wide=True),
-        Column("See"),
-    ]
+    columns = [Column("Claim", wide=True), Column("Verdict"), Column("Because", wide=True)]
+    columns += [Column("What would decide it", wide=True), Column("See")]
     rows = [
         [
-            Cell(v["claim"]),
-            Cell(verdict=v["verdict"]),
-            Cell(v["evidence"]),
-            Cell(v["decide"] or ("–" if v["verdict"] != "undecided" else "more runs or trials")),
-            Cell("evidence", href=EVIDENCE.get(v["query"], "accuracy")),
+            Cell(verdict["claim"]),
+            Cell(verdict=verdict["verdict"]),
+            Cell(_brief(verdict["reason"])),
+            Cell(verdict["decide"] or "–"),
+            Cell("evidence", href=f"claim-{verdict['name']}"),
         ]
-        for v in inputs.verdicts
+        for verdict in inputs.verdicts
     ]
-    note = (
-        "supported: the 95 % interval lies on the claimed side. contradicted: on the other side. "
-        "undecided: no interval, or one that holds both."
-    )
-    return [Table("verdict-table", "Claims of the paper, and what this sweep says", columns, rows, note=note)]
+    return [Table("verdict-table", "Claims of the paper, and what these rows say", columns, rows)]
 
 
-EVIDENCE = {
-    "accuracy": "accuracy",
-    "normalized": "normalized",
-    "average_normalized": "normalized",
-    "depth_trend": "placements",
-    "tradeoff": "placements",
-    "task_complexity": "placements",
-    "target_attribution": "attribution",
-    "convergence": "training",
-    "coverage": "coverage",
-}
+def _brief(reason: str) -> str:
+    """The verdict of each part, where a reason goes through many; the evidence has it in full."""
+    if len(reason) <= 150:
+        return reason
+    parts: dict[str, list[str]] = {}
+    for part, verdict in re.findall(r"(?:^|; )([^;:]+): (supported|undecided|contradicted)\b", reason):
+        parts.setdefault(verdict, []).append(part)
+    return "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in parts.items()) or reason
+
+
+def evidence(inputs: Inputs) -> list[Block]:
+    """What is behind each verdict: the change along the claim's sequence, data set by data set, network by network."""
+    blocks: list[Block] = []
+    for verdict in inputs.verdicts:
+        rows = [
+            [
+                Cell(row["part"] or "–"),
+                Cell(row["dataset"]),
+                Cell(row["model"]),
+                Cell(row["steps"]),
+                value_cell({"value": row["change_pct"], "half": _half(row)}),
+                Cell(number(row["seeds"])),
+                Cell(number(row["n"])),
+                Cell(verdict=row["verdict"]),
+            ]
+            for row in verdict["evidence"]
+        ]
+        columns = [Column("Part"), Column("Data"), Column("Network"), Column("From, to", wide=True)]
+        columns += [Column(head, number=True) for head in ("Change, points", "Runs", "Trials")]
+        note = f"{verdict['verdict']}: {verdict['reason']}. ± is the half-width of a 95 % interval over training runs."
+        blocks.append(
+            Table(f"claim-{verdict['name']}", verdict["claim"], [*columns, Column("Alone")], rows, note=note,
+                  query=verdict["query"], sql=verdict["sql"])
+        )  # fmt: skip
+        if verdict["spec"]:
+            blocks.append(Code("A sweep that would decide it", verdict["spec"]))
+    return blocks
+
+
+def _half(row: Row) -> float | None:
+    low, high = row["low_pct"], row["high_pct"]
+    return None if low is None or high is None else float(high - low) / 2
 
 
 def accuracy(inputs: Inputs) -> list[Block]:
@@ -120,11 +143,17 @@ def _network_columns(rows: Sequence[Row]) -> tuple[list[str], str]:
     for name in list(NETWORK_HEADS)[2:]:
         # 0 images for recalibration: the row's cell is not recalibrated
         values = distinct([row for row in rows if row.get(name)], name)
-        if len(values) > 1:
+        if len(values) > 1 and (name != "training" or _several_recipes(rows)):
             shown.append(name)
         elif values and name in ("dataset", "targets", "bn_treatment", "sigma_reference", "precision"):
             rest.append(f"{NETWORK_HEADS[name]}: {values[0]}")
     return shown, "; ".join(rest)
+
+
+def _several_recipes(rows: Sequence[Row]) -> bool:
+    """Whether one network on one data set was trained in several ways: else the recipe tells nothing apart."""
+    recipes = {(row["dataset"], row["model"], row.get("training")) for row in rows}
+    return len(recipes) > len({recipe[:2] for recipe in recipes})
 
 
 def _network_cells(row: Row, shown: Sequence[str]) -> list[Cell]:
@@ -202,7 +231,7 @@ def comparison(inputs: Inputs) -> list[Block]:
 
 def attribution(inputs: Inputs) -> list[Block]:
     """What each target set costs, and what it adds to the next smaller one."""
-    losses = [row for row in inputs.losses if row["bn_kept"]]
+    losses = [row for row in inputs.losses if row["bn_kept"] and row["bn_treatment"] == "stale"]
     if len({row["targets"] for row in losses}) < 2:
         return []
     shown, caption = _network_columns(losses)

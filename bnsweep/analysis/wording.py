@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["close", "digits", "distinct", "eta_pct", "listed", "number", "spread", "with_spread"]
+__all__ = ["close", "counted", "digits", "distinct", "eta_pct", "listed", "number", "spread", "with_spread"]
 
 Row = Mapping[str, Any]
 
@@ -28,11 +28,16 @@ def number(value: Any, *, digits: int = 1) -> str:
     return text.removeprefix("−") if not text.strip("−0.") else text
 
 
-def with_spread(row: Row) -> str:
-    """A value with the half-width of its interval, or the word that it has none."""
+def with_spread(row: Row, *, unit: str = "") -> str:
+    """A value with the half-width of its interval, or the words that it has none."""
     if row["half"] is None:
-        return f"{number(row['value'], digits=1)} (no interval)"
-    return f"{number(row['value'], digits=digits(row))} ± {spread(row)}"
+        return f"{number(row['value'], digits=1)}{unit} (no interval)"
+    return f"{number(row['value'], digits=digits(row))} ± {spread(row)}{unit}"
+
+
+def counted(count: str | int, what: str) -> str:
+    """A count with its noun: 1 trial, 20 trials, 8 to 40 trials."""
+    return f"{count} {what}{'' if str(count) == '1' else 's'}"
 
 
 def spread(row: Row) -> str:

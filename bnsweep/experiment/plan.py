@@ -34,6 +34,10 @@ class Catalog(Protocol):
         """A digest of the images and labels that the data set stands for."""
         ...
 
+    def image_counts(self, data: Data) -> tuple[int, int]:
+        """Training and test images."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
@@ -48,6 +52,8 @@ class TrainingRun:
     train_seed: int
     training: Training  # augment resolved
     architecture: Architecture
+    train_images: int
+    test_images: int
 
     @property
     def bn_kept(self) -> int:
@@ -160,10 +166,11 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
     problems: list[Problem] = []
     for data_index, data in enumerate(spec.data):
         try:
-            fingerprint = catalog.fingerprint(data)
+            fingerprint, counts = catalog.fingerprint(data), catalog.image_counts(data)
         except BnsweepError as error:
             problems.append(Problem(f"data.{data_index}", str(error)))
             continue
+        problems += _image_problems(spec, data, *counts)
         for model_index, model in enumerate(spec.models):
             where = f"models.{model_index}"
             try:
@@ -173,7 +180,7 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
                 continue
             fitted, misfits = _fit_placements(spec, model, architecture, where)
             problems += misfits
-            for run in _runs(spec, model, data, fingerprint, architecture, fitted):
+            for run in _runs(spec, model, data, fingerprint, counts, architecture, fitted):
                 # Two placements that keep the same sites are one network: it is trained once, under the first label.
                 runs.setdefault(run.run_id, run)
     if problems:
@@ -193,6 +200,19 @@ def resolve_augment(training: Training, data: Data) -> Training:
     return training.model_copy(update={"augment": augment})
 
 
+def _image_problems(spec: Spec, data: Data, train_images: int, test_images: int) -> Iterator[Problem]:
+    if isinstance(spec.images, int) and spec.images > test_images:
+        rule = f"`images <= test images` must hold, but got images={spec.images} and {test_images} of {data.dataset}"
+        yield Problem("images", rule)
+    for index, cell in enumerate(spec.noise):
+        if cell.bn_treatment == "recalibrated" and cell.images_for_recalibration > train_images:
+            wanted = cell.images_for_recalibration
+            yield Problem(
+                f"noise.{index}.recalibration_images",
+                f"`recalibration_images <= training images` must hold, but got {wanted} and {train_images}",
+            )
+
+
 def _fit_placements(
     spec: Spec, model: Model, architecture: Architecture, where: str
 ) -> tuple[dict[str, str], list[Problem]]:
@@ -209,7 +229,13 @@ def _fit_placements(
 
 
 def _runs(
-    spec: Spec, model: Model, data: Data, fingerprint: str, architecture: Architecture, labels: dict[str, str]
+    spec: Spec,
+    model: Model,
+    data: Data,
+    fingerprint: str,
+    counts: tuple[int, int],
+    architecture: Architecture,
+    labels: dict[str, str],
 ) -> Iterator[TrainingRun]:
     training = resolve_augment(model.training or spec.training, data)
     recipe = canonical_json(
@@ -225,4 +251,4 @@ def _runs(
     for mask, label in labels.items():
         for seed in spec.train_seeds:
             run_id = digest("run-1", recipe, mask, str(seed))
-            yield TrainingRun(run_id, data, fingerprint, model.name, label, mask, seed, training, architecture)
+            yield TrainingRun(run_id, data, fingerprint, model.name, label, mask, seed, training, architecture, *counts)

@@ -342,7 +342,6 @@ class Spec(Frozen):
             )
         return self
 
-
     def with_source(self, source: str) -> Spec:
         """The same sweep with images from elsewhere: size, prefixes and the data set's label stay.
 

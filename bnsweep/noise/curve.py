@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from bnsweep.errors import InputError
@@ -190,7 +190,7 @@ def _interval(values: NDArray[np.float64]) -> Interval:
     mean, count = float(values.mean()), len(values)
     if count < 2:
         return Interval(mean, float("nan"), float("nan"))
-    half = float(student_t.ppf(0.5 + _CONFIDENCE / 2, count - 1) * values.std(ddof=1) / count**0.5)
+    half = float(stdtrit(count - 1, 0.5 + _CONFIDENCE / 2) * values.std(ddof=1) / count**0.5)
     return Interval(mean, mean - half, mean + half)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bnsweep.errors import ModelError
 from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.spec import Data
-from bnsweep.training.datasets import DataShape, data_shape, fingerprint
+from bnsweep.training.datasets import DataShape, data_shape, fingerprint, image_counts
 from bnsweep.training.models import describe
 
 __all__ = ["LocalCatalog"]
@@ -25,6 +25,7 @@ class LocalCatalog:
         self.allow_import = allow_import
         self.shape = lru_cache(maxsize=None)(self._shape)
         self.fingerprint = lru_cache(maxsize=None)(self._fingerprint)
+        self.image_counts = lru_cache(maxsize=None)(image_counts)
         self._describe = lru_cache(maxsize=None)(describe)
 
     def architecture(self, model: str, data: Data) -> Architecture:

@@ -28,8 +28,8 @@ from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets, Engine
-from bnsweep.sweep.ledger import Ledger, read_ledger, read_scores
-from bnsweep.sweep.points import PointWork, Request
+from bnsweep.sweep.ledger import Ledger, TrainedRun, read_ledger, read_scores
+from bnsweep.sweep.points import PointWork, Request, design_of
 from bnsweep.sweep.work import (
     Failed,
     Outcome,
@@ -121,7 +121,7 @@ class Driver:
         self._retry_failed = retry_failed
         self._allow_import = allow_import
         self._ledger = read_ledger(store, plan)
-        self._checkpoints: dict[str, str] = {}
+        self._networks: dict[str, TrainedRun] = {}  # of runs whose trials are wanted
         self._ready: deque[TrainingRun] = deque()  # trained, blocks not yet asked for
         self._requests: Iterator[tuple[TrainingRun, PointWork, Request]] = iter(())
         self._more: deque[tuple[TrainingRun, PointWork, Request]] = deque()  # later rounds, first in line
@@ -187,7 +187,7 @@ class Driver:
                 trainings.append(self._training(run, attempt=known.attempt + 1))
             elif known.status in NETWORK_ENDS and self._wants_trials(run):
                 if known.checkpoint_sha256 and self.store.checkpoints.has_network(run.run_id, known.checkpoint_sha256):
-                    self._trained(run, known.checkpoint_sha256)
+                    self._trained(run, known)
                 else:
                     trainings.append(self._training(run, attempt=known.attempt + 1))
         return trainings
@@ -205,35 +205,28 @@ class Driver:
         )
 
     def _wants_trials(self, run: TrainingRun) -> bool:
-        adaptive = isinstance(self.plan.spec.trials, AdaptiveTrials)
-        for point in self.plan.points(run):
-            if point.point_id in self._ledger.given_up and not self._retry_failed:
-                continue
-            low, _ = self.plan.trial_bounds(point.eta)
-            if self._ledger.missing(point.point_id, low):
-                return True
-            # Whether a sequential point is done, only its rows can say.
-            if adaptive and point.eta != 0 and self._open_points(run):
-                return True
-        return False
+        known = self._ledger.runs[run.run_id]
+        return any(True for _ in self._open_points(run, known))
 
-    def _open_points(self, run: TrainingRun) -> list[PointWork]:
+    def _open_points(self, run: TrainingRun, trained: TrainedRun) -> Iterator[PointWork]:
         """The run's points that still lack trials."""
-        adaptive = isinstance(self.plan.spec.trials, AdaptiveTrials)
-        scores = read_scores(self.store, run) if adaptive and run.run_id in self._ledger.runs else {}
-        works = []
+        scores = None
         for point in self.plan.points(run):
             if point.point_id in self._ledger.given_up and not self._retry_failed:
                 continue
             low, _ = self.plan.trial_bounds(point.eta)
+            design = design_of(self.plan, point, test_images=run.test_images, strata_sizes=trained.strata_sizes)
+            if design is not None and scores is None:
+                # Whether a sequential point is done, only its rows can say.
+                scores = read_scores(self.store, run) if run.run_id in self._ledger.runs else {}
+            rows = scores.get(point.point_id, []) if design is not None and scores else []
             missing = self._ledger.missing(point.point_id, low)
-            work = PointWork(point, self.plan, missing=missing, rows=scores.get(point.point_id, []))
+            work = PointWork(point, self.plan, design=design, missing=missing, rows=rows)
             if not work.done:
-                works.append(work)
-        return works
+                yield work
 
-    def _trained(self, run: TrainingRun, checkpoint_sha256: str) -> None:
-        self._checkpoints[run.run_id] = checkpoint_sha256
+    def _trained(self, run: TrainingRun, trained: TrainedRun) -> None:
+        self._networks[run.run_id] = trained
         self._ready.append(run)
 
     def _next_block(self) -> TrialTask | None:
@@ -254,7 +247,7 @@ class Driver:
             return self._block(run, work, first)
 
     def _requests_of(self, run: TrainingRun) -> Iterator[tuple[TrainingRun, PointWork, Request]]:
-        for work in self._open_points(run):
+        for work in self._open_points(run, self._networks[run.run_id]):
             self._in_rounds[work.point.point_id] = work
             for request in work.requests():
                 yield run, work, request
@@ -266,7 +259,7 @@ class Driver:
             self.store.location,
             run,
             work.point,
-            self._checkpoints[run.run_id],
+            str(self._networks[run.run_id].checkpoint_sha256),
             first=request.first,
             seeds=tuple(self.plan.noise_seed(run, trial) for trial in request.trials),
             resource=spec.resources.trial,
@@ -310,7 +303,7 @@ class Driver:
         self.summary.runs_done += 1
         self.summary.runs_diverged += status == "diverged"
         if status in NETWORK_ENDS and sha256:
-            self._trained(run, sha256)
+            self._trained(run, TrainedRun(status, sha256, outcome.task.attempt, tuple(outcome.row["strata_sizes"])))
 
     def _take_block(self, outcome: Scored) -> None:
         task, rows = outcome.task, outcome.rows

@@ -82,7 +82,7 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
     """Compare a plan with a store; `store` is None where there is none yet."""
     ledger = read_ledger(store, plan) if store else Ledger()
     todo = [run for run in plan.runs if run.run_id not in ledger.runs]
-    train_work = sum(r.architecture.multiply_adds * (r.data.train_images or 50_000) * r.training.epochs for r in todo)
+    train_work = sum(r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo)
     rows_done, trial_work = _trials(plan, ledger)
     low, high = plan.rows()
     needs_speed = bool(train_work or trial_work)
@@ -118,7 +118,7 @@ def _trials(plan: Plan, ledger: Ledger) -> tuple[int, float]:
         if run.run_id in ledger.runs and ledger.trials:
             landed = sum(ledger.landed(p.point_id, plan.trial_bounds(p.eta)[1]) for p in plan.points(run))
         done += landed
-        work += max(0, per_run - landed) * run.architecture.multiply_adds * (images or run.data.test_images or 10_000)
+        work += max(0, per_run - landed) * run.architecture.multiply_adds * (images or run.test_images)
     return done, work
 
 

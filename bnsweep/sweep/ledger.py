@@ -23,6 +23,7 @@ class TrainedRun:
     status: str
     checkpoint_sha256: str | None
     attempt: int
+    strata_sizes: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -50,10 +51,13 @@ def read_ledger(store: Store, plan: Plan) -> Ledger:
     """Everything in the store that bears on the plan."""
     ledger = Ledger()
     run_ids = {run.run_id for run in plan.runs}
-    for row in store.read("runs", columns=["run_id", "status", "checkpoint_sha256", "attempt"]).to_pylist():
+    columns = ["run_id", "status", "checkpoint_sha256", "attempt", "strata_sizes"]
+    for row in store.read("runs", columns=columns).to_pylist():
         known = ledger.runs.get(row["run_id"])
         if row["run_id"] in run_ids and (known is None or row["attempt"] > known.attempt):
-            ledger.runs[row["run_id"]] = TrainedRun(row["status"], row["checkpoint_sha256"], row["attempt"])
+            ledger.runs[row["run_id"]] = TrainedRun(
+                row["status"], row["checkpoint_sha256"], row["attempt"], tuple(row["strata_sizes"] or ())
+            )
     trials = _of_runs(store.read("trials", columns=["run_id", "point_id", "trial"]), run_ids)
     ledger.trials = _trials_per_point(trials)
     failures = _of_runs(store.read("failures", columns=["run_id", "point_id"]), run_ids)

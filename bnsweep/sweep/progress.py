@@ -87,10 +87,10 @@ class Work:
         self.left = max(0.0, self.left - cost)
 
     def _training_cost(self, run: TrainingRun) -> float:
-        return TRAINING_COST * run.architecture.multiply_adds * (run.data.train_images or 50_000)
+        return TRAINING_COST * run.architecture.multiply_adds * run.train_images
 
     def _trial_cost(self, run: TrainingRun) -> float:
-        return run.architecture.multiply_adds * (self._trial_images or run.data.test_images or 10_000)
+        return run.architecture.multiply_adds * (self._trial_images or run.test_images)
 
 
 class Silent:

@@ -127,8 +127,9 @@ def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[int], No
             slot=checkpoints.slot(run.run_id),
             on_epoch=(lambda row: on_epoch(row["epoch"])) if on_epoch else None,
         )
-        sha256 = None
+        sha256, strata_sizes = None, None
         if result.test_correct is not None:
+            strata_sizes = _scorer(network, dataset, task.evaluation, device).strata_sizes()
             sha256 = checkpoints.put_network(run.run_id, to_bytes(network, metadata={"run_id": run.run_id}))
         checkpoints.slot(run.run_id).delete()
     row = {
@@ -148,7 +149,7 @@ def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[int], No
         "train_accuracy": result.train_accuracy,
         "test_correct": result.test_correct,
         "checkpoint_sha256": sha256,
-        "strata_sizes": None,
+        "strata_sizes": strata_sizes,
         "attempt": task.attempt,
         **where_and_when(device, started, monotonic() - begin),
     }
@@ -298,19 +299,25 @@ def _evaluator(task: TrialTask, dataset: Dataset, device: torch.device) -> Evalu
     network = _network(task.run, dataset, allow_import=task.allow_import)
     checkpoints = Checkpoints(open_files(task.store))
     from_bytes(network, checkpoints.get_network(task.run.run_id, task.checkpoint_sha256))
-    evaluator = Evaluator(
-        network,
-        dataset.inputs("test"),
-        torch.from_numpy(dataset.test.labels.copy()),
-        precision=task.evaluation.precision,
-        batch_size=task.evaluation.batch_size,
-        device=device,
-        calibration_inputs=_calibration_inputs(dataset, calibration) if calibration else None,
-    )
+    evaluator = _scorer(network, dataset, task.evaluation, device, calibration=calibration)
     _evaluators[key] = evaluator
     while len(_evaluators) > _CACHED_EVALUATORS:
         _evaluators.popitem(last=False)
     return evaluator
+
+
+def _scorer(
+    network: torch.nn.Module, dataset: Dataset, evaluation: Evaluation, device: torch.device, *, calibration: int = 0
+) -> Evaluator:
+    return Evaluator(
+        network,
+        dataset.inputs("test"),
+        torch.from_numpy(dataset.test.labels.copy()),
+        precision=evaluation.precision,
+        batch_size=evaluation.batch_size,
+        device=device,
+        calibration_inputs=_calibration_inputs(dataset, calibration) if calibration else None,
+    )
 
 
 def _calibration_inputs(dataset: Dataset, count: int) -> torch.Tensor:

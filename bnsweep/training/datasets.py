@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bnsweep.training.image_folder import ImageFolder
     from bnsweep.training.parquet_images import ParquetImages
 
-__all__ = ["SOURCES", "DataShape", "Dataset", "Split", "data_shape", "fingerprint", "load_dataset"]
+__all__ = ["SOURCES", "DataShape", "Dataset", "Split", "data_shape", "fingerprint", "image_counts", "load_dataset"]
 
 SOURCES = ("digits", "cifar10", "cifar100", "parquet:DIRECTORY", "folder:DIRECTORY")
 FINGERPRINT_VERSION = "data-1"  # changes when the same files would give other arrays
@@ -51,6 +51,21 @@ def data_shape(data: Data, *, root: Path) -> DataShape:
         return files.shape()
     shape = DataShape(1, 8, 10) if data.source == "digits" else CIFAR[data.source].shape
     return DataShape(shape.channels, data.size or shape.size, shape.classes)
+
+
+def image_counts(data: Data) -> tuple[int, int]:
+    """Training and test images that the data set stands for, without decoding any.
+
+    Raises as `load_dataset` does, and DataError if fewer images are there than asked for.
+    """
+    if files := _from_files(data):
+        there = files.counts()
+    else:
+        there = (1437, 360) if data.source == "digits" else (50_000, 10_000)
+    for half, count, wanted in zip(("train", "test"), there, (data.train_images, data.test_images), strict=True):
+        if wanted is not None and wanted > count:
+            raise DataError(f"`{half}_images <= {count}` must hold for {data.source}, but got {half}_images={wanted}")
+    return data.train_images or there[0], data.test_images or there[1]
 
 
 def fingerprint(data: Data, *, root: Path) -> str:

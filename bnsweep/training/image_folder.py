@@ -42,6 +42,11 @@ class ImageFolder:
         frame = self._frame(classes)
         return DataShape(frame.channels, frame.size, len(classes))
 
+    def counts(self) -> tuple[int, int]:
+        """Files of both halves."""
+        classes = self._classes()
+        return len(self._files("train", classes)), len(self._files("test", classes))
+
     def load(self, *, train_images: int | None, test_images: int | None) -> tuple[Split, Split, tuple[str, ...]]:
         """Decode the first images of both halves."""
         classes = self._classes()

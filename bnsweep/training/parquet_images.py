@@ -48,6 +48,17 @@ class ParquetImages:
         frame = self._frame()
         return DataShape(frame.channels, frame.size, len(self._classes()))
 
+    def counts(self) -> tuple[int, int]:
+        """Rows of both halves, from the files' footers."""
+        return self._count("train"), self._count("test")
+
+    def _count(self, half: str) -> int:
+        total = 0
+        for path in self._files(half):
+            with _opened(path) as file:
+                total += file.metadata.num_rows
+        return total
+
     def load(self, *, train_images: int | None, test_images: int | None) -> tuple[Split, Split, tuple[str, ...]]:
         """Decode the first images of both halves."""
         frame, classes = self._frame(), self._classes()

@@ -23,9 +23,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bnsweep.store import Store
 from bnsweep.store.filesystem import open_files
 from bnsweep.store.log import Log, LogEntry, Part
+from bnsweep.store.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "store"))
 import store_rows

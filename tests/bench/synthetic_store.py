@@ -35,7 +35,9 @@ def build(location: Path, rows: int, *, seeds: int = 5) -> Store:
     sweep = {"sweep": "bench", "spec_sha256": "s", "planned_runs": len(runs), "planned_points": len(points)}
     store.commit(
         {
-            "sweeps": _table("sweeps", [{**sweep, "spec": "{}", "spec_yaml": "", "versions": "", "committed_at": START}]),
+            "sweeps": _table(
+                "sweeps", [{**sweep, "spec": "{}", "spec_yaml": "", "versions": "", "committed_at": START}]
+            ),
             "points": _table("points", points),
             "runs": _table("runs", [_trained(run) for run in runs]),
         }

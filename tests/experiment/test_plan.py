@@ -23,6 +23,9 @@ class Shelf:
     def fingerprint(self, data):
         return f"fingerprint of {data.source} {data.size}"
 
+    def image_counts(self, data):
+        return data.train_images or 1437, data.test_images or 360
+
 
 def plan_of(text):
     return make_plan(parse_spec("name: t\ndata: digits\n" + text), Shelf())
@@ -97,6 +100,18 @@ def test_everything_that_does_not_fit_is_said_at_once():
     with pytest.raises(SpecError) as caught:
         plan_of("models: [small, tiny]\nplacements: [all, {first: 5}, {stages: [4]}]\n")
     assert [problem.where for problem in caught.value.problems] == ["placements.1", "placements.2", "models.1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("images: 361", "`images <= test images` must hold, but got images=361 and 360"),
+        ("noise: {bn_treatment: recalibrated, recalibration_images: 1438}", "but got 1438 and 1437"),
+    ],
+)
+def test_more_images_than_there_are_are_refused(change, message):
+    with pytest.raises(SpecError, match=message):
+        plan_of(BASE + change + "\n")
 
 
 def test_a_model_may_bring_placements_and_a_recipe_of_its_own():

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 
 from bnsweep.errors import InputError, ModelError, UnknownNameError
-from bnsweep.noise import noise_curve
+from bnsweep.noise.curve import noise_curve
 from bnsweep.noise.curve import Cell
 from bnsweep.noise.evaluate import Evaluator
 

@@ -11,9 +11,9 @@ from typing import Any
 import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreError
-from bnsweep.store import Store
 from bnsweep.store.filesystem import open_files
 from bnsweep.store.log import Log, LogEntry
+from bnsweep.store.store import Store
 
 TOUCHING = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.listdir", "os.scandir"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bnsweep.store import SCHEMAS
+from bnsweep.store.schema import SCHEMAS
 
 TRIALS_PER_POINT = 20
 POINTS_PER_RUN = 50

@@ -15,7 +15,7 @@ import store_children
 import store_rows
 
 from bnsweep.errors import StoreClaimedError
-from bnsweep.store import Store
+from bnsweep.store.store import Store
 
 
 def pretend_elsewhere(location: Path, *, seconds_ago: float) -> None:

@@ -13,8 +13,8 @@ import store_children
 import store_rows
 
 from bnsweep.errors import StoreDamagedError
-from bnsweep.store import Store
 from bnsweep.store import compact as compaction
+from bnsweep.store.store import Store
 
 
 def filled(location: Path, batches: int = 10, *, rows: int = 100) -> Store:

@@ -20,7 +20,7 @@ import store_children
 import store_rows
 
 from bnsweep.errors import StoreUnwritableError
-from bnsweep.store import Store
+from bnsweep.store.store import Store
 
 BATCHES = 6
 KILLS = int(os.environ.get("BNSWEEP_KILLS", "24"))

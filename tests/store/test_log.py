@@ -11,10 +11,10 @@ import store_children
 import store_rows
 
 from bnsweep.errors import StoreDamagedError
-from bnsweep.store import Store
 from bnsweep.store import log as log_module
 from bnsweep.store.filesystem import open_files
 from bnsweep.store.log import Log, LogEntry, Part, State
+from bnsweep.store.store import Store
 
 
 def part(number: int) -> Part:

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnsweep.errors import BnsweepError
-from bnsweep.store import Store, parts
+from bnsweep.store import parts
 from bnsweep.store.log import unseal
+from bnsweep.store.store import Store
 
 KEYS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=12, unique=True)
 STEPS = st.one_of(

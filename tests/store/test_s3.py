@@ -18,8 +18,8 @@ import store_children
 import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreDamagedError, StoreError, StoreUnwritableError
-from bnsweep.store import Store
 from bnsweep.store.filesystem import open_files
+from bnsweep.store.store import Store
 
 boto3 = pytest.importorskip("boto3", reason="needs the extra s3")
 pytest.importorskip("moto.server", reason="needs moto[server]")

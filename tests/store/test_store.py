@@ -15,8 +15,10 @@ import pytest
 import store_rows
 
 from bnsweep.errors import InputError, SchemaError, StoreDamagedError, StoreError, UnknownNameError
-from bnsweep.store import KEYS, SCHEMAS, Store, parts, schema
+from bnsweep.store import parts, schema
 from bnsweep.store.log import Log, LogEntry
+from bnsweep.store.schema import KEYS, SCHEMAS
+from bnsweep.store.store import Store
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreDamagedError
-from bnsweep.store import Store
+from bnsweep.store.store import Store
 
 
 @pytest.fixture

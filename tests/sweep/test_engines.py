@@ -1,25 +1,15 @@
 """One contract, every engine: the same rows, once."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from sweep_helpers import bnsweep, quiet_env, rows, wait_until
 
-from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
 from bnsweep.store.store import Store
 
 TABLES = ("runs", "epochs", "trials", "points")
-
-
-def rows(store, table="trials"):
-    """What identifies and says something, in the order of the key."""
-    columns = [name for name in SCHEMAS[table].names if name not in VOLATILE or name in KEYS[table]]
-    return (
-        Store.open(store).read(table, columns=columns).sort_by([(key, "ascending") for key in KEYS[table]]).to_pylist()
-    )
 
 
 @pytest.fixture
@@ -201,19 +191,3 @@ def test_a_killed_driver_loses_nothing_that_was_committed(tmp_path, tiny, run, i
     kept = {(row["point_id"], row["trial"]): row for row in rows(store)}
     for row in inline_rows["trials"]:
         assert kept[row["point_id"], row["trial"]] == row
-
-
-def bnsweep(*arguments):
-    command = [sys.executable, "-m", "bnsweep.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=quiet_env(), check=False)
-
-
-def quiet_env():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def wait_until(true, timeout_s=90):
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.1)

@@ -1,0 +1,26 @@
+"""The accuracy table as a terminal shows it: one row per network and noise cell, one column per eta."""
+
+from __future__ import annotations
+
+from bnsweep.analysis.database import Database
+from bnsweep.analysis.result import Result
+
+__all__ = ["accuracy_table"]
+
+ALWAYS = ("model", "placement", "targets", "seeds")
+IF_SEVERAL = (
+    "dataset",
+    "training",
+    "sigma_reference",
+    "bn_treatment",
+    "recalibration_images",
+    "precision",
+    "sampling",
+)
+
+
+def accuracy_table(database: Database) -> Result:
+    """Mean accuracy in % and half of its 95 % interval, in the form of the paper's Tables II and III."""
+    rows = database.query("accuracy")
+    varying = [name for name in IF_SEVERAL if len(set(rows.column(name))) > 1]
+    return rows.pivot(across="eta", value="accuracy_pct", spread="half_width_pct", keep=[*varying, *ALWAYS])

@@ -1,0 +1,216 @@
+"""The cage around SQL, and stores of every kind behind the same views."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import synthetic
+
+from bnsweep.analysis import database as module
+from bnsweep.analysis.database import Database, open_database, open_paper
+from bnsweep.errors import InputError, QueryError, StoreDamagedError, UnknownNameError
+from bnsweep.store.schema import SCHEMAS
+from bnsweep.store.store import Store
+
+ATTACKS = (
+    "COPY (SELECT 1) TO '{part}'",
+    "EXPLAIN ANALYZE COPY (SELECT 1 AS a) TO '{part}' (FORMAT csv, USE_TMP_FILE false)",
+    "WITH c AS (COPY (SELECT 1 AS a) TO '{part}' (FORMAT csv, USE_TMP_FILE false)) SELECT * FROM c",
+    "WITH c AS MATERIALIZED (COPY (SELECT 1 AS a) TO '{part}' (FORMAT parquet, USE_TMP_FILE false)) SELECT * FROM c",
+    "SELECT * FROM query('WITH c AS (COPY (SELECT 1 AS a) TO ''{twice}'' (FORMAT csv, USE_TMP_FILE false)) FROM c')",
+    "WITH i AS (INSERT INTO student VALUES (0.5, [1.0]) RETURNING 1) SELECT * FROM i",
+    "WITH i AS (DELETE FROM sweep RETURNING 1) SELECT * FROM i",
+    "UPDATE sweep SET sweep = 'x'",
+    "DROP TABLE sweep",
+    "CREATE TEMP TABLE x AS SELECT 1",
+    "ATTACH '{folder}/x.db'",
+    "EXPORT DATABASE '{folder}/export'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET threads = 8",
+    "SET lock_configuration = false",
+    "RESET allowed_paths",
+    "PRAGMA enable_profiling",
+    "CALL enable_logging()",
+    "COMMIT",
+    "SELECT 1; DROP TABLE sweep",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/passwd')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM glob('/*')",
+    "SELECT * FROM read_parquet('{folder}/other.parquet')",
+    "SELECT getenv('HOME')",
+    "SELECT * FROM secret",
+    "VACUUM",
+    "",
+)
+
+
+@pytest.fixture(scope="module", params=["memory", "parts", "dataset"])
+def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Database]:
+    """One store read in each of the three ways."""
+    name = "store [1]*" if request.param == "dataset" else "it's a 'store'"
+    store = Store.create(tmp_path_factory.mktemp("database") / name)
+    store.commit(synthetic.tables(trials=3, seeds=2, models=("resnet8",)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "IN_MEMORY_ROWS", 10**6 if request.param == "memory" else 0)
+        return store, open_database(store, threads=1)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_question_cannot_do_harm(opened: tuple[Store, Database], attack: str) -> None:
+    secret = pa.table({"password": ["x"]})
+    assert secret.num_rows  # a Python variable that SQL must not see
+    store, database = opened
+    part = store.part_paths("trials")[0]
+    before = Path(part).read_bytes()
+    names = database.tables()
+    quoted = part.replace("'", "''")
+    statement = attack.format(part=quoted, folder=str(Path(quoted).parent), twice=quoted.replace("'", "''"))
+    with pytest.raises(QueryError, match=r"."):
+        database.sql(statement)
+    assert Path(part).read_bytes() == before
+    assert database.tables() == names
+    assert sorted(Path(part).parent.iterdir()) == sorted(Path(p) for p in store.part_paths("trials"))
+    assert database.sql("SELECT count(*) FROM sweep").rows == [(1,)]
+
+
+def test_the_three_ways_of_reading_agree(opened: tuple[Store, Database]) -> None:
+    store, database = opened
+    assert database.sql("SELECT count(*) AS n FROM trial").rows == [(store.rows("trials"),)]
+    expected = {(r["model"], r["placement"]) for r in store.read("points").to_pylist()}
+    assert {(r["model"], r["placement"]) for r in database.query("accuracy").to_dicts()} == expected
+
+
+def test_errors_say_what_there_is(database: Database) -> None:
+    with pytest.raises(QueryError, match=r"(?s)nope.*Tables and views: .*trial"):
+        database.sql("SELECT * FROM nope")
+    with pytest.raises(QueryError, match=r"(?s)acuracy.*accuracy"):
+        database.sql("SELECT acuracy FROM trial")
+    with pytest.raises(QueryError, match="SELEC"):
+        database.sql("SELEC 1")
+    with pytest.raises(QueryError, match="one SELECT statement, but got: SELECT, SELECT"):
+        database.sql("SELECT 1; SELECT 2")
+    with pytest.raises(InputError, match="`limit` must be at least 1, but got 0"):
+        database.sql("SELECT 1", limit=0)
+
+
+def test_more_rows_than_the_limit_are_cut_and_said_so(database: Database) -> None:
+    exact, cut = database.sql("FROM range(5)", limit=5), database.sql("FROM range(6)", limit=5)
+    assert (len(exact), exact.truncated) == (5, False)
+    assert (len(cut), cut.truncated) == (5, True)
+    assert "there are more" in cut.to_text()
+    assert [row for (row,) in cut.rows] == list(range(5))
+
+
+def test_a_long_question_is_stopped(database: Database) -> None:
+    start = time.monotonic()
+    with pytest.raises(QueryError, match="time limit"):
+        database.sql(
+            "SELECT count(*) FROM range(10000000) a, range(1000000) b WHERE a.range % 7 = b.range % 11",
+            time_limit_s=0.3,
+        )
+    assert time.monotonic() - start < 20
+    assert database.sql("SELECT 1").rows == [(1,)]
+
+
+def test_unknown_sweep(synthetic_store: Store) -> None:
+    with pytest.raises(UnknownNameError, match="unknown sweep 'other'.*synthetic"):
+        open_database(synthetic_store, sweep="other")
+
+
+def test_an_empty_store_answers_with_no_rows(tmp_path: Path) -> None:
+    with open_database(Store.create(tmp_path / "store"), threads=1) as database:
+        for name in module.QUERIES:
+            assert len(database.query(name)) == (sum(map(len, SCHEMAS.values())) if name == "schema" else 0)
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "store")
+    store.commit(synthetic.tables(trials=2, seeds=1, models=("resnet8",)))
+    part = Path(store.part_paths("trials")[0])
+    part.write_bytes(part.read_bytes()[:1000])
+    with pytest.raises(StoreDamagedError, match=r"trials"):
+        open_database(store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "IN_MEMORY_ROWS", 0)
+        with pytest.raises(StoreDamagedError, match="verify"):
+            open_database(store, threads=1).query("accuracy")
+
+
+def _again(
+    tables: dict[str, pa.Table], name: str, *, sha: str, when: int, **changes: object
+) -> list[dict[str, object]]:
+    stamp = {"spec_sha256": sha, "committed_at": datetime(2026, 2, when, tzinfo=UTC)}
+    return [{**row, **stamp, **changes} for row in tables[name].to_pylist()]
+
+
+def test_a_sweep_is_its_newest_version(tmp_path: Path) -> None:
+    """A spec that asks for fewer trials and eta than before gets exactly those, though the rows are all there."""
+    tables = synthetic.tables(trials=6, seeds=1, models=("resnet8",), failures=False)
+    store = Store.create(tmp_path / "store")
+    store.commit(tables)
+    points = [r for r in _again(tables, "points", sha="new", when=2) if r["eta"] != synthetic.ETAS[-1]]
+    fewer = [{**r, "min_trials": min(r["min_trials"], 2), "max_trials": min(r["max_trials"], 2)} for r in points]
+    store.commit(
+        {
+            "sweeps": pa.Table.from_pylist(_again(tables, "sweeps", sha="new", when=2), schema=SCHEMAS["sweeps"]),
+            "points": pa.Table.from_pylist(fewer, schema=SCHEMAS["points"]),
+        }
+    )
+    with open_database(store, threads=1) as database:
+        accuracy = database.query("accuracy").to_dicts()
+        (sweep,) = database.query("sweeps").to_dicts()
+    assert {row["eta"] for row in accuracy} == {0, 0.01, 0.1, 0.2, 0.3}
+    assert {row["n"] for row in accuracy if row["eta"] > 0} == {2}
+    assert (sweep["planned"], sweep["done"], sweep["trials"]) == (
+        len(fewer),
+        len(fewer),
+        sum(r["max_trials"] for r in fewer),
+    )
+
+
+def test_two_sweeps_share_rows_and_each_counts_them(tmp_path: Path) -> None:
+    tables = synthetic.tables(trials=3, seeds=1, models=("resnet8",), failures=False)
+    store = Store.create(tmp_path / "store")
+    store.commit(tables)
+    for name in ("sweeps", "points"):
+        rows = pa.Table.from_pylist(_again(tables, name, sha="b", when=3, sweep="second"), schema=SCHEMAS[name])
+        store.commit({name: rows})
+    both, one = open_database(store, threads=1), open_database(store, sweep="second", threads=1)
+    assert both.sweeps == ("second", "synthetic")
+    assert both.query("accuracy").rows == one.query("accuracy").rows  # shared rows are not counted twice
+    assert [row["done"] for row in both.query("sweeps").to_dicts()] == [tables["points"].num_rows] * 2
+
+
+def test_the_last_attempt_of_a_run_counts(tmp_path: Path) -> None:
+    tables = synthetic.tables(trials=2, seeds=1, models=("resnet8",), failures=False)
+    failed = [{**r, "status": "failed", "reason": "out of memory", "attempt": 1} for r in tables["runs"].to_pylist()]
+    second = [{**r, "attempt": 2} for r in tables["runs"].to_pylist()]
+    store = Store.create(tmp_path / "store")
+    store.commit({**tables, "runs": pa.Table.from_pylist(failed, schema=SCHEMAS["runs"])})
+    with open_database(store, threads=1) as database:
+        assert set(database.query("convergence").column("status")) == {"failed"}
+    store.commit({"runs": pa.Table.from_pylist(second, schema=SCHEMAS["runs"])})
+    with open_database(store, threads=1) as database:
+        assert set(database.query("convergence").column("status")) == {"finished"}
+        assert len(database.query("convergence")) == 3
+
+
+def test_coverage_tells_failed_from_missing(database: Database, synthetic_store: Store) -> None:
+    rows = database.query("coverage").to_dicts()
+    for row in rows:
+        assert row["planned"] == row["done"] + row["missing"] + row["failed"]
+    # The diverged run's six points, and the point whose block was given up (synthetic.py).
+    assert sum(row["failed"] for row in rows) == 7
+    assert sum(row["planned"] for row in rows) == synthetic_store.rows("points")
+    assert [row["what"] for row in database.query("failures").to_dicts()].count("trials") == 1
+
+
+def test_paper_and_store_have_the_same_columns(database: Database) -> None:
+    with open_paper(threads=1) as paper:
+        assert paper.tables() == database.tables()

@@ -1,0 +1,80 @@
+"""Every question: what its header says is what comes out, on the paper's tables and on a store."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bnsweep.analysis.database import QUERIES, Database, find_query, open_paper
+from bnsweep.analysis.queries import parse_query, views
+from bnsweep.errors import InputError, UnknownNameError
+
+UNITS = {"", "%", "points", "fraction", "runs", "trials", "sites", "images", "levels", "classes", "epochs", "nats", "s"}
+UNITS |= {"times", "UTC", "parameters"}
+
+
+@pytest.fixture(scope="module")
+def paper() -> Database:
+    return open_paper(threads=1)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_columns_are_those_of_the_header(name: str, paper: Database, database: Database) -> None:
+    declared = [column.name for column in QUERIES[name].columns]
+    for source in (paper, database):
+        result = source.query(name)
+        assert result.table.column_names == declared
+        assert [column.name for column in result.columns] == declared
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_query_is_named_ctes_ending_in_final(name: str) -> None:
+    sql = QUERIES[name].sql
+    assert QUERIES[name].question.endswith("?")
+    assert re.search(r"^final AS \(", sql, re.MULTILINE)
+    assert re.search(r"^SELECT \* (EXCLUDE \(\w+\) )?FROM final$", sql, re.MULTILINE)
+    assert {column.unit for column in QUERIES[name].columns} <= UNITS
+    assert max(map(len, sql.splitlines())) <= 120
+    used = set(re.findall(r"\$(\w+)", sql))
+    assert used == {parameter.name for parameter in QUERIES[name].parameters}
+
+
+def test_every_figure_that_is_a_mean_has_n_and_interval(database: Database) -> None:
+    for name in ("accuracy", "normalized", "average_normalized", "tradeoff", "depth_trend"):
+        for row in database.query(name).to_dicts():
+            assert row["n"] >= row["seeds"] >= 1
+            assert (row["low_pct"] is None) == (row["level"] is None) == (row["half_width_pct"] is None)
+
+
+def test_views_are_within_the_line_length() -> None:
+    assert max(map(len, views().splitlines())) <= 120
+
+
+def test_parameters_narrow_the_answer(database: Database) -> None:
+    result = database.query("accuracy", model="resnet8", confidence="0.5")
+    assert set(result.column("model")) == {"resnet8"}
+    wide = database.query("accuracy", model="resnet8")
+    # Student's t with one degree of freedom is the Cauchy distribution: quantiles tan(pi c / 2), here 1 and 12.706.
+    ratio = [w / n for w, n in zip(wide.column("half_width_pct"), result.column("half_width_pct"), strict=True) if n]
+    assert ratio == pytest.approx([12.7062047] * len(ratio))
+
+
+def test_unknown_names_are_told_with_the_valid_ones(database: Database) -> None:
+    with pytest.raises(UnknownNameError, match="unknown query 'acuracy'.*Did you mean 'accuracy'"):
+        find_query("acuracy")
+    with pytest.raises(UnknownNameError, match="unknown parameter of query accuracy 'seed'.*confidence"):
+        database.query("accuracy", seed=1)
+    with pytest.raises(UnknownNameError, match="it has none"):
+        database.query("sweeps", model="x")
+    with pytest.raises(InputError, match="`0 < confidence < 1` must hold, but got 1.5"):
+        database.query("accuracy", confidence=1.5)
+    with pytest.raises(InputError, match="must be a number, but got 'high'"):
+        database.query("accuracy", confidence="high")
+
+
+def test_a_header_that_is_not_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no header"):
+        parse_query("x", "SELECT 1")
+    with pytest.raises(ValueError, match="has 3 fields"):
+        parse_query("x", "-- Why?\n--\n-- Parameters\n--   none\n--\n-- Columns\n--   a\nSELECT 1 AS a\n")

@@ -1,0 +1,103 @@
+"""How fast the store answers, beside one pass of DuckDB over the same column and beside SQLite.
+
+    python tests/bench/bench_sql.py [ROWS]
+
+`average_normalized` (Table IV, with intervals) over synthetic trials in Parquet parts, on two threads. Baseline: the
+plain mean per network in SQLite, whose table and index are made beforehand and not counted. Floor: reading the accuracy
+column and adding it up, which every answer has to do. Wall time; the median of the repetitions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bnsweep.analysis.database import open_database
+from bnsweep.store.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))
+import synthetic_store
+
+THREADS = 2
+REPEATS = 5
+SQLITE_ROWS = 1_000_000  # its time is proportional; 10 million rows take minutes to load
+
+
+def figures(rows: int = 10_000_000) -> list[dict[str, Any]]:
+    """One row per figure: figure, value, unit, baseline, ratio, n, spread, floor."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = synthetic_store.build(Path(folder) / "store", rows)
+        start = time.perf_counter()
+        database = open_database(store, threads=THREADS)
+        opened = time.perf_counter() - start
+        ours = timed(lambda: database.query("average_normalized"))
+        floor = timed(lambda: database.sql("SELECT sum(accuracy) FROM trials", time_limit_s=None))
+        baseline = in_sqlite(store, Path(folder) / "rows.sqlite")
+        name = f"SQL: average_normalized over {store.rows('trials'):,} rows, against SQLite"
+        opening = f"SQL: open {store.rows('trials'):,} rows with {store.rows('points'):,} points"
+        return [figure(name, ours, baseline, floor), figure(opening, [opened], [opened], floor)]
+
+
+def timed(work: Callable[[], object]) -> list[float]:
+    """Seconds of each repetition, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def in_sqlite(store: Store, path: Path) -> list[float]:
+    """Seconds for A_avr in SQLite, scaled to all rows."""
+    names = ("run_id", "targets", "bn_treatment", "eta", "accuracy")
+    table = store.dataset("trials").head(SQLITE_ROWS, columns=list(names))
+    columns = [table[name].to_pylist() for name in names]
+    columns[3] = [float(eta) for eta in columns[3]]
+    connection = sqlite3.connect(path)
+    connection.execute(f"CREATE TABLE trials ({', '.join(names)})")
+    connection.executemany("INSERT INTO trials VALUES (?, ?, ?, ?, ?)", zip(*columns, strict=True))
+    connection.execute("CREATE INDEX points ON trials (run_id, targets, bn_treatment, eta, accuracy)")
+    connection.commit()
+    sql = """
+        WITH point AS (
+            SELECT run_id, targets, bn_treatment, eta, avg(accuracy) AS a FROM trials GROUP BY 1, 2, 3, 4
+        )
+        SELECT p.run_id, p.targets, p.bn_treatment, avg(p.a / b.a)
+        FROM point p JOIN point b USING (run_id, targets, bn_treatment)
+        WHERE p.eta > 0 AND b.eta = 0 GROUP BY 1, 2, 3
+    """
+    scale = store.rows("trials") / table.num_rows
+    seconds = timed(lambda: connection.execute(sql).fetchall())
+    connection.close()
+    return [each * scale for each in seconds]
+
+
+def figure(name: str, values: list[float], baseline: list[float], floor: list[float]) -> dict[str, Any]:
+    """One row: medians, the ratio in favour of bnsweep, and the spread between repetitions."""
+    value = statistics.median(values)
+    return {
+        "figure": name,
+        "value": value,
+        "unit": "s",
+        "baseline": statistics.median(baseline),
+        "ratio": statistics.median(baseline) / value,
+        "n": len(values),
+        "spread": (max(values) - min(values)) / value,
+        "floor": statistics.median(floor),
+    }
+
+
+if __name__ == "__main__":
+    for row in figures(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000):
+        print(
+            f"{row['figure']:72s} {row['value']:8.3f} {row['unit']} baseline {row['baseline']:9.3f} "
+            f"x{row['ratio']:,.1f} floor {row['floor']:.3f} n={row['n']} spread {row['spread']:.0%}"
+        )

@@ -1,0 +1,128 @@
+"""Draws with a known truth: how many images of each stratum every draw classifies right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from bnsweep.noise.sampling import Design, Round, Stop, interval, rounds, strata, strata_sizes
+
+TEST_IMAGES = 10_000
+DRAWS = 20_000
+RECORDED = Path(__file__).parent / "resnet8_cifar10.npz"
+
+
+@dataclass(frozen=True)
+class Population:
+    """right[d, h]: images of stratum h that draw d classifies right, of sizes[h]."""
+
+    name: str
+    sizes: NDArray[np.int64]
+    right: NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        return self.right.sum(1) / self.sizes.sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    accuracy: float
+    images: int
+    strata_images: tuple[int, ...] | None = None
+    strata_correct: tuple[int, ...] | None = None
+
+
+def scored(population: Population, step: Round, rng: np.random.Generator) -> list[Trial]:
+    """A round of trials: draws of the population, scored on all images, a random subset or a stratified one."""
+    right = population.right[rng.integers(len(population.right), size=len(step.trials))]
+    sizes, total = population.sizes, int(population.sizes.sum())
+    if step.allocation is not None:
+        taken = np.array(step.allocation)
+        hits = rng.hypergeometric(right, sizes - right, taken)
+        accuracy = (hits / taken * sizes).sum(1) / total
+        rows = zip(accuracy.tolist(), map(tuple, hits.tolist()), strict=True)
+        return [Trial(a, sum(step.allocation), step.allocation, k) for a, k in rows]
+    whole = right.sum(1)
+    if step.images is None:
+        return [Trial(int(k) / total, total) for k in whole]
+    hits = rng.hypergeometric(whole, total - whole, step.images)
+    return [Trial(int(k) / step.images, step.images) for k in hits]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    covered: bool
+    half_width: float
+    trials: int
+    images: int
+    reason: str
+
+
+def sequential(design: Design, population: Population, truth: float, rng: np.random.Generator) -> Outcome:
+    """One point, sampled until the design stops."""
+    trials: list[Trial] = []
+    for step in rounds(design, trials):
+        if isinstance(step, Stop):
+            found = interval(design, trials)
+            images = sum(each.images for each in trials)
+            covered = found.low <= truth <= found.high
+            return Outcome(covered, found.half_width, len(trials), images, step.reason)
+        trials += scored(population, step, rng)
+    raise AssertionError
+
+
+def synthetic() -> dict[str, Population]:
+    """Binomial (no difference between draws), normal, skewed and bimodal draws, from mild noise to the cliff."""
+    rng = np.random.default_rng(1)
+    coin = rng.random(DRAWS)
+    wiggle = rng.normal(0, 0.005, DRAWS)
+    draws = {
+        "binomial 0.99": (np.full(DRAWS, 0.99), 0.2),
+        "binomial 0.9": (np.full(DRAWS, 0.9), 0.3),
+        "binomial 0.5": (np.full(DRAWS, 0.5), 2.0),
+        "normal 0.91 sd 0.001": (rng.normal(0.91, 0.001, DRAWS), 0.1),
+        "normal 0.85 sd 0.01": (rng.normal(0.85, 0.01, DRAWS), 0.7),
+        "normal 0.5 sd 0.05": (rng.normal(0.5, 0.05, DRAWS), 2.0),
+        "skewed 0.87 sd 0.03": (0.9 - rng.exponential(0.03, DRAWS), 0.7),
+        "skewed 0.15 sd 0.05": (0.1 + rng.exponential(0.05, DRAWS), 3.0),
+        "bimodal 0.8/0.5 half": (np.where(coin < 0.5, 0.8, 0.5) + wiggle, 1.0),
+        "bimodal 0.85/0.5 a fifth": (np.where(coin < 0.2, 0.5, 0.85) + wiggle, 1.0),
+        "bimodal 0.85/0.45 a tenth": (np.where(coin < 0.1, 0.45, 0.85) + wiggle, 1.0),
+        "NaN in 3 of 10 draws": (np.where(coin < 0.3, 0.1, 0.85) + np.where(coin < 0.3, 0, wiggle), 1.0),
+    }
+    margins = np.sort(np.random.default_rng(2).normal(1.35, 1.0, TEST_IMAGES))  # 91 % right without noise
+    return {name: _spread(name, margins, np.clip(p, 0.02, 0.999), blur) for name, (p, blur) in draws.items()}
+
+
+def _spread(name: str, margins: NDArray[np.float64], accuracy: NDArray[np.float64], blur: float) -> Population:
+    """Shift and blur the margins so that each draw has its accuracy: mild noise flips the images near 0 only."""
+    labels = strata(margins)
+    sizes = np.array(strata_sizes(labels))
+    shifts = np.linspace(-8, 8, 400)
+    right = np.stack([np.bincount(labels, norm.cdf((margins - shift) / blur)) for shift in shifts])  # (shifts, strata)
+    overall = right.sum(1) / sizes.sum()
+    at = np.interp(-accuracy, -overall, shifts)
+    columns = [np.interp(at, shifts, right[:, h]) for h in range(len(sizes))]
+    whole = np.clip(np.rint(np.stack(columns, 1)), 0, sizes)
+    return Population(name, sizes, whole.astype(np.int64))
+
+
+def recorded(path: Path = RECORDED) -> dict[str, Population]:
+    """Draw x image correctness of a ResNet-8 on the 10,000 test images of CIFAR-10, summed over strata."""
+    with np.load(path) as data:
+        margins = data["margins"].astype(float)
+        labels = strata(margins)
+        sizes = np.array(strata_sizes(labels))
+        found = {}
+        for key in sorted(name for name in data.files if name.startswith("eta_")):
+            right = np.unpackbits(data[key], axis=1)[:, : len(margins)]
+            name = f"recorded eta {float(key[4:]):.0%}"
+            found[name] = Population(
+                name, sizes, np.stack([np.bincount(labels, row, len(sizes)) for row in right]).astype(np.int64)
+            )
+    return found

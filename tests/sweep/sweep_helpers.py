@@ -1,0 +1,33 @@
+"""What the tests of sweeps share: real processes, and rows as they can be compared."""
+
+import os
+import subprocess
+import sys
+import time
+
+from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
+from bnsweep.store.store import Store
+
+
+def rows(store, table="trials"):
+    """What identifies and says something, in the order of the key."""
+    columns = [name for name in SCHEMAS[table].names if name not in VOLATILE or name in KEYS[table]]
+    return (
+        Store.open(store).read(table, columns=columns).sort_by([(key, "ascending") for key in KEYS[table]]).to_pylist()
+    )
+
+
+def bnsweep(*arguments):
+    command = [sys.executable, "-m", "bnsweep.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=quiet_env(), check=False)
+
+
+def quiet_env():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def wait_until(true, timeout_s=90):
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.1)

@@ -1,0 +1,99 @@
+"""Sequential sampling through the driver: the same rows whatever happened on the way."""
+
+import subprocess
+import sys
+
+import pytest
+from sweep_helpers import bnsweep, quiet_env, rows, wait_until
+
+from bnsweep.noise.sampling import Design, Stop, next_round
+from bnsweep.store.store import Store
+
+SPEC = """\
+name: sequential
+data: {source: digits, train_images: 400, test_images: 200}
+models: resnet8
+placements: [all, none]
+training: {epochs: 2, batch_size: 50, chance_epochs: null}
+eta: [0, 0.1, 0.3]
+trials: {half_width: 0.03, min: 8, max: 60}
+images: IMAGES
+"""
+
+
+@pytest.fixture(scope="module", params=["all", "50", "auto"])
+def text(request):
+    return SPEC.replace("IMAGES", request.param)
+
+
+@pytest.fixture
+def whole(tmp_path, run, text):
+    run(text, tmp_path / "whole")
+    return rows(tmp_path / "whole")
+
+
+def test_a_sweep_killed_in_the_middle_of_its_rounds_ends_with_the_same_rows(tmp_path, run, text, whole):
+    spec, store = tmp_path / "spec.yaml", tmp_path / "store"
+    spec.write_text(text)
+    command = [sys.executable, "-m", "bnsweep.cli", "run", spec, "--store", store, "--engine", "inline", "--quiet"]
+    process = subprocess.Popen(command, env=quiet_env())
+    wait_until(lambda: (store / "bnsweep-store.json").exists() and Store.open(store).rows("runs") > 0)
+    process.kill()
+    process.wait()
+    run(text, store)
+    assert rows(store) == whole
+    assert run(text, store).trials_done == 0
+
+
+def test_every_point_stops_for_a_reason(tmp_path, text, whole):
+    points = {}
+    for row in whole:
+        points.setdefault(row["point_id"], []).append(row)
+    sizes = {row["run_id"]: row["strata_sizes"] for row in rows(tmp_path / "whole", "runs")}
+    for point in points.values():
+        assert [row["trial"] for row in point] == list(range(len(point)))
+        if point[0]["eta"] == 0:
+            assert len(point) == 1
+            assert point[0]["images"] == 200
+            continue
+        assert 8 <= len(point) <= 60
+        assert sum(sizes[point[0]["run_id"]]) == 200
+        if "auto" in text:
+            assert all(sum(row["strata_images"]) == row["images"] < 200 for row in point)
+        else:
+            assert {row["images"] for row in point} == {50 if "images: 50" in text else 200}
+
+
+@pytest.mark.ray
+def test_ray_takes_the_same_decisions(tmp_path, run):
+    text = SPEC.replace("IMAGES", "auto")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(text)
+    run(text, tmp_path / "inline")
+    done = bnsweep("run", spec, "--store", tmp_path / "ray", "--engine", "ray", "--cpus", 2, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "ray") == rows(tmp_path / "inline")
+
+
+def test_the_interval_of_every_point_is_narrow_enough_or_its_trials_are_used_up(tmp_path, run):
+    text = SPEC.replace("IMAGES", "all")
+    run(text, tmp_path / "store")
+    design = Design(half_width=0.03, min=8, max=60, test_images=200)
+    points = {}
+    for row in rows(tmp_path / "store"):
+        if row["eta"] > 0:
+            points.setdefault(row["point_id"], []).append(Row(row))
+    assert len(points) == 4
+    for point in points.values():
+        step = next_round(design, point)
+        assert isinstance(step, Stop)
+        assert step.trials == len(point)
+        assert step.half_width <= 0.03 or step.reason == "max"
+
+
+class Row:
+    """A row as a design reads it."""
+
+    def __init__(self, row):
+        self.accuracy, self.images = row["accuracy"], row["images"]
+        self.strata_images, self.strata_correct = row["strata_images"], row["strata_correct"]
