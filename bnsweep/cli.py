@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnsweep._version import __version__
-from bnsweep.errors import BnsweepError, InputError
+from bnsweep.errors import BnsweepError, InputError, SpecError
 
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database, Result
@@ -360,14 +360,17 @@ def store_export(directory: Path, location: str, form: str) -> None:
 
 def _plan(spec: str, data_root: Path, source: str | None) -> tuple[Plan, str]:
     from bnsweep.experiment.plan import make_plan
-    from bnsweep.experiment.reading import read_spec
+    from bnsweep.experiment.reading import read_spec, with_lines
     from bnsweep.sweep.catalog import LocalCatalog
 
     sys.path.insert(0, str(Path.cwd()))  # import: networks of the user's own
     parsed, text = read_spec(spec)
     if source is not None:
         parsed = parsed.with_source(source)
-    return make_plan(parsed, LocalCatalog(data_root.expanduser(), allow_import=True)), text
+    try:
+        return make_plan(parsed, LocalCatalog(data_root.expanduser(), allow_import=True)), text
+    except SpecError as error:
+        raise with_lines(error, text, source=spec) from None
 
 
 def _open_store(location: str, *, writable: bool = False, missing_ok: bool = False) -> Any:

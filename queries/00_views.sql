@@ -85,24 +85,39 @@ SELECT planned_point.*, t.trial, t.noise_seed, t.accuracy, t.correct, t.images, 
        t.device, t.worker, t.started_at, t.duration_s, t.versions
 FROM counted AS t JOIN planned_point USING (point_id);
 
--- Draws of each point, counted and summed up. `variance` is between draws (ddof 1), from sums of squares: twice as
--- quick as var_samp, and accuracies lie between 0 and 1, so that rounding is below 1e-15.
+-- Draws of each point, counted and summed up. `spread` is their variance (ddof 1), from sums of squares: twice as
+-- quick as var_samp, and accuracies lie between 0 and 1, so that rounding is below 1e-15. `extreme` is how far the
+-- most extreme draw lies from the mean.
 CREATE VIEW tally AS
 WITH sums AS (
     SELECT point_id, count(*) AS n, sum(accuracy) AS total, sum(accuracy * accuracy) AS squares,
-           sum(nonfinite) AS nonfinite, sum(images) AS images
+           max(accuracy) AS highest, min(accuracy) AS lowest, sum(nonfinite) AS nonfinite, sum(images) AS images
     FROM counted
     GROUP BY point_id
 )
 SELECT point_id, n, total / n AS accuracy, nonfinite, images,
-       CASE WHEN n >= 2 THEN greatest(squares - total * total / n, 0) / (n - 1) END AS variance
+       CASE WHEN n >= 2 THEN greatest(squares - total * total / n, 0) / (n - 1) END AS spread,
+       greatest(highest - total / n, total / n - lowest) AS extreme
 FROM sums;
+
+-- The variance that an interval over draws is made of. Where trials stopped because the interval was narrow enough,
+-- it is that of bnsweep/noise/sampling.py, which is valid at the stopping time: q(n) = t(n - 1) * (1 + 0.75 / sqrt(n)),
+-- and the most extreme draw counts twice.
+CREATE MACRO variance_at_stop(spread, extreme, n, wanted_half_width) AS
+    CASE WHEN wanted_half_width IS NULL OR n < 2 THEN spread
+         ELSE (1 + 0.75 / sqrt(n))^2 * (spread + extreme^2 / n) END;
+
+CREATE MACRO standard_error(x, wanted_half_width) AS
+    sqrt(variance_at_stop(var_samp(x), greatest(max(x) - avg(x), avg(x) - min(x)), count(*),
+                          any_value(wanted_half_width)) / count(*));
 
 -- The points that have rows. `a0` is the accuracy of the clean network, which every cell of a run shares.
 CREATE VIEW point AS
 WITH
 tallied AS MATERIALIZED (
-    SELECT planned_point.*, tally.* EXCLUDE (point_id) FROM tally JOIN planned_point USING (point_id)
+    SELECT planned_point.*, tally.* EXCLUDE (point_id, extreme),
+           variance_at_stop(spread, extreme, n, wanted_half_width) AS variance
+    FROM tally JOIN planned_point USING (point_id)
 ),
 baseline AS (SELECT run_id, precision, avg(accuracy) AS a0 FROM tallied WHERE eta = 0 GROUP BY run_id, precision)
 SELECT tallied.*, baseline.a0
@@ -153,16 +168,21 @@ over_seeds AS (
 ),
 one_seed AS (SELECT curve, a0, least_n = most_n AS even FROM over_seeds WHERE seeds = 1 AND least_n >= 2),
 own_trials AS (
-    SELECT curve, even, eta, trial, accuracy / a0 AS normalized
+    SELECT curve, even, eta, trial, accuracy / a0 AS normalized, wanted_half_width
     FROM trial JOIN one_seed USING (curve)
     WHERE eta > 0
 ),
-per_trial AS (SELECT curve, avg(normalized) AS average FROM own_trials WHERE even GROUP BY curve, trial),
+per_trial AS (
+    SELECT curve, avg(normalized) AS normalized, any_value(wanted_half_width) AS wanted_half_width
+    FROM own_trials
+    WHERE even
+    GROUP BY curve, trial
+),
 per_level AS (
-    SELECT curve, stddev_samp(normalized) / sqrt(count(*)) AS se FROM own_trials WHERE NOT even GROUP BY curve, eta
+    SELECT curve, standard_error(normalized, wanted_half_width) AS se FROM own_trials WHERE NOT even GROUP BY curve, eta
 ),
 own_se AS (
-    SELECT curve, stddev_samp(average) / sqrt(count(*)) AS se FROM per_trial GROUP BY curve
+    SELECT curve, standard_error(normalized, wanted_half_width) AS se FROM per_trial GROUP BY curve
     UNION ALL
     SELECT curve, avg(se) FROM per_level GROUP BY curve
 ),

@@ -59,12 +59,13 @@ over_seeds AS (
     SELECT series, dataset, model, training, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling, eta,
            count(*) AS seeds, sum(n) AS n, avg(accuracy) AS mean, stddev_samp(accuracy) AS sd_seeds,
-           sqrt(sum((n - 1) * variance) / nullif(sum(n) - count(*), 0)) AS sd_draws,
+           sqrt(sum((n - 1) * spread) / nullif(sum(n) - count(*), 0)) AS sd_draws,
+           sqrt(avg(variance)) AS sd_interval,
            count_if(capped) AS capped
     FROM checked
     GROUP BY ALL
 ),
-judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM over_seeds),
+judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_interval, $confidence) AS half FROM over_seeds),
 final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,

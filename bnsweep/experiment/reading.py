@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from bnsweep.errors import InputError, Problem, SpecError
 from bnsweep.experiment.spec import Spec
 
-__all__ = ["READY", "parse_spec", "read_spec", "ready_specs"]
+__all__ = ["READY", "parse_spec", "read_spec", "ready_specs", "with_lines"]
 
 LARGEST_BYTES = 1_000_000
 DEEPEST = 20
@@ -69,6 +69,16 @@ def parse_spec(text: str, *, source: str = "the spec") -> Spec:
         return Spec.model_validate(content)
     except ValidationError as error:
         raise SpecError(_problems(error, root), source=source) from None
+
+
+def with_lines(error: SpecError, text: str, *, source: str) -> SpecError:
+    """The same problems, each with the line of `text` that it is about: for what only a plan can find out."""
+    root = _compose(text, source)
+    problems = []
+    for problem in error.problems:
+        path = [int(part) if part.isdigit() else part for part in problem.where.split(".")]
+        problems.append(Problem(problem.where, problem.message, problem.line or _line(root, path)))
+    return SpecError(problems, source=source)
 
 
 def _compose(text: str, source: str) -> yaml.Node:

@@ -6,12 +6,12 @@ one. The plain mean over trials is unbiased whatever the subsets, so rounds may 
 
 **Sequential design.** Trials come in rounds. After each one the half-width
 
-    q(m) * sqrt(spread / m),   spread = s^2 + e^2 / m,   q(m) = t(m - 1) * (1 + 0.5 / sqrt(m))
+    q(m) * sqrt(spread / m),   spread = s^2 + e^2 / m,   q(m) = t(m - 1) * (1 + 0.75 / sqrt(m))
 
 is compared with the wanted one (m trials with standard deviation s, the most extreme of which lies e from the
 mean). It is a group-sequential form of the fixed-width interval of Chow and Robbins (Ann. Math. Stat. 36:457,
 1965), which is valid as the width shrinks, with two corrections for stopping early on a variance that looks small
-by luck: the most extreme draw counts twice, since one unseen so far may be as far off, and the constant 0.5 is chosen
+by luck: the most extreme draw counts twice, since one unseen so far may be as far off, and the constant 0.75 is chosen
 by simulation (tests/bench/bench_sampling.py). A round adds half as many trials again at most, so there are few looks.
 The limit of every such method: something that happens in fewer than about 3 of `min` draws may not have been
 seen when it stops. The simulated coverage holds from a first look at 48 draws on, which is what `auto` takes.
@@ -41,6 +41,8 @@ from scipy.stats import t as student_t
 
 from bnsweep.errors import InputError
 
+Floats = NDArray[np.float64]
+
 __all__ = [
     "FIRST_LOOK",
     "Design",
@@ -60,7 +62,8 @@ __all__ = [
 FIRST_LOOK = 48  # draws before `auto` may stop: a mode with a share of 10 % is missed in 0.6 % of samples
 PILOT_IMAGES = 4  # per stratum and draw
 GROWTH = 1.5  # most trials after a round, as a multiple of those before it
-CAUTION = 0.5  # c in q(m) = t * (1 + c / sqrt(m))
+PSEUDO_FLIPS = 0.1  # images that are taken to have flipped in a stratum beyond those seen to
+CAUTION = 0.75  # c in q(m) = t * (1 + c / sqrt(m))
 
 # Strata lie around the margin 0, finer where images flip more: cuts at these shares of all images to either side.
 WRONG_SIDE = (0.15, 0.07, 0.03, 0.01)
@@ -71,7 +74,7 @@ SMALLEST_STRATUM = 8  # images
 # --- what is drawn in one trial -------------------------------------------------------------------------
 
 
-def strata(margins: NDArray[np.float64]) -> NDArray[np.int64]:
+def strata(margins: Floats) -> NDArray[np.int64]:
     """(N,) stratum number per image, rising with the margin; every stratum has at least 8 images, or is the only one.
 
     Args:
@@ -160,7 +163,9 @@ class Design:
             raise InputError(
                 f"`1 <= images <= test images` must hold, but got images={self.images}, test images={self.test_images}"
             )
-        if self.images == "auto" and (sum(self.strata_sizes) != self.test_images or min(self.strata_sizes) < 1):
+        if self.images == "auto" and (
+            sum(self.strata_sizes) != self.test_images or min(self.strata_sizes, default=0) < 1
+        ):
             raise InputError(
                 "`images: auto` needs strata that hold every test image, but got "
                 f"strata_sizes={self.strata_sizes}, test images={self.test_images}"
@@ -268,7 +273,7 @@ class _Summary:
         self.mean = float(accuracy.mean())
         deviation = accuracy - self.mean
         sample = float(deviation @ deviation) / (self.trials - 1)
-        self.within_by_stratum: NDArray[np.float64] | None = None
+        self.within_by_stratum: Floats | None = None
         sampling = self._stratified(design, scores) if design.images == "auto" else self._simple(design)
         # Variance between draws comes on top of that of sampling images, which many images make well known.
         self.between = max(sample - sampling, 0.0)
@@ -291,9 +296,9 @@ class _Summary:
         share = correct / images
         one = np.where(usable, share * (1 - share) * images / np.maximum(images - 1, 1), 0.0)
         seen = np.where(usable, images, 0.0)
-        # A stratum in which nothing has flipped yet may still flip: half an image, spread over all that were seen.
         weighed = (one * (seen - 1) * usable).sum(0) / np.maximum(((seen - 1) * usable).sum(0), 1)
-        self.within_by_stratum = weighed + 0.5 / np.maximum(images.sum(0), 1)
+        # A stratum in which nothing has flipped yet may still flip: it keeps a few images in later rounds.
+        self.within_by_stratum = weighed + PSEUDO_FLIPS / np.maximum(images.sum(0), 1)
         weights = sizes / sizes.sum()
         per_trial = (weights**2 * self.within_by_stratum / images * (1 - images / sizes)).sum(1)
         return float(max(per_trial.mean(), 0.25 / sizes.sum() ** 2 / self.trials))
@@ -323,22 +328,16 @@ def _cheapest(design: Design, summary: _Summary) -> tuple[tuple[int, ...], float
     """Images per stratum that reach the half-width at the least cost, and all trials needed with them."""
     assert summary.within_by_stratum is not None
     sizes = np.array(design.strata_sizes, float)
-    weights = sizes / sizes.sum()
-    within = summary.within_by_stratum
-    best: tuple[float, tuple[int, ...], float] = (inf, _pilot(design), inf)
-    frugal: tuple[float, tuple[int, ...], float] = best
-    for images in _geometric(len(sizes), design.test_images):
-        allocation = _neyman(weights * np.sqrt(within), design.strata_sizes, images)
-        taken = np.array(allocation, float)
-        variance = summary.between + float((weights**2 * within / taken * (1 - taken / sizes)).sum())
-        needed = max(_needed(design, summary, max(variance, 1e-12)), summary.trials + 1)
-        price = taken.sum() + design.draw_cost
-        if needed <= design.max and (needed - summary.trials) * price < best[0]:
-            best = ((needed - summary.trials) * price, allocation, needed)
-        if variance * price < frugal[0]:
-            frugal = (variance * price, allocation, needed)
+    weights, within = sizes / sizes.sum(), summary.within_by_stratum
+    table = _neyman(weights * np.sqrt(within), sizes, _geometric(len(sizes), design.test_images))
+    variances = summary.between + (weights**2 * within / table * (1 - table / sizes)).sum(1)
+    prices = table.sum(1) + design.draw_cost
+    least = summary.trials + 1
+    needed = np.array([max(_needed(design, summary, max(float(variance), 1e-12)), least) for variance in variances])
+    costs = np.where(needed <= design.max, (needed - summary.trials) * prices, inf)
     # Out of reach within `max` trials: then the most precision for each image.
-    return best[1:] if best[0] < inf else frugal[1:]
+    best = int(np.argmin(costs) if np.isfinite(costs).any() else np.argmin(variances * prices))
+    return tuple(int(n) for n in table[best]), float(needed[best])
 
 
 def _geometric(low: int, high: int) -> list[int]:
@@ -349,19 +348,13 @@ def _geometric(low: int, high: int) -> list[int]:
     return steps
 
 
-def _neyman(shares: NDArray[np.float64], sizes: Sequence[int], images: int) -> tuple[int, ...]:
-    """`images` in proportion to `shares`, at least 1 and at most all of each stratum."""
-    taken = np.ones(len(sizes))
-    limits = np.array(sizes, float)
-    # What a full stratum cannot take goes to the others.
-    open_ = np.ones(len(sizes), bool)
-    for _ in sizes:
-        rest = images - taken[~open_].sum()
-        if not open_.any() or rest <= 0:
-            break
-        taken[open_] = np.clip(rest * shares[open_] / shares[open_].sum(), 1, limits[open_])
-        full = open_ & (taken >= limits)
-        if not full.any():
-            break
-        open_ &= ~full
-    return tuple(int(n) for n in np.minimum(np.floor(taken + 0.5), limits))
+def _neyman(shares: Floats, sizes: Floats, images: Sequence[int]) -> Floats:
+    """(len(images), strata) images in proportion to `shares`, at least 1 and at most all of each stratum."""
+    wanted = np.array(images, float)
+    # What a stratum cannot take goes to the others: find the factor that makes the limited shares add up.
+    low, high = np.zeros(len(wanted)), np.full(len(wanted), float((sizes / shares).max()))
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = np.clip(middle[:, None] * shares, 1, sizes).sum(1) > wanted
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.floor(np.clip(low[:, None] * shares, 1, sizes) + 0.5)

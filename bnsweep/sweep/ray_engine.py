@@ -19,7 +19,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError, RayTaskError
 
-from bnsweep.errors import BnsweepError, EngineError
+from bnsweep.errors import BnsweepError, EngineError, StoreUnwritableError
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import ATTEMPTS, Datasets
 from bnsweep.sweep.work import (
@@ -48,7 +48,7 @@ class RayEngine:
     def __init__(self, store: Store, *, address: str | None = None, cpus: int | None = None) -> None:
         self._owns_ray = not ray.is_initialized()
         self._store = store
-        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[Outcome | StoreUnwritableError] = queue.SimpleQueue()
         self._datasets: Datasets = {}
         self._refs: dict[str, ray.ObjectRef] = {}
         self._blocks: dict[ray.ObjectRef, TrialTask] = {}
@@ -128,7 +128,9 @@ class RayEngine:
             except queue.Empty:
                 return outcomes
 
-    def _counted(self, outcome: Outcome) -> Outcome:
+    def _counted(self, outcome: Outcome | StoreUnwritableError) -> Outcome:
+        if isinstance(outcome, StoreUnwritableError):
+            raise outcome
         if isinstance(outcome, (Trained, Failed)):
             self._trainings_left -= 1
         return outcome
@@ -145,6 +147,8 @@ class RayEngine:
         try:
             rows, seconds = ray.get(ref)
         except RayTaskError as error:
+            if isinstance(error.cause, StoreUnwritableError):
+                raise error.cause from None
             return Failed(task, _text(error.cause if isinstance(error.cause, Exception) else error), 1)
         except RayError as error:
             return Failed(task, f"{type(error).__name__}: {_first_line(error)}", ATTEMPTS + 1)
@@ -191,7 +195,9 @@ class RayEngine:
 class _Ended(tune.Callback):  # type: ignore[misc]  # ray has no types
     """Hands ended runs to the driver's thread."""
 
-    def __init__(self, outcomes: queue.SimpleQueue[Outcome], tasks: Mapping[str, TrainTask]) -> None:
+    def __init__(
+        self, outcomes: queue.SimpleQueue[Outcome | StoreUnwritableError], tasks: Mapping[str, TrainTask]
+    ) -> None:
         self._outcomes = outcomes
         self._tasks = tasks
 
@@ -217,7 +223,11 @@ def _train(config: Mapping[str, Any], tasks: Mapping[str, TrainTask], references
     task = tasks[config["run_id"]]
     try:
         dataset: Dataset = ray.get(references[task.run.fingerprint])
-        outcome: Outcome = train_run(task, dataset, on_epoch=lambda epoch: tune.report({"epoch": epoch}))
+        outcome: Outcome | StoreUnwritableError = train_run(
+            task, dataset, on_epoch=lambda epoch: tune.report({"epoch": epoch})
+        )
+    except StoreUnwritableError as error:
+        outcome = error
     except BnsweepError as error:
         outcome = Failed(task, str(error), 1)
     tune.report({"outcome": outcome})

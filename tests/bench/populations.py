@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from scipy.stats import norm
 
 from bnsweep.noise.sampling import Design, Round, Stop, interval, rounds, strata, strata_sizes
 
+Floats = NDArray[np.float64]
 TEST_IMAGES = 10_000
 DRAWS = 20_000
 RECORDED = Path(__file__).parent / "resnet8_cifar10.npz"
@@ -25,7 +28,7 @@ class Population:
     right: NDArray[np.int64]
 
     @property
-    def accuracy(self) -> NDArray[np.float64]:
+    def accuracy(self) -> Floats:
         return self.right.sum(1) / self.sizes.sum()
 
 
@@ -76,40 +79,49 @@ def sequential(design: Design, population: Population, truth: float, rng: np.ran
     raise AssertionError
 
 
-def synthetic() -> dict[str, Population]:
-    """Binomial (no difference between draws), normal, skewed and bimodal draws, from mild noise to the cliff."""
+# Name -> (accuracy of each draw, blur of the margins). One number: every image flips on its own.
+SYNTHETIC: dict[str, tuple[float | Callable[[np.random.Generator], Floats], float]] = {
+    "binomial 0.99": (0.99, 0.2),
+    "binomial 0.9": (0.9, 0.3),
+    "binomial 0.5": (0.5, 2.0),
+    "normal 0.91 sd 0.001": (lambda rng: rng.normal(0.91, 0.001, DRAWS), 0.1),
+    "normal 0.85 sd 0.01": (lambda rng: rng.normal(0.85, 0.01, DRAWS), 0.7),
+    "normal 0.5 sd 0.05": (lambda rng: rng.normal(0.5, 0.05, DRAWS), 2.0),
+    "skewed 0.87 sd 0.03": (lambda rng: 0.9 - rng.exponential(0.03, DRAWS), 0.7),
+    "skewed 0.15 sd 0.05": (lambda rng: 0.1 + rng.exponential(0.05, DRAWS), 3.0),
+    "bimodal 0.8/0.5 half": (lambda rng: _two_modes(rng, 0.5, 0.5, 0.8), 1.0),
+    "bimodal 0.85/0.5 a fifth": (lambda rng: _two_modes(rng, 0.2, 0.5, 0.85), 1.0),
+    "bimodal 0.85/0.45 a tenth": (lambda rng: _two_modes(rng, 0.1, 0.45, 0.85), 1.0),
+    "NaN in 3 of 10 draws": (lambda rng: _two_modes(rng, 0.3, 0.1, 0.85), 1.0),
+}
+
+
+def _two_modes(rng: np.random.Generator, share: float, low: float, high: float) -> Floats:
+    return np.where(rng.random(DRAWS) < share, low, high) + rng.normal(0, 0.005, DRAWS)
+
+
+@cache
+def synthetic(name: str) -> Population:
+    """Binomial (no difference between draws), normal, skewed or bimodal draws, from mild noise to the cliff."""
+    accuracy, blur = SYNTHETIC[name]
     rng = np.random.default_rng(1)
-    coin = rng.random(DRAWS)
-    wiggle = rng.normal(0, 0.005, DRAWS)
-    draws = {
-        "binomial 0.99": (np.full(DRAWS, 0.99), 0.2),
-        "binomial 0.9": (np.full(DRAWS, 0.9), 0.3),
-        "binomial 0.5": (np.full(DRAWS, 0.5), 2.0),
-        "normal 0.91 sd 0.001": (rng.normal(0.91, 0.001, DRAWS), 0.1),
-        "normal 0.85 sd 0.01": (rng.normal(0.85, 0.01, DRAWS), 0.7),
-        "normal 0.5 sd 0.05": (rng.normal(0.5, 0.05, DRAWS), 2.0),
-        "skewed 0.87 sd 0.03": (0.9 - rng.exponential(0.03, DRAWS), 0.7),
-        "skewed 0.15 sd 0.05": (0.1 + rng.exponential(0.05, DRAWS), 3.0),
-        "bimodal 0.8/0.5 half": (np.where(coin < 0.5, 0.8, 0.5) + wiggle, 1.0),
-        "bimodal 0.85/0.5 a fifth": (np.where(coin < 0.2, 0.5, 0.85) + wiggle, 1.0),
-        "bimodal 0.85/0.45 a tenth": (np.where(coin < 0.1, 0.45, 0.85) + wiggle, 1.0),
-        "NaN in 3 of 10 draws": (np.where(coin < 0.3, 0.1, 0.85) + np.where(coin < 0.3, 0, wiggle), 1.0),
-    }
-    margins = np.sort(np.random.default_rng(2).normal(1.35, 1.0, TEST_IMAGES))  # 91 % right without noise
-    return {name: _spread(name, margins, np.clip(p, 0.02, 0.999), blur) for name, (p, blur) in draws.items()}
+    margins = np.sort(rng.normal(1.35, 1.0, TEST_IMAGES))  # 91 % right without noise
+    return _spread(name, margins, accuracy(rng) if callable(accuracy) else accuracy, blur, rng)
 
 
-def _spread(name: str, margins: NDArray[np.float64], accuracy: NDArray[np.float64], blur: float) -> Population:
-    """Shift and blur the margins so that each draw has its accuracy: mild noise flips the images near 0 only."""
+def _spread(name: str, margins: Floats, accuracy: float | Floats, blur: float, rng: np.random.Generator) -> Population:
+    """Shift and blur the margins so that each draw has its accuracy: mild noise flips the images near 0 only.
+
+    With one accuracy for all draws, each image flips on its own: counts are binomial.
+    """
     labels = strata(margins)
     sizes = np.array(strata_sizes(labels))
-    shifts = np.linspace(-8, 8, 400)
+    shifts = np.linspace(-8, 8, 160)
     right = np.stack([np.bincount(labels, norm.cdf((margins - shift) / blur)) for shift in shifts])  # (shifts, strata)
-    overall = right.sum(1) / sizes.sum()
-    at = np.interp(-accuracy, -overall, shifts)
-    columns = [np.interp(at, shifts, right[:, h]) for h in range(len(sizes))]
-    whole = np.clip(np.rint(np.stack(columns, 1)), 0, sizes)
-    return Population(name, sizes, whole.astype(np.int64))
+    at = np.interp(-np.clip(accuracy, 0.02, 0.999), -right.sum(1) / sizes.sum(), shifts)
+    expected = np.stack([np.interp(at, shifts, right[:, h]) for h in range(len(sizes))], -1)
+    whole = rng.binomial(sizes, expected / sizes, (DRAWS, len(sizes))) if np.ndim(accuracy) == 0 else np.rint(expected)
+    return Population(name, sizes, np.clip(whole, 0, sizes).astype(np.int64))
 
 
 def recorded(path: Path = RECORDED) -> dict[str, Population]:

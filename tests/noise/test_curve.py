@@ -9,8 +9,7 @@ from scipy import stats
 from torch import nn
 
 from bnsweep.errors import InputError, ModelError, UnknownNameError
-from bnsweep.noise.curve import noise_curve
-from bnsweep.noise.curve import Cell
+from bnsweep.noise.curve import Cell, noise_curve
 from bnsweep.noise.evaluate import Evaluator
 
 

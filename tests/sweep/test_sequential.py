@@ -6,7 +6,8 @@ import sys
 import pytest
 from sweep_helpers import bnsweep, quiet_env, rows, wait_until
 
-from bnsweep.noise.sampling import Design, Stop, next_round
+from bnsweep.analysis.database import open_database
+from bnsweep.noise.sampling import Design, Stop, interval, next_round
 from bnsweep.store.store import Store
 
 SPEC = """\
@@ -89,6 +90,29 @@ def test_the_interval_of_every_point_is_narrow_enough_or_its_trials_are_used_up(
         assert isinstance(step, Stop)
         assert step.trials == len(point)
         assert step.half_width <= 0.03 or step.reason == "max"
+
+
+def test_the_interval_that_sql_reports_is_the_one_that_the_design_stopped_at(tmp_path, run):
+    run(SPEC.replace("IMAGES", "auto"), tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    sizes = {row["placement"]: row["strata_sizes"] for row in rows(tmp_path / "store", "runs")}
+    reported = {(row["placement"], row["eta"]): row for row in open_database(store).query("accuracy").to_dicts()}
+    points = {}
+    for row in rows(tmp_path / "store"):
+        points.setdefault((row["placement"], float(row["eta"])), []).append(Row(row))
+    for (placement, eta), point in points.items():
+        answer = reported[placement, eta]
+        if eta == 0:
+            assert answer["half_width_pct"] is None
+            continue
+        design = Design(
+            half_width=0.03, min=8, max=60, images="auto", test_images=200, strata_sizes=tuple(sizes[placement])
+        )
+        expected = interval(design, point)
+        assert answer["accuracy_pct"] == pytest.approx(100 * expected.mean)
+        assert answer["half_width_pct"] == pytest.approx(100 * expected.half_width)
+        assert answer["n"] == len(point)
+        assert answer["capped"] == (expected.half_width > 0.03)
 
 
 class Row:
