@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -179,6 +179,7 @@ def score_block(task: TrialTask, dataset: Dataset) -> Scored:
     rows = []
     for trial, (seed, score) in enumerate(zip(task.seeds, scores, strict=True), start=task.first):
         when = where_and_when(device, started, score.duration_s)
+        started += timedelta(seconds=score.duration_s)  # trials of a block follow one another
         rows.append({**shared, "trial": trial, "noise_seed": seed, **asdict(score), **when})
     return Scored(task, tuple(rows), monotonic() - begin)
 
