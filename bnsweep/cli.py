@@ -72,6 +72,8 @@ def main() -> None:
         click.echo(f"bnsweep: {error}", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        again = shlex.join(["bnsweep", *sys.argv[1:]])
+        click.echo(f"bnsweep: interrupted; what has landed in a store is kept. To go on: {again}", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader has seen enough (`| head`).
@@ -169,6 +171,8 @@ def run(
     from bnsweep.sweep.progress import Silent, choose_progress
     from bnsweep.sweep.run import run_sweep
 
+    if engine == "inline" and (address or cpus):
+        raise InputError("--address and --cpus are for a Ray cluster, but --engine inline uses none")
     plan_, text = _plan(spec, data_root, source)
     summary = run_sweep(
         plan_,
@@ -187,7 +191,7 @@ def run(
         click.echo(line)
     if summary.interrupted:
         sys.exit(INTERRUPTED)
-    if not quiet:
+    if not quiet and _open_store(location).rows("trials"):
         from bnsweep.analysis.headline import accuracy_table
 
         click.echo("\naccuracy in %, with half of its 95 % interval\n")
@@ -300,7 +304,7 @@ def claims(location: str, sweep: str | None, paper: bool, as_json: bool) -> None
 
 @cli.group()
 def store() -> None:
-    """Look after a store: ls, verify, compact, export."""
+    """Look after a store: ls, verify, compact, export, upgrade."""
 
 
 @store.command("ls")

@@ -9,6 +9,7 @@
     │   ├── ModelError           a network that cannot be built, placed or folded as asked
     │   └── QueryError           SQL that is refused or fails
     ├── StoreError               exit code 1
+    │   ├── NoStoreError         there is no store at this place (exit code 2)
     │   ├── SchemaError          a store written by a newer bnsweep (exit code 2)
     │   ├── StoreClaimedError    another driver is writing to the store
     │   ├── StoreDamagedError    a part that is missing or does not match its digest
@@ -20,6 +21,7 @@ A message gives the rule and the value, or the unknown name and the valid ones, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -30,6 +32,7 @@ __all__ = [
     "EngineError",
     "InputError",
     "ModelError",
+    "NoStoreError",
     "PlacementError",
     "Problem",
     "QueryError",
@@ -92,12 +95,18 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
         self.kind, self.name, self.valid = kind, name, tuple(valid)
-        near = get_close_matches(name, self.valid, n=1)
+        # resnet21 is not a slip of the pen for resnet20 or resnet32: who writes a number means it.
+        alike = [other for other in self.valid if _digits(other) == _digits(name)]
+        near = get_close_matches(name, alike, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(self.valid)}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return (UnknownNameError, (self.kind, self.name, self.valid))
+
+
+def _digits(name: str) -> list[str]:
+    return re.findall(r"\d+", name)
 
 
 class PlacementError(InputError):
@@ -118,6 +127,12 @@ class QueryError(InputError):
 
 class StoreError(BnsweepError):
     """The store cannot be read or written as asked."""
+
+
+class NoStoreError(StoreError):
+    """There is no store at this place."""
+
+    exit_code = 2
 
 
 class SchemaError(StoreError):

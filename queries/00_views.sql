@@ -29,7 +29,7 @@ CREATE MACRO high_pct(mean, half) AS CASE WHEN half IS NOT NULL THEN 100 * least
 CREATE TABLE sweep AS
 SELECT sweeps.*
 FROM sweeps JOIN scope USING (sweep)
-QUALIFY row_number() OVER (PARTITION BY sweep ORDER BY committed_at DESC, spec_sha256) = 1;
+QUALIFY row_number() OVER (PARTITION BY sweep ORDER BY revision DESC) = 1;
 
 -- The points that the sweeps plan; one that several sweeps plan is here once per sweep.
 CREATE VIEW plan AS

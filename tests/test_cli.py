@@ -133,7 +133,7 @@ def test_models_are_listed_with_their_sites(work):
         (["query", "--store", "store", "--sql", "SELECT nothing FROM trials"], "nothing"),
         (["query", "accuracy", "--store", "store", "--sql", "SELECT 1"], "not both"),
         (["query", "accuracy", "--store", "store", "--sweep", "other"], "other"),
-        (["models", "resnet21"], "Did you mean 'resnet"),
+        (["models", "resnet21"], "unknown model 'resnet21'. Valid: resnet8"),
         (["models", "torchvision:resnet1"], "unknown"),
         (["models", "import:nothing:here"], "nothing"),
     ],
@@ -155,7 +155,7 @@ def test_bad_input_is_one_message_and_exit_code_2(work, arguments, message):
 )
 def test_no_store_is_said_in_one_line(work, command):
     done = bnsweep(*command, "--store", "nowhere", cwd=work)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "no store" in done.stderr
 

@@ -69,6 +69,7 @@ def paper_store() -> dict[str, pa.Table]:
             "planned_runs": len(rows["runs"]),
             "planned_points": len(rows["points"]),
             "sweep": SWEEP,
+            "revision": 1,
             "spec_sha256": SWEEP,
             "versions": VERSIONS,
             "committed_at": PUBLISHED,

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from bnsweep.errors import BnsweepError, Problem, SpecError
 from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.identity import canonical_json, digest, noise_seed
-from bnsweep.experiment.spec import AdaptiveTrials, Augment, Data, Model, NoiseCell, Spec, Training
+from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec, Training, resolve_augment
 
 __all__ = ["Catalog", "Plan", "Point", "TrainingRun", "make_plan"]
 
@@ -186,18 +186,6 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
     if problems:
         raise SpecError(list(dict.fromkeys(problems)), source=f"sweep {spec.name!r}")
     return Plan(spec, tuple(runs.values()))
-
-
-def resolve_augment(training: Training, data: Data) -> Training:
-    """The recipe with `augment: auto` spelled out for the data set."""
-    if training.augment != "auto":
-        return training
-    augment = {
-        "digits": Augment(shift=0.1),
-        "cifar10": Augment(flip=True, shift=0.1),
-        "cifar100": Augment(flip=True, shift=0.1),
-    }.get(data.source, Augment())
-    return training.model_copy(update={"augment": augment})
 
 
 def _image_problems(spec: Spec, data: Data, train_images: int, test_images: int) -> Iterator[Problem]:

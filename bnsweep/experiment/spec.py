@@ -32,6 +32,7 @@ __all__ = [
     "Step",
     "Targets",
     "Training",
+    "resolve_augment",
 ]
 
 SigmaReference = Literal["tensor_std", "tensor_max", "channel_max", "global_rms", "absolute"]
@@ -242,7 +243,11 @@ def _grid(cells: Any) -> Any:
             continue
         keys = list(cell)
         for values in product(*(_listed(cell[key]) for key in keys)):
-            expanded.append(dict(zip(keys, values, strict=True)))
+            one = dict(zip(keys, values, strict=True))
+            # In a grid over treatments the number of images is meant for those that use it.
+            if len(_listed(cell.get("bn_treatment"))) > 1 and one["bn_treatment"] != "recalibrated":
+                one.pop("recalibration_images", None)
+            expanded.append(one)
     return expanded
 
 
@@ -351,7 +356,29 @@ class Spec(Frozen):
         if len(self.data) != 1:
             raise InputError(f"one source can stand in for one data set, but the sweep has {len(self.data)}")
         data = self.data[0]
-        return self.model_copy(update={"data": (data.model_copy(update={"source": source, "name": data.dataset}),)})
+        models = tuple(
+            model.model_copy(update={"training": model.training and resolve_augment(model.training, data)})
+            for model in self.models
+        )
+        return self.model_copy(
+            update={
+                "data": (data.model_copy(update={"source": source, "name": data.dataset}),),
+                "models": models,
+                "training": resolve_augment(self.training, data),  # `auto` depends on the source
+            }
+        )
+
+
+def resolve_augment(training: Training, data: Data) -> Training:
+    """The recipe with `augment: auto` spelled out for the data set."""
+    if training.augment != "auto":
+        return training
+    augment = {
+        "digits": Augment(shift=0.1),
+        "cifar10": Augment(flip=True, shift=0.1),
+        "cifar100": Augment(flip=True, shift=0.1),
+    }.get(data.source, Augment())
+    return training.model_copy(update={"augment": augment})
 
 
 TREATMENTS: tuple[str, ...] = get_args(BnTreatment)

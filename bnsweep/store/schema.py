@@ -77,6 +77,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "sweeps": pa.schema(
         [
             _column("sweep", pa.string(), "name of the sweep"),
+            _column("revision", pa.int32(), "1, 2, ...: each time the sweep was run with another spec than before"),
             _column("spec_sha256", pa.string(), "digest of the spec in canonical JSON"),
             _column("spec", pa.string(), "the spec in canonical JSON"),
             _column("spec_yaml", pa.string(), "the spec as its user wrote it"),
@@ -201,7 +202,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 KEYS: dict[str, tuple[str, ...]] = {
-    "sweeps": ("sweep", "spec_sha256"),
+    "sweeps": ("sweep", "revision"),
     "points": ("sweep", "spec_sha256", "point_id"),
     "runs": ("run_id", "attempt"),
     "epochs": ("run_id", "epoch"),

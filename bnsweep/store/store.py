@@ -26,7 +26,7 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from bnsweep._version import __version__
-from bnsweep.errors import SchemaError, StoreDamagedError, StoreError, UnknownNameError
+from bnsweep.errors import NoStoreError, SchemaError, StoreDamagedError, StoreError, UnknownNameError
 from bnsweep.store import compact as compaction
 from bnsweep.store import export as exporting
 from bnsweep.store import parts as part_files
@@ -382,7 +382,7 @@ def _head_version(files: Files) -> int:
         head = json.loads(files.read(HEAD))
         return int(head["schema_version"])
     except FileNotFoundError as error:
-        raise StoreError(
+        raise NoStoreError(
             f"{files.location} holds no store ({HEAD} is missing): give the location that `bnsweep run` wrote to"
         ) from error
     except (ValueError, KeyError, TypeError) as error:

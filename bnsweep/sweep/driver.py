@@ -13,7 +13,7 @@ import signal
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from bnsweep.errors import BnsweepError, EngineError, StoreError
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import AdaptiveTrials
@@ -65,16 +66,26 @@ class Summary:
     interrupted: bool = False
     seconds: float = 0.0
 
+    failed_before: int = 0  # runs and points that earlier calls had given up, and that this one left alone
+    diverged_before: int = 0
+
     @property
     def failed(self) -> bool:
-        """Whether something was given up; the rest was kept."""
-        return bool(self.runs_failed or self.blocks_failed)
+        """Whether something is given up, now or before; the rest was kept."""
+        return bool(self.runs_failed or self.blocks_failed or self.failed_before)
 
     def lines(self, *, again: str) -> list[str]:
         """For people: what happened, what failed, how to go on."""
-        if not (self.runs_done or self.trials_done or self.failed or self.interrupted):
-            return ["nothing to do: every row of this sweep has landed"]
-        lines = [f"{self.runs_done} networks trained, {self.trials_done} trials scored in {self.seconds:.1f} s"]
+        if self.runs_done or self.trials_done or self.runs_failed or self.blocks_failed or self.interrupted:
+            lines = [f"{self.runs_done} networks trained, {self.trials_done} trials scored in {self.seconds:.1f} s"]
+        elif self.failed_before:
+            lines = ["nothing more to do"]
+        else:
+            lines = ["nothing to do: every row of this sweep has landed"]
+        if self.failed_before:
+            lines.append(f"{self.failed_before} runs or points failed before; see: bnsweep query failures")
+        if self.diverged_before:
+            lines.append(f"{self.diverged_before} networks diverged before: their rows say so, no trials were made")
         if self.runs_diverged:
             lines.append(f"{self.runs_diverged} of them diverged: their rows say so, no trials were made")
         shown = self.errors[:5]
@@ -129,6 +140,10 @@ class Driver:
         self._trial_s: dict[tuple[str, str], float] = {}  # by model and data set, newest counts most
         self._rows = _RowBuffer(store)
         self._trainings = self._sort_out()
+        ended = [self._ledger.runs[run.run_id].status for run in plan.runs if run.run_id in self._ledger.runs]
+        self.summary.diverged_before = ended.count("diverged")
+        if not retry_failed:
+            self.summary.failed_before = ended.count("failed") + len(self._ledger.given_up)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -153,14 +168,32 @@ class Driver:
             with self._rows.interruptible():
                 engine.start(self._trainings, self._datasets)
                 self._loop(engine)
+                self._rows.flush()
         except KeyboardInterrupt:
             self.summary.interrupted = True
+            self._keep_what_is_done(engine)
+        except BnsweepError:
+            # The disk may be full for a commit and not for a smaller one: what is done is kept if it can be.
+            with suppress(StoreError):
+                self._rows.flush()
+            raise
         finally:
             engine.close()
             self.summary.seconds = monotonic() - begin
             self._listener.end(self.summary)
-        self._rows.flush()
         return self.summary
+
+    def _keep_what_is_done(self, engine: Engine) -> None:
+        """After an interruption: blocks that have come back in the meantime count as finished."""
+        with suppress(EngineError):
+            for outcome in engine.finished():
+                self._take(outcome)
+        self._rows.flush()
+
+    @property
+    def data_needed(self) -> set[str]:
+        """Fingerprints of the data sets that the missing work is about."""
+        return {task.run.fingerprint for task in self._trainings} | {run.fingerprint for run in self._ready}
 
     def _loop(self, engine: Engine) -> None:
         while True:
@@ -388,13 +421,14 @@ def record_plan(store: Store, plan: Plan, *, text: str) -> None:
     """Write what is planned into the store, once per version of a spec: `coverage` compares rows with it."""
     spec_json = canonical_json(plan.spec.model_dump(mode="json"))
     spec_sha256 = hashlib.sha256(spec_json.encode()).hexdigest()
-    known = store.read("sweeps", columns=["sweep", "spec_sha256", "committed_at"]).sort_by("committed_at").to_pylist()
+    known = store.read("sweeps", columns=["sweep", "spec_sha256", "revision"]).sort_by("revision").to_pylist()
     mine = [row["spec_sha256"] for row in known if row["sweep"] == plan.spec.name]
     if mine and mine[-1] == spec_sha256:
         return
     now = datetime.now(UTC)
     sweep = {
         "sweep": plan.spec.name,
+        "revision": len(mine) + 1,
         "spec_sha256": spec_sha256,
         "spec": spec_json,
         "spec_yaml": text,

@@ -51,6 +51,10 @@ class Engine(Protocol):
 
     def wait(self, timeout_s: float) -> list[Outcome]: ...
 
+    def finished(self) -> list[Outcome]:
+        """What has ended already, without starting or waiting for anything: asked after an interruption."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -85,6 +89,9 @@ class InlineEngine:
             return [self._attempt(self._blocks.popleft())]
         if self._trainings:
             return [self._attempt(self._trainings.popleft())]
+        return []
+
+    def finished(self) -> list[Outcome]:
         return []
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class Preview:
             + (f" ({self.runs_failed:,} failed before)" if self.runs_failed else ""),
             f"points   {self.points:,} (run x noise cell x eta)",
             f"rows     {rows} planned, {self.rows_done:,} done, {max(0, self.rows_min - self.rows_done):,} missing",
-            f"blocks   about {self.blocks_missing:,} to do, {BLOCK_S:.0f} s each",
+            f"blocks   about {self.blocks_missing:,} to do, of up to {BLOCK_S:.0f} s each",
             f"time     about {_hours(self.hours)} on {self.cpus} cores "
             f"(training {_hours(self.core_hours_training)}, trials {_hours(self.core_hours_trials)} of one core)",
             f"speeds   {self.speeds_from}",

@@ -9,17 +9,24 @@ Call `ray_settings.prepare_ray` before this module is imported.
 
 from __future__ import annotations
 
+import os
 import queue
 import secrets
+import socket
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import sleep
 from typing import Any
 
 import ray
 from ray import tune
 from ray.exceptions import RayError, RayTaskError
 
-from bnsweep.errors import BnsweepError, EngineError, StoreUnwritableError
+from bnsweep.errors import BnsweepError, EngineError, InputError, StoreUnwritableError
+from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import ATTEMPTS, Datasets
 from bnsweep.sweep.work import (
@@ -40,6 +47,7 @@ __all__ = ["RayEngine"]
 RUNS_PER_EXPERIMENT = 1000  # Tune slows down with thousands of trials in one experiment
 BLOCKS_PER_SLOT = 3  # in flight per core or GPU share: enough that no slot waits for the driver
 RESULTS_PER_WAIT = 64
+TUNE_GRACE_S = 5.0  # after which every result that Tune reported has been taken
 
 
 class RayEngine:
@@ -52,8 +60,9 @@ class RayEngine:
         self._datasets: Datasets = {}
         self._refs: dict[str, ray.ObjectRef] = {}
         self._blocks: dict[ray.ObjectRef, TrialTask] = {}
-        self._trainings_left = 0
+        self._trainings_left: set[str] = set()  # run ids
         self._closing = False
+        self._checked = False  # that some node can run a block
         self._tune_error: BaseException | None = None
         self._tune_thread: threading.Thread | None = None
         if self._owns_ray:
@@ -61,7 +70,9 @@ class RayEngine:
 
     def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None:
         self._datasets = datasets
-        self._trainings_left = len(trainings)
+        for task in trainings[:1]:
+            self._check_fits(task.resource, "train")
+        self._trainings_left = {task.run.run_id for task in trainings}
         if not trainings:
             return
         for task in trainings:
@@ -82,15 +93,32 @@ class RayEngine:
         resources = ray.cluster_resources()
         return max(4, BLOCKS_PER_SLOT * int(resources.get("CPU", 1) + 4 * resources.get("GPU", 0)))
 
+    def _check_fits(self, resource: Resource, what: str) -> None:
+        """Ray would wait for ever, and say nothing, for what no node of the cluster has."""
+        most = {
+            name: max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+            for name in ("CPU", "GPU")
+        }
+        if resource.cpu > most["CPU"] or resource.gpu > most["GPU"]:
+            raise InputError(
+                f"`resources.{what}` asks for cpu: {resource.cpu:g}, gpu: {resource.gpu:g}, but no node has more than "
+                f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs. Ask for less, or use another cluster (--address)"
+            )
+
     def submit(self, task: TrialTask) -> None:
         resource = task.resource
+        if not self._checked:
+            self._check_fits(resource, "trial")
+            self._checked = True
         remote = _score.options(num_cpus=resource.cpu, num_gpus=resource.gpu, name=f"trials {task.run.title}")
         self._blocks[remote.remote(task, self._reference(task))] = task
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         outcomes = self._drain()
         if self._tune_error is not None:
-            raise EngineError(f"Ray Tune stopped: {self._tune_error}; what has landed is kept, run again to go on")
+            raise EngineError(
+                f"Ray Tune stopped: {_first_line(self._tune_error)}; what has landed is kept, run again to go on"
+            )
         if self._blocks:
             # With runs in training as well, look into their queue often.
             timeout_s = min(timeout_s, 0.2) if self._trainings_left else timeout_s
@@ -103,11 +131,13 @@ class RayEngine:
                 ready, _ = ray.wait(list(self._blocks), num_returns=1, timeout=timeout_s)
             outcomes += [self._collect(ref) for ref in ready]
         elif not outcomes and self._trainings_left:
-            try:
-                outcomes = [self._counted(self._outcomes.get(timeout=timeout_s))]
-            except queue.Empty:
-                return []
+            outcomes = self._drain(timeout_s)
         return outcomes
+
+    def finished(self) -> list[Outcome]:
+        outcomes = self._drain()
+        ready, _ = ray.wait(list(self._blocks), num_returns=len(self._blocks), timeout=0) if self._blocks else ([], [])
+        return outcomes + [self._collect(ref) for ref in ready]
 
     def close(self) -> None:
         self._closing = True
@@ -119,21 +149,26 @@ class RayEngine:
             ray.shutdown()
         if self._tune_thread is not None:
             self._tune_thread.join(timeout=5)
+            # Tune's own state is of no use to anybody: the store is what a sweep goes on from.
+            with suppress(OSError):
+                self._store.filesystem.delete_dir(self._store.files.path("tune"))
 
-    def _drain(self) -> list[Outcome]:
-        outcomes = []
+    def _drain(self, timeout_s: float = 0) -> list[Outcome]:
+        """What Tune's thread has heard; waits for the first of it."""
+        outcomes: list[Outcome] = []
         while True:
             try:
-                outcomes.append(self._counted(self._outcomes.get_nowait()))
+                outcome = self._outcomes.get(timeout=0 if outcomes else timeout_s)
             except queue.Empty:
                 return outcomes
-
-    def _counted(self, outcome: Outcome | StoreUnwritableError) -> Outcome:
-        if isinstance(outcome, StoreUnwritableError):
-            raise outcome
-        if isinstance(outcome, (Trained, Failed)):
-            self._trainings_left -= 1
-        return outcome
+            if isinstance(outcome, StoreUnwritableError):
+                raise outcome
+            if isinstance(outcome, (Trained, Failed)):
+                # A worker that dies after it has reported makes Tune try again: the run comes back twice.
+                if outcome.task.run.run_id not in self._trainings_left:
+                    continue
+                self._trainings_left.remove(outcome.task.run.run_id)
+            outcomes.append(outcome)
 
     def _reference(self, task: TrainTask | TrialTask) -> ray.ObjectRef:
         """The data set in the object store: put once, one copy per node."""
@@ -151,13 +186,16 @@ class RayEngine:
                 raise error.cause from None
             return Failed(task, _text(error.cause if isinstance(error.cause, Exception) else error), 1)
         except RayError as error:
-            return Failed(task, f"{type(error).__name__}: {_first_line(error)}", ATTEMPTS + 1)
+            return Failed(task, f"{type(error).__name__}: {_first_line(error)}", ATTEMPTS)
         return Scored(task, rows, seconds)
 
     def _tune(self, trainings: list[TrainTask]) -> None:
         try:
             for first in range(0, len(trainings), RUNS_PER_EXPERIMENT):
                 self._fit(trainings[first : first + RUNS_PER_EXPERIMENT])
+            sleep(TUNE_GRACE_S)
+            if self._trainings_left and self._outcomes.empty():
+                raise EngineError(f"{len(self._trainings_left)} training runs ended without a result")
         except BaseException as error:  # noqa: BLE001 - the driver's thread must hear of it
             if not self._closing:
                 self._tune_error = error
@@ -234,25 +272,53 @@ def _train(config: Mapping[str, Any], tasks: Mapping[str, TrainTask], references
 
 
 # max_calls=0: by default a task with a GPU gets a new process, and CUDA starts anew for each block.
-@ray.remote(max_calls=0, max_retries=ATTEMPTS, retry_exceptions=[OSError, MemoryError])  # type: ignore[untyped-decorator]
+@ray.remote(max_calls=0, max_retries=ATTEMPTS - 1, retry_exceptions=[OSError, MemoryError])  # type: ignore[untyped-decorator]
 def _score(task: TrialTask, dataset: Dataset) -> tuple[tuple[dict[str, Any], ...], float]:
     scored = score_block(task, dataset)
     return scored.rows, scored.duration_s
 
 
 def _connect(address: str | None, cpus: int | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
     try:
         if address:
-            ray.init(address=address, **quiet)
+            with _silent():
+                ray.init(address=address, **quiet)
             return
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
-        raise EngineError(
-            f"cannot reach {where}: {_first_line(error)}. Is it up, and are RAY_AUTH_MODE and its token the cluster's? "
-            "(--engine inline needs no cluster)"
-        ) from None
+        why = f"{_first_line(error).rstrip('.')}. Is it up?"
+        if address and _listens(address):
+            why = (
+                "something listens there but does not let us in. Are RAY_AUTH_MODE and its token (RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH) the cluster's, and is its Ray of the same version?"
+            )
+        raise EngineError(f"cannot reach {where}: {why} (--engine inline needs no cluster)") from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Ray's library warns once a second, past Python and all its settings, of what we say in one line."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _listens(address: str) -> bool:
+    """Whether a connection to host:port opens; Ray's own message is the same for a wrong token and for nobody there."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _text(error: BaseException) -> str:

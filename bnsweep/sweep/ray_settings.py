@@ -5,7 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 
-__all__ = ["prepare_ray"]
+__all__ = ["HEALTH", "prepare_ray"]
+
+# Without these, work on a host whose link is cut is waited for seven minutes (300 s + 120 s). They must be set where
+# Ray's nodes are started and where the driver runs.
+HEALTH = {
+    "RAY_grpc_client_keepalive_time_ms": "10000",  # a silent connection is asked after 10 s ...
+    "RAY_grpc_client_keepalive_timeout_ms": "20000",  # ... and dead after 20 s without an answer
+    "RAY_health_check_period_ms": "3000",  # the head asks each node every 3 s,
+    "RAY_health_check_timeout_ms": "10000",  # waits 10 s for an answer,
+    "RAY_health_check_failure_threshold": "3",  # and takes it for dead after three silences
+}
 
 
 def prepare_ray(*, own_cluster: bool) -> None:
@@ -20,6 +30,8 @@ def prepare_ray(*, own_cluster: bool) -> None:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the spec stay valid
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_task_oom_retries": "3",  # a bound for blocks that need too much memory; not tried out yet
+        **HEALTH,
     }
     if own_cluster and "RAY_AUTH_MODE" not in os.environ:
         # Left alone, Ray would write a token into the home directory; without one, any user of this machine

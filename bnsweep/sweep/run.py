@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,16 +54,19 @@ def run_sweep(
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
         record_plan(store, plan, text=text)
+        datasets = _loaders(plan, data_root)
         driver = Driver(
             plan,
             store,
-            datasets=_loaders(plan, data_root),
+            datasets=datasets,
             listener=listener,
             retry_failed=retry_failed,
             allow_import=allow_import,
         )
         if driver.nothing_to_do:
             return driver.summary
+        for fingerprint in driver.data_needed:
+            datasets[fingerprint]()  # what is wrong with the data is said before any work, and is no run's failure
         return driver.run(_engine(engine, store, address=address, cpus=cpus, listener=listener))
 
 
@@ -81,4 +84,5 @@ def _engine(name: str, store: Store, *, address: str | None, cpus: int | None, l
 
 
 def _loaders(plan: Plan, data_root: Path) -> Datasets:
-    return {run.fingerprint: partial(load_dataset, run.data, root=data_root) for run in plan.runs}
+    """One loader per data set, each of which loads once."""
+    return {run.fingerprint: cache(partial(load_dataset, run.data, root=data_root)) for run in plan.runs}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,7 +14,7 @@ from torch import nn
 from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.training.images import DataShape
 
-__all__ = ["SMALL", "from_import", "from_torchvision"]
+__all__ = ["SMALL", "code_of", "from_import", "from_torchvision"]
 
 SMALL = 64  # images with a smaller side get an adapted stem
 
@@ -48,6 +50,23 @@ def from_torchvision(name: str, shape: DataShape) -> nn.Module:
         raise ModelError(f"torchvision:{name} cannot be built for {shape.size}x{shape.size} images: {reason}") from None
     adapt_stem(network, shape)
     return network
+
+
+def code_of(name: str) -> str:
+    """What stands for the code behind a network's name: part of a run's identity.
+
+    For `import:` the digest of the module's file (what that imports in turn is not looked at), for `torchvision:` its
+    version; bnsweep's own networks change their layout or not at all.
+    """
+    if name.startswith("torchvision:"):
+        import torchvision
+
+        return str(torchvision.__version__)
+    if name.startswith("import:"):
+        module = importlib.import_module(name.split(":")[1])
+        source = getattr(module, "__file__", None)
+        return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+    return ""
 
 
 def adapt_stem(network: nn.Module, shape: DataShape) -> None:

@@ -235,7 +235,8 @@ def _inspect(name: str, network: nn.Module, shape: DataShape, *, device: str) ->
     total = sum(values.numel() for values in network.parameters())
     multiply_adds = counter.total // len(example)
     # Strides and pooling leave no trace in parameter shapes, but do in the number of multiply-adds.
-    signature = hashlib.sha256(repr((parameters, sites, multiply_adds)).encode()).hexdigest()[:16]
+    content = (parameters, sites, multiply_adds, external.code_of(name))
+    signature = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
     return Architecture(name, tuple(sites), total, multiply_adds, signature)
 
 

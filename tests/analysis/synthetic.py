@@ -180,6 +180,7 @@ def _run(
             out["points"].append(
                 {
                     "sweep": sweep,
+                    "revision": 1,
                     "spec_sha256": _digest(sweep),
                     "run_id": run_id,
                     "point_id": point_id,

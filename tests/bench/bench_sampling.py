@@ -1,6 +1,6 @@
 """Do the intervals of sequential sampling cover a known truth, and what do they cost?
 
-`python -m tests.bench.bench_sampling [REPLICATES]` (4,000 for the figures that count; about an hour of one core)
+`python -m tests.bench.bench_sampling [REPLICATES]` (4,000 for the figures that count; half an hour of one core)
 prints every case and the figures.
 
 - Coverage: points are sampled to the end thousands of times from populations of draws with a known mean: binomial,
@@ -102,7 +102,7 @@ def figures(replicates: int = 200) -> list[dict[str, Any]]:
     ]
     for case in found:
         if case.images == "auto" and case.population.name.startswith("recorded"):
-            spread = float(np.std([outcome.images for outcome in case.outcomes]) / case.scored)
+            spread = float(np.ptp([outcome.images for outcome in case.outcomes]) / case.scored)
             name = f"sampling: images to half-width {case.half_width}, {case.population.name}, against full test sets"
             row = _row(name, case.scored, "images", case.full, n=replicates, spread=spread, floor=optimum(case))
             rows.append({**row, "ratio": case.full / case.scored})

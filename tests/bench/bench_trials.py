@@ -14,7 +14,9 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from time import perf_counter
 from typing import Any
 
@@ -27,6 +29,8 @@ from torchvision.transforms import v2
 
 from bnsweep.noise.curve import Cell
 from bnsweep.noise.evaluate import Evaluator
+from bnsweep.noise.forward import Forward
+from bnsweep.noise.perturb import Perturber
 from bnsweep.training.datasets import DataShape
 from bnsweep.training.models import build, describe
 from bnsweep.training.sites import fold
@@ -40,9 +44,16 @@ SHAPE = DataShape(3, 32, 10)
 class Pictures(Dataset[tuple[Tensor, int]]):
     """What torchvision's data sets are: one PIL image and label at a time, transformed on the way."""
 
-    def __init__(self, pixels: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
+    def __init__(
+        self,
+        pixels: np.ndarray[Any, Any],
+        labels: np.ndarray[Any, Any],
+        *,
+        mean: tuple[float, ...] = MEAN,
+        std: tuple[float, ...] = STD,
+    ) -> None:
         self.pixels, self.labels = pixels, labels
-        self.transform = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+        self.transform = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -102,9 +113,7 @@ def example_network(name: str = "resnet20") -> nn.Module:
 
 
 def trials(images: int, model: str = "resnet20", eta: float = 0.1) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
-    labels = rng.integers(0, 10, images)
+    pixels, labels = _pictures(images)
     network = example_network(model)
     pictures = Pictures(pixels, labels)
     inputs = torch.stack([pictures[i][0] for i in range(images)])
@@ -129,25 +138,65 @@ def trials(images: int, model: str = "resnet20", eta: float = 0.1) -> list[dict[
     ]
 
 
+def two_cores(images: int, model: str = "resnet20", eta: float = 0.1) -> list[dict[str, Any]]:
+    """Two tasks of one thread each, as a sweep runs them, against one research loop with two threads."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        ours = []
+        for turn in range(REPEATS + 1):
+            start = perf_counter()
+            done = list(pool.map(_trial_in_a_process, [(images, model, eta, 2 * turn + core) for core in range(2)]))
+            ours.append((perf_counter() - start) / len(done))
+    pixels, labels = _pictures(images)
+    network, pictures = example_network(model), Pictures(pixels, labels)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        research = [timed(lambda: research_trial(network, pictures, eta)) for _ in range(REPEATS)]
+    finally:
+        torch.set_num_threads(before)
+    arithmetic = describe(model, SHAPE).multiply_adds * images / matrix_product() / 2
+    name = f"trials: {model}, {images} images, 2 cores, against research code"
+    return [_row(name, rates(ours[1:]), rates(research), 1 / arithmetic)]
+
+
+@cache
+def _evaluator(images: int, model: str) -> Evaluator:
+    torch.set_num_threads(1)
+    pixels, labels = _pictures(images)
+    pictures = Pictures(pixels, labels)
+    inputs = torch.stack([pictures[i][0] for i in range(images)])
+    return Evaluator(example_network(model), inputs, torch.from_numpy(labels), batch_size=BATCH)
+
+
+def _trial_in_a_process(task: tuple[int, str, float, int]) -> int:
+    images, model, eta, seed = task
+    return _evaluator(images, model).trials(Cell(), eta, [seed])[0].correct
+
+
+def _pictures(images: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, images)
+
+
+@torch.inference_mode()
 def preparation(model: str = "resnet20") -> list[dict[str, Any]]:
-    """What a trial does besides the forward pass: draw, perturb, measure, fold. Against its pass over 10,000 images."""
-    network = example_network(model)
-    inputs, labels = torch.randn(BATCH, 3, 32, 32), torch.zeros(BATCH, dtype=torch.int64)
-    evaluator = Evaluator(network, inputs, labels, batch_size=BATCH)
-    bare = fold(network, example=inputs[:2]).to(memory_format=torch.channels_last)
-    batches = [inputs.to(memory_format=torch.channels_last)]
+    """What a trial does besides the forward pass (draw, perturb, measure, fold) against its pass over 10,000 images."""
+    network, inputs = example_network(model), torch.randn(BATCH, 3, 32, 32)
+    perturber = Perturber(network, Cell(), example=inputs[:2])
+    forward = Forward(network, example=inputs[:2], dtype=torch.float32)
+    batch = inputs.to(memory_format=torch.channels_last)
     seeds = iter(range(1_000_000))
-    seconds = interleaved(
-        {
-            "trial": lambda: evaluator.trials(Cell(), 0.1, [next(seeds)]),
-            "bare": partial(bare_pass, bare, batches),
-        },
-        repeats=20,
-    )
-    alone = min(seconds["trial"]) - min(seconds["bare"])
-    full = min(seconds["bare"]) * 10_000 / BATCH
-    row = {"figure": f"trials: {model}, all but the forward pass", "value": alone, "unit": "s", "baseline": full}
-    return [{**row, "ratio": full / alone, "n": 20, "spread": _spread(seconds["trial"]), "floor": 0.0}]
+
+    def prepare() -> None:
+        perturber.perturb(0.1, next(seeds))
+        forward.load(perturber.network)
+
+    seconds = interleaved({"prepare": prepare, "pass": lambda: forward(batch)}, repeats=20)
+    alone, full = min(seconds["prepare"]), min(seconds["pass"]) * 10_000 / BATCH
+    row = {"figure": f"trials: {model}, all but the forward pass over 10,000 images", "value": alone, "unit": "s"}
+    return [
+        {**row, "baseline": full, "ratio": full / alone, "n": 20, "spread": _spread(seconds["prepare"]), "floor": 0.0}
+    ]
 
 
 def rates(seconds: list[float]) -> list[float]:
@@ -161,19 +210,19 @@ def _row(figure: str, ours: list[float], other: list[float], floor: float) -> di
 
 
 def _spread(values: list[float]) -> float:
-    return float(np.std(values, ddof=1) / np.mean(values))
+    return float((max(values) - min(values)) / np.median(values))
 
 
-def figures(images: int = 2000) -> list[dict[str, Any]]:
+def figures(images: int = 1000) -> list[dict[str, Any]]:
     """One row per figure: figure, value, unit, baseline, ratio, n, spread, floor."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [*trials(images), *preparation()]
+        return [*trials(images), *preparation(), *two_cores(images)]
     finally:
         torch.set_num_threads(before)
 
 
 if __name__ == "__main__":
-    for row in figures(int(sys.argv[1]) if len(sys.argv) > 1 else 2000):
+    for row in figures(int(sys.argv[1]) if len(sys.argv) > 1 else 1000):
         print(row)

@@ -32,7 +32,13 @@ def build(location: Path, rows: int, *, seeds: int = 5) -> Store:
     networks = -(-curves // per_network)
     runs = [_run(network, seed) for network in range(networks) for seed in range(seeds)]
     points = [point for run in runs for point in _points(run)]
-    sweep = {"sweep": "bench", "spec_sha256": "s", "planned_runs": len(runs), "planned_points": len(points)}
+    sweep = {
+        "sweep": "bench",
+        "revision": 1,
+        "spec_sha256": "s",
+        "planned_runs": len(runs),
+        "planned_points": len(points),
+    }
     store.commit(
         {
             "sweeps": _table(

@@ -175,7 +175,7 @@ def test_any_module_is_scored_as_a_plain_loop_scores_it(trained, make, foldable)
     count = 100 if make is Odd else 8
     inputs, labels = trained.inputs[:count], trained.labels[:count]
     assert Forward(network, example=inputs[:4], dtype=torch.float32).folded == foldable
-    for targets in ("weights", "all"):
+    for targets in ("weights", "all") if make is Odd else ("all",):
         scores = Evaluator(network, inputs, labels, batch_size=64).trials(NoiseCell(targets=targets), 0.2, SEEDS[:2])
         for seed, score in zip(SEEDS[:2], scores, strict=True):
             noisy = plain.noisy(network, sigma_reference="tensor_std", targets=targets, eta=0.2, seed=seed)

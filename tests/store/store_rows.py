@@ -146,5 +146,11 @@ def failures(count: int, **columns: Any) -> pa.Table:
 
 def sweeps() -> pa.Table:
     """One sweep file."""
-    spec = {"sweep": "test", "spec_sha256": "ab" * 32, "spec": '{"name": "test"}', "spec_yaml": "name: test\n"}
+    spec = {
+        "sweep": "test",
+        "revision": 1,
+        "spec_sha256": "ab" * 32,
+        "spec": '{"name": "test"}',
+        "spec_yaml": "name: test\n",
+    }
     return build("sweeps", 1, {**spec, "planned_runs": 1, "planned_points": 50, "versions": WORK["versions"]})

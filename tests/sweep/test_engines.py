@@ -1,5 +1,6 @@
 """One contract, every engine: the same rows, once."""
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -7,7 +8,13 @@ import sys
 import pytest
 from sweep_helpers import bnsweep, quiet_env, rows, wait_until
 
+from bnsweep.analysis.database import open_database
+from bnsweep.errors import DataError
+from bnsweep.experiment.plan import make_plan
+from bnsweep.experiment.reading import parse_spec
+from bnsweep.experiment.spec import Augment
 from bnsweep.store.store import Store
+from bnsweep.sweep.catalog import LocalCatalog
 
 TABLES = ("runs", "epochs", "trials", "points")
 
@@ -82,6 +89,51 @@ def test_a_grown_spec_does_only_what_is_missing(tmp_path, run, tiny):
     assert len(new) == 2 * 2 * (1 + 6 * 3)
 
 
+def test_a_sweep_is_the_spec_that_was_run_last(tmp_path, run, tiny):
+    store = tmp_path / "store"
+    for text, points in ((tiny, 12), (tiny.replace("0.1, 0.3", "0.1, 0.2, 0.3"), 16), (tiny, 12)):
+        run(text, store)
+        coverage = open_database(Store.open(store)).query("sweeps").to_dicts()
+        assert [(row["planned"], row["done"]) for row in coverage] == [(points, points)]
+
+
+def test_missing_data_is_bad_input_and_no_run_s_failure(tmp_path, run, tiny):
+    store = tmp_path / "store"
+    with pytest.raises(DataError, match="cifar"):
+        run(tiny.replace("digits", "cifar10"), store)
+    assert Store.open(store).rows("runs") == 0
+
+
+def test_images_from_elsewhere_keep_the_augmentation_of_the_data_set():
+    spec = parse_spec("name: a\ndata: cifar10\nmodels: resnet8\n")
+    assert spec.with_source("parquet:there").training.augment == Augment(flip=True, shift=0.1)
+
+
+def test_other_code_behind_an_imported_network_is_another_run(tmp_path, monkeypatch):
+    spec = parse_spec("name: a\ndata: digits\nmodels: 'import:changing_net:make'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ids = []
+    for activation in ("ReLU", "Sigmoid"):
+        (tmp_path / "changing_net.py").write_text(
+            "from torch import nn\n"
+            "def make(classes, channels, size):\n"
+            f"    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.{activation}(),\n"
+            "                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))\n"
+        )
+        sys.modules.pop("changing_net", None)
+        importlib.invalidate_caches()
+        ids += [run.run_id for run in make_plan(spec, LocalCatalog(tmp_path, allow_import=True)).runs]
+    assert len(set(ids)) == 4
+
+
+@pytest.mark.ray
+def test_what_no_node_has_is_refused_at_once(tmp_path, tiny):
+    (tmp_path / "greedy.yaml").write_text(tiny + "resources: {train: {cpu: 64}}\n")
+    done = bnsweep("run", tmp_path / "greedy.yaml", "--store", tmp_path / "store", "--engine", "ray", "--cpus", 1)
+    assert done.returncode == 2
+    assert "no node has more than 1 CPUs" in done.stderr
+
+
 def test_rows_do_not_depend_on_the_blocks_they_came_in(tmp_path, run, tiny, inline_rows):
     # Two trials first, then the rest: other blocks, the same rows.
     store = tmp_path / "store"
@@ -147,8 +199,9 @@ def test_a_failing_network_gets_a_row_and_the_sweep_goes_on(tmp_path, run, tiny,
     failed = [row for row in rows(store, "runs") if row["status"] == "failed"]
     assert ["the network's own trouble" in row["reason"] for row in failed] == [True, True]
     assert any("--retry-failed" in line for line in summary.lines(again="again"))
-    # Again, nothing; mended and asked to retry, everything.
-    assert run(text, store).runs_failed == 0
+    # Again, nothing, and it still says so; mended and asked to retry, everything.
+    again = run(text, store)
+    assert (again.runs_done, again.runs_failed, again.failed_before, again.failed) == (0, 0, 2, True)
     trouble.unlink()
     assert run(text, store).runs_done == 0
     summary = run(text, store, retry_failed=True)
