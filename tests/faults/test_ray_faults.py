@@ -23,7 +23,11 @@ from clusters import Cluster, wait_until, workers
 
 from bnsweep.store.store import Store
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not os.environ.get("BNSWEEP_FAULTS"), reason="takes minutes: set BNSWEEP_FAULTS=1"),
+]
 
 SLOW = TINY.replace("models: resnet8", "models: 'import:fault_networks:slow'")
 
