@@ -12,7 +12,7 @@ is compared with the wanted one (m trials with standard deviation s, the most ex
 mean). It is a group-sequential form of the fixed-width interval of Chow and Robbins (Ann. Math. Stat. 36:457,
 1965), which is valid as the width shrinks, with two corrections for stopping early on a variance that looks small
 by luck: the most extreme draw counts twice, since one unseen so far may be as far off, and the constant 0.75 is chosen
-by simulation (tests/bench/bench_sampling.py). A round adds half as many trials again at most, so there are few looks.
+by simulation (tests/bench/bench_sampling.py). A round adds a quarter at most: planning far ahead on little covers worse.
 The limit of every such method: something that happens in fewer than about 3 of `min` draws may not have been
 seen when it stops. The simulated coverage holds from a first look at 48 draws on, which is what `auto` takes.
 
@@ -61,7 +61,7 @@ __all__ = [
 
 FIRST_LOOK = 48  # draws before `auto` may stop: a mode with a share of 10 % is missed in 0.6 % of samples
 PILOT_IMAGES = 4  # per stratum and draw
-GROWTH = 1.5  # most trials after a round, as a multiple of those before it
+GROWTH = 1.25  # most trials after a round, as a multiple of those before it
 PSEUDO_FLIPS = 0.1  # images that are taken to have flipped in a stratum beyond those seen to
 CAUTION = 0.75  # c in q(m) = t * (1 + c / sqrt(m))
 

@@ -65,6 +65,7 @@ def tables(
     out["sweeps"].append(
         {
             "sweep": sweep,
+            "revision": 1,
             "spec_sha256": _digest(sweep),
             "spec": json.dumps(spec),
             "spec_yaml": yaml,
@@ -180,7 +181,6 @@ def _run(
             out["points"].append(
                 {
                     "sweep": sweep,
-                    "revision": 1,
                     "spec_sha256": _digest(sweep),
                     "run_id": run_id,
                     "point_id": point_id,

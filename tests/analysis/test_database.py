@@ -158,7 +158,9 @@ def test_a_sweep_is_its_newest_version(tmp_path: Path) -> None:
     fewer = [{**r, "min_trials": min(r["min_trials"], 2), "max_trials": min(r["max_trials"], 2)} for r in points]
     store.commit(
         {
-            "sweeps": pa.Table.from_pylist(_again(tables, "sweeps", sha="new", when=2), schema=SCHEMAS["sweeps"]),
+            "sweeps": pa.Table.from_pylist(
+                _again(tables, "sweeps", sha="new", when=2, revision=2), schema=SCHEMAS["sweeps"]
+            ),
             "points": pa.Table.from_pylist(fewer, schema=SCHEMAS["points"]),
         }
     )

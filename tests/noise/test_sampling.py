@@ -105,7 +105,7 @@ def test_agreeing_trials_stop_and_others_go_on():
     assert (step.reason, step.trials) == ("half_width", 8)
     assert step.half_width <= 0.01
     wild = [Row(0.5 + 0.1 * (i % 3)) for i in range(30)]
-    assert next_round(design, wild[:8]) == Round(range(8, 12))  # half as many again
+    assert next_round(design, wild[:8]) == Round(range(8, 10))  # a quarter more
     step = next_round(design, wild)
     assert isinstance(step, Stop)
     assert (step.reason, step.trials) == ("max", 30)
