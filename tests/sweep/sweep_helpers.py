@@ -26,7 +26,7 @@ def quiet_env():
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def wait_until(true, timeout_s=90):
+def wait_until(true, timeout_s=240):
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline, "it never happened"
