@@ -20,7 +20,7 @@ trials: 3
 
 def bnsweep(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "bnsweep.cli", *map(str, arguments)],
+        [sys.executable, "-m", "bnsweep", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=240,

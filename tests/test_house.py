@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "sweep": {"sweep", "experiment", "training", "noise", "store"},
     "analysis": {"analysis", "store", "experiment", "queries"},
     "__init__": {"noise"},
-    "cli": {"experiment", "training", "noise", "store", "sweep", "analysis"},
+    "cli": {"cli", "experiment", "training", "noise", "store", "sweep", "analysis"},
+    "__main__": {"cli"},
 }
 FOREIGN = {
     "ray": {"sweep/ray_engine.py"},

@@ -12,7 +12,7 @@ is compared with the wanted one (m trials with standard deviation s, the most ex
 mean). It is a group-sequential form of the fixed-width interval of Chow and Robbins (Ann. Math. Stat. 36:457,
 1965), which is valid as the width shrinks, with two corrections for stopping early on a variance that looks small
 by luck: the most extreme draw counts twice, since one unseen so far may be as far off, and the constant 0.75 is chosen
-by simulation (tests/bench/bench_sampling.py). A round adds a quarter at most: planning far ahead on little covers worse.
+by simulation (tests/bench/bench_sampling.py). A round adds a quarter at most: planning ahead on little covers worse.
 The limit of every such method: something that happens in fewer than about 3 of `min` draws may not have been
 seen when it stops. The simulated coverage holds from a first look at 48 draws on, which is what `auto` takes.
 

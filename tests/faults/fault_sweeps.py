@@ -101,7 +101,7 @@ def environment(folder: Path, **extra: str) -> dict[str, str]:
 
 
 def command(spec: Path, store: str | Path, *options: object) -> list[str]:
-    words = [sys.executable, "-m", "bnsweep.cli", "run", spec, "--store", store, "--data-root", spec.parent, *options]
+    words = [sys.executable, "-m", "bnsweep", "run", spec, "--store", store, "--data-root", spec.parent, *options]
     return [*map(str, words), "--quiet"]
 
 

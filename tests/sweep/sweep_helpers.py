@@ -18,7 +18,7 @@ def rows(store, table="trials"):
 
 
 def bnsweep(*arguments):
-    command = [sys.executable, "-m", "bnsweep.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "bnsweep", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=quiet_env(), check=False)
 
 

@@ -212,7 +212,7 @@ def test_a_failing_network_gets_a_row_and_the_sweep_goes_on(tmp_path, run, tiny,
 def test_ctrl_c_keeps_finished_blocks_and_says_how_to_go_on(tmp_path, tiny, engine):
     spec, store = tmp_path / "long.yaml", tmp_path / "store"
     spec.write_text(tiny.replace("trials: 4", "trials: 100000"))
-    command = [sys.executable, "-m", "bnsweep.cli", "run", str(spec), "--store", str(store), "--engine", engine]
+    command = [sys.executable, "-m", "bnsweep", "run", str(spec), "--store", str(store), "--engine", engine]
     process = subprocess.Popen(
         [*command, "--data-root", str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -234,7 +234,7 @@ def test_a_killed_driver_loses_nothing_that_was_committed(tmp_path, tiny, run, i
     spec, store = tmp_path / "tiny.yaml", tmp_path / "store"
     spec.write_text(tiny.replace("trials: 4", "trials: 100000"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "bnsweep.cli", "run", spec, "--store", store, "--engine", "inline", "--quiet"],
+        [sys.executable, "-m", "bnsweep", "run", spec, "--store", store, "--engine", "inline", "--quiet"],
         env=quiet_env(),
     )
     wait_until(lambda: (store / "bnsweep-store.json").exists() and Store.open(store).rows("trials") > 10)

@@ -36,7 +36,7 @@ def whole(tmp_path, run, text):
 def test_a_sweep_killed_in_the_middle_of_its_rounds_ends_with_the_same_rows(tmp_path, run, text, whole):
     spec, store = tmp_path / "spec.yaml", tmp_path / "store"
     spec.write_text(text)
-    command = [sys.executable, "-m", "bnsweep.cli", "run", spec, "--store", store, "--engine", "inline", "--quiet"]
+    command = [sys.executable, "-m", "bnsweep", "run", spec, "--store", store, "--engine", "inline", "--quiet"]
     process = subprocess.Popen(command, env=quiet_env())
     wait_until(lambda: (store / "bnsweep-store.json").exists() and Store.open(store).rows("runs") > 0)
     process.kill()

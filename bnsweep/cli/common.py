@@ -1,0 +1,138 @@
+"""What commands share: a spec, a store, a database opened; answers printed and written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bnsweep.errors import BnsweepError, InputError, SpecError
+
+if TYPE_CHECKING:
+    from bnsweep.analysis.database import Database, Result
+    from bnsweep.experiment.plan import Plan
+    from bnsweep.store.store import Store
+
+__all__ = [
+    "INTERRUPTED",
+    "database_of",
+    "deliver",
+    "open_store",
+    "parameters_of",
+    "print_json",
+    "print_table",
+    "read_plan",
+    "writing",
+]
+
+INTERRUPTED = 130  # exit code
+
+
+def read_plan(spec: str, data_root: Path, source: str | None) -> tuple[Plan, str]:
+    from bnsweep.experiment.plan import make_plan
+    from bnsweep.experiment.reading import read_spec, with_lines
+    from bnsweep.sweep.catalog import LocalCatalog
+
+    sys.path.insert(0, str(Path.cwd()))  # import: networks of the user's own
+    parsed, text = read_spec(spec)
+    if source is not None:
+        parsed = parsed.with_source(source)
+    try:
+        return make_plan(parsed, LocalCatalog(data_root.expanduser(), allow_import=True)), text
+    except SpecError as error:
+        raise with_lines(error, text, source=spec) from None
+
+
+def open_store(location: str, *, writable: bool = False, missing_ok: bool = False) -> Any:
+    from bnsweep.store.store import Store
+
+    if missing_ok and not Store.exists(location):
+        return None
+    return Store.open(location, writable=writable)
+
+
+def database_of(opened: Store, sweep: str | None = None) -> Database:
+    from bnsweep.analysis.database import open_database
+
+    return open_database(opened, sweep=sweep)
+
+
+def parameters_of(pairs: tuple[str, ...]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--param takes NAME=VALUE, but got {pair!r}")
+        parameters[key] = value
+    return parameters
+
+
+def deliver(result: Result, form: str, out: Path | None) -> None:
+    if form == "parquet":
+        if out is None:
+            raise InputError("--format parquet needs --out FILE")
+        import pyarrow.parquet as pq
+
+        with writing(out):
+            pq.write_table(result.to_arrow(), out)
+        return
+    writers: dict[str, Callable[[], str]] = {
+        "text": lambda: _narrow(result),
+        "csv": result.to_csv,
+        "json": result.to_json,
+        "latex": result.to_latex,
+    }
+    text = writers[form]()
+    if out is None:
+        click.echo(text.rstrip("\n"))
+        return
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+
+
+def _narrow(result: Result) -> str:
+    """For a terminal: columns with one value throughout are said once."""
+    shown = result.without_constants()
+    names = {column.name for column in shown.columns}
+    same = [column.name for column in result.columns if column.name not in names]
+    text = shown.to_text()
+    if not same:
+        return text
+    first = result.to_dicts()[0]
+    return f"{text}\n\nin every row: {', '.join(f'{name} = {first[name]}' for name in same)}"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise BnsweepError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Aligned columns; numbers to the right."""
+    columns = list(rows[0]) if rows else []
+    numeric = [
+        isinstance(rows[0][column], (int, float)) and not isinstance(rows[0][column], bool) for column in columns
+    ]
+    lines = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        pads = [text.rjust(w) if right else text.ljust(w) for text, w, right in zip(line, widths, numeric, strict=True)]
+        click.echo("  ".join(pads).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

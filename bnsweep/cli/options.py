@@ -1,0 +1,31 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["data_option", "json_option", "source_option", "store_option", "sweep_option"]
+
+store_option = click.option(
+    "--store",
+    "location",
+    default="bnsweep-store",
+    show_default=True,
+    envvar="BNSWEEP_STORE",
+    help="Where rows and networks are kept: a directory or an object store's URL.",
+)
+data_option = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default=Path("~/.cache/bnsweep"),
+    show_default=True,
+    envvar="BNSWEEP_DATA",
+    help="Where torchvision's data sets lie or are downloaded to.",
+)
+source_option = click.option(
+    "--data", "source", default=None, metavar="SOURCE", help="Take the spec's images from here, e.g. parquet:DIRECTORY."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+sweep_option = click.option("--sweep", default=None, help="Only this sweep; default: all in the store.")

@@ -1,0 +1,73 @@
+"""Commands that look after a store: ls, verify, compact, upgrade, export."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bnsweep.cli.common import open_store, print_json, print_table, writing
+from bnsweep.cli.options import json_option, store_option
+
+__all__ = ["store"]
+
+
+@click.group()
+def store() -> None:
+    """Look after a store: ls, verify, compact, export, upgrade."""
+
+
+@store.command("ls")
+@store_option
+@json_option
+def store_ls(location: str, as_json: bool) -> None:
+    """List the store's tables and their size."""
+    opened = open_store(location)
+    rows = opened.summary()
+    if as_json:
+        print_json({"store": opened.location, "tables": rows})
+    else:
+        print_table(rows)
+
+
+@store.command("verify")
+@store_option
+@click.option("--repair", is_flag=True, help="Quarantine bad parts, so that `run` does their work again.")
+@json_option
+def store_verify(location: str, repair: bool, as_json: bool) -> None:
+    """Check every part's digest, duplicates, disagreements and what is missing."""
+    from bnsweep.store.store import Store
+
+    outcome = Store.verify_location(location, repair=repair)
+    if as_json:
+        print_json(outcome.to_dict())
+    else:
+        click.echo(str(outcome))
+    sys.exit(0 if outcome.ok else 1)
+
+
+@store.command("compact")
+@store_option
+def store_compact(location: str) -> None:
+    """Merge small parts into large ones, while others read."""
+    done = open_store(location, writable=True).compact()
+    click.echo(f"{done.parts_before} parts became {done.parts_after}; {done.rows:,} rows")
+
+
+@store.command("upgrade")
+@store_option
+def store_upgrade(location: str) -> None:
+    """Rewrite a store of an older bnsweep in today's schema."""
+    click.echo(f"{open_store(location).upgrade()} parts rewritten")
+
+
+@store.command("export")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@store_option
+@click.option("--format", "form", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+def store_export(directory: Path, location: str, form: str) -> None:
+    """Copy all tables into DIRECTORY, with a provenance file."""
+    with writing(directory):
+        for path in open_store(location).export(directory, format=form):
+            click.echo(path)

@@ -1,0 +1,149 @@
+"""Commands about work: models, plan, run, status."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, print_table, read_plan
+from bnsweep.cli.options import data_option, json_option, source_option, store_option
+from bnsweep.errors import InputError
+
+__all__ = ["models", "plan", "run", "status"]
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--classes", default=10, show_default=True, type=click.IntRange(2, 1_000_000))
+@click.option("--channels", default=3, show_default=True, type=click.IntRange(1, 1024))
+@click.option("--size", default=32, show_default=True, type=click.IntRange(4, 1024), help="Side of the images, pixels.")
+@json_option
+def models(name: str | None, classes: int, channels: int, size: int, as_json: bool) -> None:
+    """List networks; with NAME, one network's BN sites."""
+    from bnsweep.training.datasets import DataShape
+    from bnsweep.training.models import MODELS, describe
+
+    sys.path.insert(0, str(Path.cwd()))  # import: networks of the user's own
+    shape = DataShape(channels=channels, size=size, classes=classes)
+    found = [describe(each, shape, allow_import=True) for each in ([name] if name else MODELS)]
+    rows = [
+        {
+            "model": each.name,
+            "parameters": each.parameters,
+            "multiply_adds": each.multiply_adds,
+            "bn_sites": len(each.sites),
+        }
+        for each in found
+    ]
+    sites = [asdict(site) for site in found[0].sites]
+    if as_json:
+        print_json({**rows[0], "sites": sites} if name else rows)
+        return
+    print_table(rows)
+    if name:
+        click.echo()
+        print_table([{"number": number, **site} for number, site in enumerate(sites, 1)])
+    else:
+        click.echo(
+            "\nAlso: torchvision:NAME for any torchvision classifier, import:PACKAGE.MODULE:FACTORY for your own."
+        )
+
+
+@click.command()
+@click.argument("spec")
+@store_option
+@data_option
+@source_option
+@click.option("--cpus", type=click.IntRange(1), default=None, help="Cores to plan for; default: this machine's.")
+@json_option
+def plan(spec: str, location: str, data_root: Path, source: str | None, cpus: int | None, as_json: bool) -> None:
+    """Show what a sweep would do, and do nothing.
+
+    SPEC is a YAML file or the name of a ready sweep.
+    """
+    from bnsweep.sweep.estimate import preview
+
+    plan_, _ = read_plan(spec, data_root, source)
+    summary = preview(plan_, open_store(location, missing_ok=True), cpus=cpus, data_root=data_root)
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        click.echo(summary.to_text())
+
+
+@click.command()
+@click.argument("spec")
+@store_option
+@data_option
+@source_option
+@click.option("--engine", type=click.Choice(["auto", "ray", "inline"]), default="auto", show_default=True)
+@click.option("--address", default=None, help="An existing Ray cluster, host:port; default: start one here.")
+@click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of the local Ray cluster; default: all.")
+@click.option("--retry-failed", is_flag=True, help="Do what failed before once more.")
+@click.option("--take-over", is_flag=True, help="Write to the store although another driver holds it: it is dead.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def run(
+    spec: str,
+    location: str,
+    data_root: Path,
+    source: str | None,
+    engine: str,
+    address: str | None,
+    cpus: int | None,
+    retry_failed: bool,
+    take_over: bool,
+    quiet: bool,
+) -> None:
+    """Run a sweep: train what is untrained, score what has no rows yet.
+
+    SPEC is a YAML file or the name of a ready sweep. The same command again does only what is missing.
+    Ctrl-C keeps every finished block.
+    """
+    from bnsweep.sweep.progress import Silent, choose_progress
+    from bnsweep.sweep.run import run_sweep
+
+    if engine == "inline" and (address or cpus):
+        raise InputError("--address and --cpus are for a Ray cluster, but --engine inline uses none")
+    plan_, text = read_plan(spec, data_root, source)
+    summary = run_sweep(
+        plan_,
+        location,
+        text=text,
+        engine=engine,
+        address=address,
+        cpus=cpus,
+        retry_failed=retry_failed,
+        take_over=take_over,
+        data_root=data_root.expanduser(),
+        listener=Silent() if quiet else choose_progress(),
+    )
+    words = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--take-over")]
+    for line in summary.lines(again=shlex.join(["bnsweep", *words])):
+        click.echo(line)
+    if summary.interrupted:
+        sys.exit(INTERRUPTED)
+    if not quiet and open_store(location).rows("trials"):
+        from bnsweep.analysis.headline import accuracy_table
+
+        click.echo("\naccuracy in %, with half of its 95 % interval\n")
+        click.echo(accuracy_table(database_of(open_store(location), plan_.spec.name)).to_text())
+    sys.exit(1 if summary.failed else 0)
+
+
+@click.command()
+@store_option
+@json_option
+def status(location: str, as_json: bool) -> None:
+    """Show how far each sweep of a store is."""
+    store = open_store(location)
+    result = database_of(store).query("sweeps")
+    holder = store.holder()
+    if as_json:
+        print_json({"store": store.location, "running": holder and str(holder), "sweeps": result.to_dicts()})
+        return
+    click.echo(result.to_text())
+    click.echo(f"\nA driver is at work: {holder}" if holder else "\nNo driver is at work.")
