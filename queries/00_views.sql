@@ -217,6 +217,33 @@ SELECT * FROM curve
 SEMI JOIN main_cell
     USING (noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling);
 
+CREATE MACRO everywhere(placement, bn_kept, bn_sites) AS placement = 'all' OR coalesce(bn_kept = bn_sites, false);
+
+-- The paper's comparison, from rows (the name of a CTE with columns part, dataset, model, training, train_seed,
+-- bn_kept, bn_sites, placement, value, n): BN everywhere against none, or against the placement with the fewest BN
+-- layers where the network was not trained without. The paper's tables do not say how many the fewest are.
+CREATE MACRO all_against_fewest(rows) AS TABLE (
+    WITH
+    sided AS (SELECT *, everywhere(placement, bn_kept, bn_sites) AS x FROM query_table(rows)),
+    compared AS (
+        SELECT * FROM sided
+        WINDOW stratum AS (PARTITION BY part, dataset, model, training)
+        QUALIFY count_if(NOT x) OVER stratum > 0
+            AND (x OR coalesce(bn_kept, 0) = min(coalesce(bn_kept, 0)) FILTER (WHERE NOT x) OVER stratum)
+    ),
+    named AS (SELECT *, count(DISTINCT training) OVER (PARTITION BY dataset, model) AS trainings FROM compared),
+    final AS (
+        SELECT part, dataset, model || CASE WHEN trainings > 1 THEN ' ' || training ELSE '' END AS model,
+               'all against the fewest' AS placement, train_seed, x::INTEGER::DOUBLE AS x,
+               CASE WHEN x THEN 'BN everywhere' WHEN bn_kept = 0 THEN 'no BN' ELSE named.placement END AS x_label,
+               100 * avg(value) AS value_pct, sum(n)::BIGINT AS n
+        FROM named
+        WHERE value IS NOT NULL
+        GROUP BY ALL
+    )
+    SELECT * FROM final
+);
+
 -- The paper's Tables II, III (eta is given) and IV (eta is NULL) under our names of networks. Its ResNet_36 is most
 -- likely a ResNet-32 (PROTOCOL: depths are 6n + 2), so both of ours are set beside it. Fractions.
 CREATE VIEW paper AS

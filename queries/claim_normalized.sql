@@ -20,33 +20,10 @@
 WITH
 measured AS (
     SELECT 'eta ' || round(eta::DOUBLE, 6) AS part, dataset, model, training, train_seed, bn_kept, bn_sites, placement,
-           accuracy / nullif(a0, 0) AS value, n,
-           placement = 'all' OR coalesce(bn_kept = bn_sites, false) AS everywhere
+           accuracy / nullif(a0, 0) AS value, n
     FROM main_point
     WHERE eta > 0
 ),
-fewest AS (
-    SELECT part, dataset, model, training, min(coalesce(bn_kept, 0)) AS bn_kept
-    FROM measured
-    WHERE NOT everywhere
-    GROUP BY ALL
-),
-compared AS (
-    SELECT measured.* FROM measured SEMI JOIN fewest USING (part, dataset, model, training) WHERE everywhere
-    UNION ALL
-    SELECT measured.* FROM measured SEMI JOIN fewest
-        ON measured.part = fewest.part AND measured.dataset = fewest.dataset AND measured.model = fewest.model
-       AND measured.training = fewest.training AND coalesce(measured.bn_kept, 0) = fewest.bn_kept
-    WHERE NOT everywhere
-),
-final AS (
-    SELECT part, dataset, model || CASE WHEN training_count > 1 THEN ' ' || training ELSE '' END AS model,
-           'all against the fewest' AS placement, train_seed, everywhere::INTEGER::DOUBLE AS x,
-           CASE WHEN everywhere THEN 'BN everywhere' WHEN bn_kept = 0 THEN 'no BN' ELSE placement END AS x_label,
-           100 * avg(value) AS value_pct, sum(n)::BIGINT AS n
-    FROM (SELECT *, count(DISTINCT training) OVER (PARTITION BY dataset, model) AS training_count FROM compared)
-    WHERE value IS NOT NULL
-    GROUP BY ALL
-)
+final AS (FROM all_against_fewest('measured'))
 SELECT * FROM final
 ORDER BY ALL
