@@ -48,10 +48,16 @@ def ask(work, *arguments):
 
 
 def test_a_plan_says_what_is_missing_before_and_after(work):
-    before = json.loads(ask(work, "plan", "tiny.yaml", "--store", "nothing-yet", "--json"))
+    guess, before = (
+        json.loads(ask(work, "plan", "tiny.yaml", "--store", "nothing-yet", "--json", *more))
+        for more in ((), ("--measure",))
+    )
     assert (before["runs"], before["runs_done"], before["rows_min"], before["rows_done"]) == (2, 0, 16, 0)
     assert before["hours"] > 0
+    assert guess["hours"] > 0
     assert "measured now" in before["speeds_from"]
+    assert "guessed" in guess["speeds_from"]
+    assert "--measure" in guess["speeds_from"]
     after = json.loads(ask(work, "plan", "tiny.yaml", "--store", "store", "--json"))
     assert (after["runs_done"], after["rows_done"], after["hours"]) == (2, 16, 0)
     assert not (work / "nothing-yet").exists()

@@ -82,6 +82,14 @@ def test_help_loads_nothing_heavy():
     assert not loaded_after(code) & {"torch", "ray", "duckdb", "pyarrow", "pydantic", "numpy", "rich", "yaml"}
 
 
+def test_a_plan_of_built_in_networks_loads_no_torch():
+    code = (
+        "sys.argv = ['bnsweep', 'plan', 'paper-cifar10', '--store', 'out/no-such-store'];"
+        "from bnsweep import cli; cli.cli(standalone_mode=False)"
+    )
+    assert not loaded_after(code) & {"torch", "torchvision", "ray", "duckdb", "scipy"}
+
+
 def test_the_inline_engine_needs_neither_ray_nor_duckdb():
     code = "import bnsweep.sweep.engine, bnsweep.sweep.driver, bnsweep.noise.curve, bnsweep.training.trainer"
     assert not loaded_after(code) & {"ray", "duckdb"}

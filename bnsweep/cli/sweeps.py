@@ -59,8 +59,17 @@ def models(name: str | None, classes: int, channels: int, size: int, as_json: bo
 @data_option
 @source_option
 @click.option("--cpus", type=click.IntRange(1), default=None, help="Cores to plan for; default: this machine's.")
+@click.option("--measure", is_flag=True, help="Time the smallest network for a store without rows; loads torch.")
 @json_option
-def plan(spec: str, location: str, data_root: Path, source: str | None, cpus: int | None, as_json: bool) -> None:
+def plan(
+    spec: str,
+    location: str,
+    data_root: Path,
+    source: str | None,
+    cpus: int | None,
+    measure: bool,
+    as_json: bool,
+) -> None:
     """Show what a sweep would do, and do nothing.
 
     SPEC is a YAML file or the name of a ready sweep.
@@ -68,7 +77,7 @@ def plan(spec: str, location: str, data_root: Path, source: str | None, cpus: in
     from bnsweep.sweep.estimate import preview
 
     plan_, _ = read_plan(spec, data_root, source)
-    summary = preview(plan_, open_store(location, missing_ok=True), cpus=cpus, data_root=data_root)
+    summary = preview(plan_, open_store(location, missing_ok=True), cpus=cpus, data_root=data_root, measure=measure)
     if as_json:
         print_json(summary.to_dict())
     else:

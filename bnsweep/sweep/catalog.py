@@ -1,4 +1,4 @@
-"""What a plan asks of networks and data sets, answered once each."""
+"""What a plan asks of networks and data sets, answered once each; torch is loaded for foreign networks only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bnsweep.errors import ModelError
 from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.spec import Data
 from bnsweep.training.datasets import DataShape, data_shape, fingerprint, image_counts
-from bnsweep.training.models import describe
+from bnsweep.training.layout import LAYOUTS, layout_of
 
 __all__ = ["LocalCatalog"]
 
@@ -26,12 +26,19 @@ class LocalCatalog:
         self.shape = lru_cache(maxsize=None)(self._shape)
         self.fingerprint = lru_cache(maxsize=None)(self._fingerprint)
         self.image_counts = lru_cache(maxsize=None)(image_counts)
-        self._describe = lru_cache(maxsize=None)(describe)
+        self._describe = lru_cache(maxsize=None)(self._described)
 
     def architecture(self, model: str, data: Data) -> Architecture:
         if model.startswith("import:") and not self.allow_import:
             raise ModelError(f"{model!r} runs code of your own; only the command line may do that, not a service")
-        return self._describe(model, self.shape(data), allow_import=self.allow_import)
+        return self._describe(model, self.shape(data))
+
+    def _described(self, model: str, shape: DataShape) -> Architecture:
+        if model in LAYOUTS:
+            return layout_of(model, shape)
+        from bnsweep.training.models import describe
+
+        return describe(model, shape, allow_import=self.allow_import)
 
     def _shape(self, data: Data) -> DataShape:
         return data_shape(data, root=self.root)

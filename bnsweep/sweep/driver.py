@@ -29,6 +29,7 @@ from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets, Engine
+from bnsweep.sweep.estimate import BLOCK_S
 from bnsweep.sweep.ledger import Ledger, TrainedRun, read_ledger, read_scores
 from bnsweep.sweep.points import PointWork, Request, design_of
 from bnsweep.sweep.work import (
@@ -46,7 +47,6 @@ from bnsweep.sweep.work import (
 
 __all__ = ["Driver", "Listener", "Summary", "record_plan"]
 
-BLOCK_S = 10.0  # of work per task: long against a task's overhead, short against a sweep
 COMMIT_S = 1.0  # between commits
 COMMIT_ROWS = 50_000
 FIRST_BLOCK = 4  # trials, until a network's speed was measured

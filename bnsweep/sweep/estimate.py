@@ -1,31 +1,34 @@
 """A dry run: what a plan holds, what the store has of it, and how long the rest takes.
 
-Speeds are measured, never assumed: from the store's own rows where it has some, else by timing a few
-batches of the plan's smallest network on this machine.
+Speeds come from the store's own rows where it has some. Else they are guessed from a matrix product that is timed here
+and now, which takes a tenth of a second and no torch; `measure` times a few batches of the smallest network instead.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
-import torch
-from torch.nn.functional import cross_entropy
+import numpy as np
 
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.store.store import Store
-from bnsweep.sweep.driver import BLOCK_S
 from bnsweep.sweep.ledger import Ledger, read_ledger
 from bnsweep.training.datasets import data_shape
-from bnsweep.training.models import build
 
-__all__ = ["Preview", "Speeds", "preview"]
+__all__ = ["BLOCK_S", "Preview", "Speeds", "preview"]
 
+BLOCK_S = 10.0  # of work per task: long against a task's overhead, short against a sweep
 PROBE_IMAGES = 128
 PROBE_REPEATS = 3
+MATRIX = 1024  # side
+# Seconds per multiply-add of a step and of a forward pass over those of NumPy's product, on six pairs of network and
+# image size: 1.9 to 4.7 and 0.6 to 1.3 (docs/speed.md).
+TRAIN_TO_PRODUCT, TRIAL_TO_PRODUCT = 2.8, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +81,15 @@ class Preview:
         return "\n".join(lines)
 
 
-def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path) -> Preview:
-    """Compare a plan with a store; `store` is None where there is none yet."""
+def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path, measure: bool = False) -> Preview:
+    """Compare a plan with a store; `store` is None where there is none yet. `measure`: time a network if need be."""
     ledger = read_ledger(store, plan) if store else Ledger()
     todo = [run for run in plan.runs if run.run_id not in ledger.runs]
     train_work = sum(r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo)
     rows_done, trial_work = _trials(plan, ledger)
     low, high = plan.rows()
     needs_speed = bool(train_work or trial_work)
-    speeds = _speeds(plan, store, data_root) if needs_speed else Speeds(0, 0, "nothing is missing")
+    speeds = _speeds(plan, store, data_root, measure=measure) if needs_speed else Speeds(0, 0, "nothing is missing")
     cores = cpus or os.cpu_count() or 1
     train_s, trial_s = train_work * speeds.train_s, trial_work * speeds.trial_s
     return Preview(
@@ -134,9 +137,13 @@ def _blocks(plan: Plan, ledger: Ledger, trial_s: float) -> int:
     return max(missing_points, round(trial_s / BLOCK_S))
 
 
-def _speeds(plan: Plan, store: Store | None, data_root: Path) -> Speeds:
+def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool) -> Speeds:
     measured = _from_rows(store) if store else None
-    return measured or _from_probe(min(plan.runs, key=lambda run: run.architecture.multiply_adds), data_root)
+    if measured:
+        return measured
+    if not measure:
+        return _from_matrix_product()
+    return _from_probe(min(plan.runs, key=lambda run: run.architecture.multiply_adds), data_root)
 
 
 def _from_rows(store: Store) -> Speeds | None:
@@ -157,8 +164,28 @@ def _from_rows(store: Store) -> Speeds | None:
     return Speeds(train, seconds / work, f"measured: {len(runs)} runs and {trials.num_rows:,} trials in the store")
 
 
+def _from_matrix_product() -> Speeds:
+    """What convolutions take, from what a matrix product takes: right within a factor of about two."""
+    matrix = np.full((MATRIX, MATRIX), 0.5, np.float32)
+    seconds = []
+    for _ in range(PROBE_REPEATS + 1):
+        begin = process_time()  # of all threads: the product may use every core
+        matrix @ matrix
+        seconds.append(process_time() - begin)
+    product_s = min(seconds[1:]) / MATRIX**3
+    source = (
+        f"guessed from a matrix product, {1e-9 / product_s:.0f} billion multiply-adds/s and core; better: --measure"
+    )
+    return Speeds(product_s * TRAIN_TO_PRODUCT, product_s * TRIAL_TO_PRODUCT, source)
+
+
 def _from_probe(run: TrainingRun, data_root: Path) -> Speeds:
     """Time a few batches of one network, one thread, as a task would run them."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from bnsweep.training.models import build
+
     shape = data_shape(run.data, root=data_root)
     recipe = run.training
     network = build(
@@ -176,20 +203,20 @@ def _from_probe(run: TrainingRun, data_root: Path) -> Speeds:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        forward = _best(lambda: network(images), gradients=False)
-        step = _best(lambda: torch.autograd.backward(cross_entropy(network(images), labels)), gradients=True)
+        with torch.no_grad():
+            forward = _best(lambda: network(images))
+        step = _best(lambda: torch.autograd.backward(cross_entropy(network(images), labels)))
     finally:
         torch.set_num_threads(threads)
     return Speeds(step / work, forward / work, f"measured now: {PROBE_REPEATS} batches of {run.model} on this machine")
 
 
-def _best(call: Any, *, gradients: bool) -> float:
+def _best(call: Callable[[], object]) -> float:
     times = []
-    with torch.set_grad_enabled(gradients):
-        for _ in range(PROBE_REPEATS + 1):
-            begin = perf_counter()
-            call()
-            times.append(perf_counter() - begin)
+    for _ in range(PROBE_REPEATS + 1):
+        begin = perf_counter()
+        call()
+        times.append(perf_counter() - begin)
     return min(times[1:])
 
 

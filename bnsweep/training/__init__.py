@@ -7,6 +7,7 @@
     image_folder.py    images in one folder per class
     decoding.py        JPEG and PNG bytes to arrays, with limits
     models.py          the networks, by name
+    layout.py          the built-in ones on paper: sites and sizes without torch
     external.py        networks of torchvision and of one's own
     initial.py         initial values, one stream per parameter
     sites.py           BN sites of any network: find, place, fold

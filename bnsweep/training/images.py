@@ -1,14 +1,19 @@
-"""What a data set is: whole uint8 arrays with a fixed train/test split."""
+"""What a data set is: whole uint8 arrays with a fixed train/test split.
+
+torch is imported where tensors are made: a plan asks for shapes and counts alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["DataShape", "Dataset", "Split", "normalise"]
 
@@ -70,6 +75,8 @@ class Dataset:
 
     def inputs(self, half: Literal["train", "test"], *, count: int | None = None) -> torch.Tensor:
         """The first `count` images (default: all) as a network takes them: (N, C, H, W) float32, normalised."""
+        import torch
+
         images = (self.train if half == "train" else self.test).images[:count]
         # astype copies: arrays that Ray shares between processes are read-only.
         pixels = torch.from_numpy(images.astype(np.float32))

@@ -1,9 +1,4 @@
-"""The networks, by name, in the form used for CIFAR-sized images.
-
-    resnet8 ... resnet110   depth 6n + 2: a stem, three stages of n blocks with 16, 32 and 64 channels
-                            (He et al. 2016, section 4.2); resnet36: stages of 6, 6 and 5 blocks
-    resnet18, resnet34      3x3 stem, four stages with 64 to 512 channels, (2, 2, 2, 2) and (3, 4, 6, 3) blocks
-    vgg16, vgg-small        13 convolutions and two hidden linear layers of 512; 6 and one of 128
+"""The networks, by name, in the form used for CIFAR-sized images; `layout.py` lists them.
 
 A BN site follows every convolution, the 1x1 projections of shortcuts included, and every hidden linear
 layer. Those layers carry no bias: the site after them does, be it BN or a ChannelBias, so that removing
@@ -12,7 +7,6 @@ BN never removes the bias. The output layer has a bias and no site.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,6 +19,7 @@ from bnsweep.experiment.architecture import Architecture
 from bnsweep.training import external
 from bnsweep.training.images import DataShape
 from bnsweep.training.initial import initialise
+from bnsweep.training.layout import LAYOUTS, ResNetLayout, VggLayout, signature
 from bnsweep.training.sites import BATCH_NORM, find_sites
 
 __all__ = ["MODELS", "build", "describe"]
@@ -130,26 +125,13 @@ class Vgg(nn.Module):
         return logits
 
 
-_VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+def _assembler(layout: ResNetLayout | VggLayout) -> Callable[[DataShape], nn.Module]:
+    if isinstance(layout, ResNetLayout):
+        return partial(ResNet, blocks=layout.blocks, width=layout.width)
+    return partial(Vgg, groups=layout.groups, hidden=layout.hidden)
 
 
-def _resnet(*blocks: int, width: int = 16) -> Callable[[DataShape], nn.Module]:
-    return partial(ResNet, blocks=blocks, width=width)
-
-
-MODELS: dict[str, Callable[[DataShape], nn.Module]] = {
-    "resnet8": _resnet(1, 1, 1),
-    "resnet20": _resnet(3, 3, 3),
-    "resnet32": _resnet(5, 5, 5),
-    "resnet36": _resnet(6, 6, 5),
-    "resnet44": _resnet(7, 7, 7),
-    "resnet56": _resnet(9, 9, 9),
-    "resnet110": _resnet(18, 18, 18),
-    "resnet18": _resnet(2, 2, 2, 2, width=64),
-    "resnet34": _resnet(3, 4, 6, 3, width=64),
-    "vgg-small": partial(Vgg, groups=((32, 32), (64, 64), (128, 128)), hidden=(128,)),
-    "vgg16": partial(Vgg, groups=_VGG16, hidden=(512, 512)),
-}
+MODELS: dict[str, Callable[[DataShape], nn.Module]] = {name: _assembler(layout) for name, layout in LAYOUTS.items()}
 
 
 def build(
@@ -234,10 +216,8 @@ def _inspect(name: str, network: nn.Module, shape: DataShape, *, device: str) ->
     parameters = [(path, tuple(values.shape)) for path, values in network.named_parameters()]
     total = sum(values.numel() for values in network.parameters())
     multiply_adds = counter.total // len(example)
-    # Strides and pooling leave no trace in parameter shapes, but do in the number of multiply-adds.
-    content = (parameters, sites, multiply_adds, external.code_of(name))
-    signature = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
-    return Architecture(name, tuple(sites), total, multiply_adds, signature)
+    digest = signature(parameters, sites, multiply_adds, external.code_of(name))
+    return Architecture(name, tuple(sites), total, multiply_adds, digest)
 
 
 class _MultiplyAdds:
