@@ -36,11 +36,40 @@ CREATE VIEW plan AS
 SELECT points.* EXCLUDE (committed_at)
 FROM points SEMI JOIN sweep ON points.sweep = sweep.sweep AND points.spec_sha256 = sweep.spec_sha256;
 
+-- One label per data set, and one per network and set of BN sites, whatever each sweep calls them (`all`, `first: 19`):
+-- things are compared by label, and a figure must not fall into two rows. The paper's tables have neither mask nor
+-- digest of the data: their labels stay.
+CREATE TABLE label AS
+WITH
+digest_of AS (SELECT DISTINCT run_id, data_fingerprint FROM runs WHERE data_fingerprint IS NOT NULL),
+used AS (
+    SELECT DISTINCT run_id, data_fingerprint, dataset, model, bn_mask, placement
+    FROM plan LEFT JOIN digest_of USING (run_id)
+),
+data_label AS (
+    SELECT data_fingerprint, first(dataset ORDER BY length(dataset), dataset) AS dataset
+    FROM used
+    WHERE data_fingerprint IS NOT NULL
+    GROUP BY ALL
+),
+placement_label AS (
+    SELECT model, bn_mask,
+           first(placement ORDER BY placement NOT IN ('all', 'none'), length(placement), placement) AS placement
+    FROM used
+    WHERE bn_mask IS NOT NULL
+    GROUP BY ALL
+)
+SELECT run_id, min(coalesce(data_label.dataset, used.dataset)) AS dataset,
+       min(coalesce(placement_label.placement, used.placement)) AS placement
+FROM used LEFT JOIN data_label USING (data_fingerprint) LEFT JOIN placement_label USING (model, bn_mask)
+GROUP BY run_id;
+
 -- Training runs by their last attempt. `training` is short for everything of the recipe and the data that placements
 -- share: rows with different values must not be averaged.
 CREATE TABLE run AS
-SELECT runs.*, left(md5(concat_ws(' ', recipe, data_fingerprint, train_images, test_images, classes)), 6) AS training
-FROM runs SEMI JOIN plan USING (run_id)
+SELECT runs.* REPLACE (label.dataset AS dataset, label.placement AS placement),
+       left(md5(concat_ws(' ', recipe, data_fingerprint, train_images, test_images, classes)), 6) AS training
+FROM runs JOIN label USING (run_id)
 QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY attempt DESC) = 1;
 
 -- Every planned point once. eta stays decimal: floats are not joined on. `series` stands for network, placement and
@@ -49,21 +78,21 @@ CREATE TABLE planned_point AS
 WITH
 training_of AS (SELECT run_id, training FROM run),
 wanted AS (
-    SELECT point_id, any_value(plan) AS plan, min(placement) AS placement, min(min_trials) AS min_trials,
-           max(max_trials) AS max_trials, min(half_width) AS wanted_half_width
+    SELECT point_id, any_value(plan) AS plan, min(min_trials) AS min_trials, max(max_trials) AS max_trials,
+           min(half_width) AS wanted_half_width
     FROM plan
     GROUP BY point_id
 )
 SELECT point_id, plan.run_id, plan.train_seed,
-       plan.dataset, plan.model, coalesce(training, '') AS training, wanted.placement,
+       label.dataset, plan.model, coalesce(training, '') AS training, label.placement,
        plan.bn_mask, plan.bn_kept, plan.bn_sites,
        plan.noise_model, plan.sigma_reference, plan.targets, plan.bn_treatment, plan.recalibration_images,
        plan.precision, plan.sampling, plan.eta, min_trials, max_trials, wanted_half_width,
-       hash(plan.dataset, plan.model, training, wanted.placement, plan.bn_mask, plan.noise_model, plan.sigma_reference,
+       hash(label.dataset, plan.model, training, label.placement, plan.bn_mask, plan.noise_model, plan.sigma_reference,
             plan.targets, plan.bn_treatment, plan.recalibration_images, plan.precision, plan.sampling) AS series,
        hash(plan.run_id, plan.noise_model, plan.sigma_reference, plan.targets, plan.bn_treatment,
             plan.recalibration_images, plan.precision, plan.sampling) AS curve
-FROM wanted LEFT JOIN training_of ON training_of.run_id = plan.run_id;
+FROM wanted JOIN label ON label.run_id = plan.run_id LEFT JOIN training_of ON training_of.run_id = plan.run_id;
 
 -- Points for which another sweep or an older version wanted more trials than these sweeps do: the rows beyond are not
 -- theirs. Nearly always empty, and then it costs nothing to leave them out.

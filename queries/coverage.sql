@@ -1,7 +1,8 @@
 -- What of each sweep is done, what is missing, what failed?
 --
--- A point is done when it has the trials that its sweep asks for at least. One that is not counts as failed if its
--- training run failed or diverged, or if a block of it was given up; otherwise as missing.
+-- A point is done when it has the trials that its sweep asks for at least. One that is not counts as diverged if its
+-- training run did (there is no network to perturb), as failed if its training run or a block of it was given up,
+-- otherwise as missing.
 --
 -- Parameters
 --   dataset  VARCHAR  NULL  only this data set; NULL: all
@@ -20,6 +21,7 @@
 --   planned         points  planned
 --   done            points  with all of their trials
 --   missing         points  still to do
+--   diverged        points  of runs that diverged
 --   failed          points  given up
 --   planned_trials  trials  asked for, at least
 --   trials          trials  landed
@@ -30,7 +32,8 @@ given_up AS (SELECT DISTINCT point_id FROM failures WHERE point_id IS NOT NULL),
 states AS (
     SELECT plan.*, run.status, least(coalesce(landed.n, 0), plan.max_trials) AS n,
            coalesce(landed.n, 0) >= plan.min_trials AS done,
-           coalesce(run.status IN ('failed', 'diverged'), false) OR given_up.point_id IS NOT NULL AS spoilt
+           coalesce(run.status = 'diverged', false) AS diverged,
+           coalesce(run.status = 'failed', false) OR given_up.point_id IS NOT NULL AS failed
     FROM plan
     LEFT JOIN (SELECT run_id, status FROM run) AS run USING (run_id)
     LEFT JOIN landed USING (point_id)
@@ -39,8 +42,10 @@ states AS (
 ),
 final AS (
     SELECT sweep, dataset, model, placement, bn_kept, bn_sites, train_seed, run_id, status,
-           count(*) AS planned, count_if(done) AS done, count_if(NOT done AND NOT spoilt) AS missing,
-           count_if(NOT done AND spoilt) AS failed, sum(min_trials)::BIGINT AS planned_trials, sum(n)::BIGINT AS trials
+           count(*) AS planned, count_if(done) AS done,
+           count_if(NOT done AND NOT failed AND NOT diverged) AS missing,
+           count_if(NOT done AND diverged) AS diverged, count_if(NOT done AND failed AND NOT diverged) AS failed,
+           sum(min_trials)::BIGINT AS planned_trials, sum(n)::BIGINT AS trials
     FROM states
     GROUP BY ALL
 )

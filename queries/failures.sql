@@ -24,10 +24,8 @@
 
 WITH
 network AS (
-    SELECT run_id, any_value(dataset) AS dataset, any_value(model) AS model, min(placement) AS placement,
-           any_value(train_seed) AS train_seed
-    FROM plan
-    GROUP BY run_id
+    SELECT DISTINCT run_id, label.dataset, model, label.placement, train_seed
+    FROM plan JOIN label USING (run_id)
 ),
 cell AS (SELECT point_id, targets, bn_treatment, eta FROM planned_point),
 given_up AS (

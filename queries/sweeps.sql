@@ -6,16 +6,18 @@
 --   none
 --
 -- Columns
---   sweep         -       name of the sweep
---   planned_runs  runs    training runs
---   trained       runs    that ended with a network
---   failed_runs   runs    that failed or diverged
---   planned       points  planned
---   done          points  with all of their trials
---   missing       points  still to do
---   failed        points  given up
---   trials        trials  landed
---   asked_at      UTC     when this version was run first
+--   sweep          -       name of the sweep
+--   planned_runs   runs    training runs
+--   trained        runs    that ended with a network
+--   diverged_runs  runs    that ended without a network to perturb
+--   failed_runs    runs    given up
+--   planned        points  planned
+--   done           points  with all of their trials
+--   missing        points  still to do
+--   diverged       points  of runs that diverged
+--   failed         points  given up
+--   trials         trials  landed
+--   asked_at       UTC     when this version was run first
 
 WITH
 landed AS (SELECT point_id, count(*) AS n FROM counted GROUP BY point_id),
@@ -23,7 +25,8 @@ given_up AS (SELECT DISTINCT point_id FROM failures WHERE point_id IS NOT NULL),
 states AS (
     SELECT plan.sweep, plan.run_id, run.status, least(coalesce(landed.n, 0), plan.max_trials) AS n,
            coalesce(landed.n, 0) >= plan.min_trials AS done,
-           coalesce(run.status IN ('failed', 'diverged'), false) OR given_up.point_id IS NOT NULL AS spoilt
+           coalesce(run.status = 'diverged', false) AS diverged,
+           coalesce(run.status = 'failed', false) OR given_up.point_id IS NOT NULL AS failed
     FROM plan
     LEFT JOIN (SELECT run_id, status FROM run) AS run USING (run_id)
     LEFT JOIN landed USING (point_id)
@@ -32,9 +35,12 @@ states AS (
 final AS (
     SELECT sweep.sweep, sweep.planned_runs,
            count(DISTINCT run_id) FILTER (status IN ('converged', 'finished')) AS trained,
-           count(DISTINCT run_id) FILTER (status IN ('failed', 'diverged')) AS failed_runs,
-           count(states.sweep) AS planned, count_if(done) AS done, count_if(NOT done AND NOT spoilt) AS missing,
-           count_if(NOT done AND spoilt) AS failed, coalesce(sum(n), 0)::BIGINT AS trials,
+           count(DISTINCT run_id) FILTER (status = 'diverged') AS diverged_runs,
+           count(DISTINCT run_id) FILTER (status = 'failed') AS failed_runs,
+           count(states.sweep) AS planned, count_if(done) AS done,
+           count_if(NOT done AND NOT failed AND NOT diverged) AS missing,
+           count_if(NOT done AND diverged) AS diverged, count_if(NOT done AND failed AND NOT diverged) AS failed,
+           coalesce(sum(n), 0)::BIGINT AS trials,
            any_value(sweep.committed_at) AS asked_at
     FROM sweep LEFT JOIN states ON states.sweep = sweep.sweep
     GROUP BY ALL

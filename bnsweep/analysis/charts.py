@@ -34,8 +34,8 @@ Row = Mapping[str, Any]
 PANEL_WIDTH = 300
 PANEL_HEIGHT = 210
 EVERYWHERE, NOWHERE = "BN everywhere", "no BN"
-STATUS = ["done", "missing", "failed"]
-STATUS_COLOURS = ["#3b8fc4", "#b9c0cc", "#d55e00"]
+STATUS = ["done", "missing", "diverged", "failed"]
+STATUS_COLOURS = ["#3b8fc4", "#b9c0cc", "#e69f00", "#d55e00"]
 
 
 def curves(rows: Sequence[Row], *, title: str, colour: str = "label", legend: str = "Placement") -> Any:
@@ -204,9 +204,9 @@ def timeline(rows: Sequence[Row]) -> Any:
 
 
 def coverage(rows: Sequence[Row]) -> Any:
-    """Points of the plan that are done, missing or failed, a bar per model and placement.
+    """Points of the plan by state, a bar per model and placement.
 
-    Rows: what (model, placement), status (done, missing, failed), points.
+    Rows: what (model, placement), status (one of STATUS), points.
     """
     return (
         alt.Chart(alt.NamedData(name="rows"), height=_bars(row["what"] for row in rows))

@@ -124,10 +124,14 @@ def _facts(inputs: Inputs) -> list[tuple[str, str]]:
 
 def _coverage(inputs: Inputs) -> list[Block]:
     blocks: list[Block] = []
-    short = [row for row in inputs.coverage if row["missing"] or row["failed"]]
-    if short:
-        missing, failed = sum(row["missing"] for row in short), sum(row["failed"] for row in short)
-        text = f"Not all is there: {number(missing)} planned points are missing and {number(failed)} failed"
+    missing, diverged, failed = (
+        sum(row[state] for row in inputs.coverage) for state in ("missing", "diverged", "failed")
+    )
+    if missing or diverged or failed:
+        text = (
+            f"Not all is there: {number(missing)} planned points are missing, {number(failed)} failed, and "
+            f"{number(diverged)} are of networks that diverged, so that there is nothing to perturb"
+        )
         blocks.append(Text(f"{text}; every figure above is made of what is done."))
     elif inputs.coverage:
         blocks.append(Text("Every planned point is done."))

@@ -288,7 +288,7 @@ def timeline_figure(bars: Sequence[Row]) -> Iterator[Figure]:
 
 
 def coverage_figure(counts: Sequence[Row]) -> Iterator[Figure]:
-    """Planned points by state. Rows: dataset, model, placement, bn_kept, bn_sites, done, missing, failed."""
+    """Planned points by state. Rows: dataset, model, placement, bn_kept, bn_sites and the states."""
     drawn = [
         {
             "what": f"{row['model']}, {placement_label(row)} ({row['dataset']})",
@@ -304,7 +304,7 @@ def coverage_figure(counts: Sequence[Row]) -> Iterator[Figure]:
         total = sum(row["points"] for row in drawn)
         yield Figure(
             name="coverage",
-            title="Planned points: done, missing, failed",
+            title="Planned points: done, missing, diverged, failed",
             caption=f"n = {total} planned points (network, noise cell, η).",
             chart=charts.coverage(drawn),
             rows=drawn,

@@ -39,6 +39,7 @@ QUERIES = (
 TOTALS = "SELECT count(*) AS trials, coalesce(sum(images), 0)::BIGINT AS images FROM trial"
 MADE_BY = "SELECT versions, device FROM trial UNION SELECT versions, device FROM run"
 PAPER = "SELECT dataset, model, bn, eta::DOUBLE AS eta, value FROM paper WHERE eta IS NOT NULL ORDER BY ALL"
+STATES = ("done", "missing", "diverged", "failed")  # of planned points
 MAX_BARS = 600  # of the timeline: more are thinner than a pixel
 
 
@@ -67,7 +68,7 @@ class Inputs:
     paper_normalized: Sequence[Row] = ()
     runs: Sequence[Row] = ()  # run_id, train_seed, status, reason, epochs_run, baseline, duration_s
     epochs: Sequence[Row] = ()  # run_id, train_seed, epoch, value
-    coverage: Sequence[Row] = ()  # done, missing, failed
+    coverage: Sequence[Row] = ()  # done, missing, diverged, failed
     failures: Sequence[Row] = ()  # what, error, attempt
     timeline: Sequence[Row] = ()  # worker, kind, what, start_s, end_s
     verdicts: Sequence[Row] = ()  # as `Verdict.to_dict`; + sql
@@ -172,8 +173,8 @@ def _by_placement(rows: Sequence[Row]) -> list[dict[str, Any]]:
     sums: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[column] for column in columns)
-        total = sums.setdefault(key, {**dict(zip(columns, key, strict=True)), "done": 0, "missing": 0, "failed": 0})
-        for state in ("done", "missing", "failed"):
+        total = sums.setdefault(key, {**dict(zip(columns, key, strict=True)), **dict.fromkeys(STATES, 0)})
+        for state in STATES:
             total[state] += int(row[state])  # DuckDB sums integers to decimals
     return list(sums.values())
 

@@ -142,7 +142,7 @@ def noise_curve(
         labels.to(torch.int64) if isinstance(labels, Tensor) and not labels.is_floating_point() else labels,
         precision=precision,
         batch_size=batch_size,
-        device=device if device is not None else _device(network),
+        device=_device(network, device),
         calibration_inputs=calibration_images,
     )
     # The same seeds at every level: levels differ by the noise's size, not by luck.
@@ -166,8 +166,20 @@ def _count(images: Tensor | None) -> int:
     return 0 if images is None else len(images)
 
 
-def _device(network: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+def _device(network: nn.Module, wanted: torch.device | str | None) -> torch.device:
+    """The device that was asked for, if one can compute on it; else where the network is."""
+    if wanted is None:
+        return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device must be one that this machine has ({', '.join(there)}), but got {str(wanted)!r}: {reason}"
+        ) from None
+    return device
 
 
 def _row(eta: float, scores: list[Score]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import hashlib
 import signal
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets, Engine
 from bnsweep.sweep.estimate import BLOCK_S
-from bnsweep.sweep.ledger import Ledger, TrainedRun, read_ledger, read_scores
+from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun, read_ledger, read_scores
 from bnsweep.sweep.points import PointWork, Request, design_of
 from bnsweep.sweep.work import (
     Failed,
@@ -50,7 +50,6 @@ __all__ = ["Driver", "Listener", "Summary", "record_plan"]
 COMMIT_S = 1.0  # between commits
 COMMIT_ROWS = 50_000
 FIRST_BLOCK = 4  # trials, until a network's speed was measured
-NETWORK_ENDS = ("converged", "finished")  # after which trials make sense
 
 
 @dataclass(slots=True)
@@ -154,6 +153,11 @@ class Driver:
     def ledger(self) -> Ledger:
         """What the store held at the start."""
         return self._ledger
+
+    @property
+    def to_train(self) -> Sequence[TrainTask]:
+        """Training runs to do, some of them once more."""
+        return self._trainings
 
     def run(self, engine: Engine) -> Summary:
         """Work until nothing is missing, or until Ctrl-C or SIGTERM.

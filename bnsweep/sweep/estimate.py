@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.experiment.plan import Plan, Point, TrainingRun
 from bnsweep.store.store import Store
-from bnsweep.sweep.ledger import Ledger, read_ledger
+from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
 from bnsweep.training.datasets import data_shape
 
 __all__ = ["BLOCK_S", "Preview", "Speeds", "preview"]
@@ -46,12 +46,15 @@ class Preview:
 
     sweep: str
     runs: int
-    runs_done: int
+    runs_done: int  # ended with a network
+    runs_missing: int
+    runs_diverged: int
     runs_failed: int
     points: int
     rows_min: int
     rows_max: int
     rows_done: int
+    rows_missing: int  # to be made; not those of runs and points that were given up
     blocks_missing: int
     core_hours_training: float
     core_hours_trials: float
@@ -64,13 +67,12 @@ class Preview:
 
     def to_text(self) -> str:
         rows = f"{self.rows_min:,}" if self.rows_min == self.rows_max else f"{self.rows_min:,} to {self.rows_max:,}"
-        missing = self.runs - self.runs_done
+        lost = [f", {count:,} {how}" for count, how in self._lost if count]
         lines = [
             f"sweep    {self.sweep}",
-            f"runs     {self.runs:,} planned, {self.runs_done:,} done, {missing:,} missing"
-            + (f" ({self.runs_failed:,} failed before)" if self.runs_failed else ""),
+            f"runs     {self.runs:,} planned, {self.runs_done:,} done, {self.runs_missing:,} missing{''.join(lost)}",
             f"points   {self.points:,} (run x noise cell x eta)",
-            f"rows     {rows} planned, {self.rows_done:,} done, {max(0, self.rows_min - self.rows_done):,} missing",
+            f"rows     {rows} planned, {self.rows_done:,} done, {self.rows_missing:,} missing",
             f"blocks   about {self.blocks_missing:,} to do, of up to {BLOCK_S:.0f} s each",
             f"time     about {_hours(self.hours)} on {self.cpus} cores "
             f"(training {_hours(self.core_hours_training)}, trials {_hours(self.core_hours_trials)} of one core)",
@@ -78,15 +80,22 @@ class Preview:
         ]
         if self.rows_min != self.rows_max:
             lines.append("note     trials stop when the interval is narrow enough: time is for the fewest")
+        if self.runs_failed:
+            lines.append("note     what failed is left alone unless it is run with --retry-failed")
         return "\n".join(lines)
+
+    @property
+    def _lost(self) -> tuple[tuple[int, str], ...]:
+        return (self.runs_diverged, "diverged"), (self.runs_failed, "failed")
 
 
 def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path, measure: bool = False) -> Preview:
     """Compare a plan with a store; `store` is None where there is none yet. `measure`: time a network if need be."""
     ledger = read_ledger(store, plan) if store else Ledger()
     todo = [run for run in plan.runs if run.run_id not in ledger.runs]
+    ended = [ledger.runs[run.run_id].status for run in plan.runs if run.run_id in ledger.runs]
     train_work = sum(r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo)
-    rows_done, trial_work = _trials(plan, ledger)
+    rows_done, rows_missing, trial_work = _trials(plan, ledger)
     low, high = plan.rows()
     needs_speed = bool(train_work or trial_work)
     speeds = _speeds(plan, store, data_root, measure=measure) if needs_speed else Speeds(0, 0, "nothing is missing")
@@ -95,12 +104,15 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
     return Preview(
         sweep=plan.spec.name,
         runs=len(plan.runs),
-        runs_done=len(plan.runs) - len(todo),
-        runs_failed=sum(ledger.runs[r.run_id].status == "failed" for r in plan.runs if r.run_id in ledger.runs),
+        runs_done=sum(status in NETWORK_ENDS for status in ended),
+        runs_missing=len(todo),
+        runs_diverged=ended.count("diverged"),
+        runs_failed=ended.count("failed"),
         points=len(plan.runs) * plan.points_per_run,
         rows_min=low,
         rows_max=high,
         rows_done=rows_done,
+        rows_missing=rows_missing,
         blocks_missing=_blocks(plan, ledger, trial_s),
         core_hours_training=train_s / 3600,
         core_hours_trials=trial_s / 3600,
@@ -110,31 +122,36 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
     )
 
 
-def _trials(plan: Plan, ledger: Ledger) -> tuple[int, float]:
-    """Rows that landed, and the multiply-adds of those that have not."""
+def _trials(plan: Plan, ledger: Ledger) -> tuple[int, int, float]:
+    """Rows that landed, rows that are to be made, and the multiply-adds of those."""
     images = plan.spec.images if isinstance(plan.spec.images, int) else None
-    bounds = [plan.trial_bounds(eta) for eta in plan.spec.eta]
-    per_run = len(plan.spec.noise) * sum(low for low, _ in bounds)
-    done, work = 0, 0.0
+    per_run = plan.rows()[0] // max(1, len(plan.runs))
+    done, missing, work = 0, 0, 0.0
     for run in plan.runs:
-        landed = 0
-        if run.run_id in ledger.runs and ledger.trials:
-            landed = sum(ledger.landed(p.point_id, plan.trial_bounds(p.eta)[1]) for p in plan.points(run))
-        done += landed
-        work += max(0, per_run - landed) * run.architecture.multiply_adds * (images or run.test_images)
-    return done, work
+        here, lacking = 0, per_run
+        if run.run_id in ledger.runs:
+            points = list(plan.points(run))
+            here = sum(ledger.landed(p.point_id, plan.trial_bounds(p.eta)[1]) for p in points)
+            lacking = 0 if ledger.lost(run.run_id) else sum(_lacking(plan, ledger, point) for point in points)
+        done, missing = done + here, missing + lacking
+        work += lacking * run.architecture.multiply_adds * (images or run.test_images)
+    return done, missing, work
+
+
+def _lacking(plan: Plan, ledger: Ledger, point: Point) -> int:
+    """Trials of a point that the next run will make at least."""
+    low, _ = plan.trial_bounds(point.eta)
+    return 0 if point.point_id in ledger.given_up else low - ledger.landed(point.point_id, low)
 
 
 def _blocks(plan: Plan, ledger: Ledger, trial_s: float) -> int:
-    missing_points = 0
+    points = 0
     for run in plan.runs:
-        if run.run_id not in ledger.runs or not ledger.trials:
-            missing_points += plan.points_per_run
-        else:
-            missing_points += sum(
-                bool(ledger.missing(p.point_id, plan.trial_bounds(p.eta)[0])) for p in plan.points(run)
-            )
-    return max(missing_points, round(trial_s / BLOCK_S))
+        if run.run_id not in ledger.runs:
+            points += plan.points_per_run
+        elif not ledger.lost(run.run_id):
+            points += sum(bool(_lacking(plan, ledger, point)) for point in plan.points(run))
+    return max(points, round(trial_s / BLOCK_S))
 
 
 def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool) -> Speeds:

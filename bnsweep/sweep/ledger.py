@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.store.store import Store
 
-__all__ = ["Ledger", "TrainedRun", "read_ledger", "read_scores"]
+__all__ = ["NETWORK_ENDS", "Ledger", "TrainedRun", "read_ledger", "read_scores"]
+
+NETWORK_ENDS = ("converged", "finished")  # after which trials make sense
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,10 @@ class Ledger:
     runs: dict[str, TrainedRun] = field(default_factory=dict)
     trials: dict[str, int | frozenset[int]] = field(default_factory=dict)
     given_up: set[str] = field(default_factory=set)  # points with a failed block
+
+    def lost(self, run_id: str) -> bool:
+        """Whether the run has ended without a network (diverged, failed), so that none of its trials can be made."""
+        return run_id in self.runs and self.runs[run_id].status not in NETWORK_ENDS
 
     def missing(self, point_id: str, trials: int) -> list[int]:
         """Which of the first `trials` trials of a point have not landed."""

@@ -3,58 +3,66 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from time import monotonic
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.experiment.plan import TrainingRun
 from bnsweep.sweep.driver import Driver, Summary
-from bnsweep.sweep.work import Failed, Outcome, Progressed, Scored, Trained, TrialTask
+from bnsweep.sweep.work import Failed, Outcome, Progressed, Scored, Trained, TrainTask, TrialTask
 
-__all__ = ["Silent", "TerminalProgress", "Work", "choose_progress"]
+__all__ = ["PlainProgress", "Silent", "TerminalProgress", "Work", "choose_progress"]
 
 LINE_S = 10.0
 TRAINING_COST = 3  # forward and backward, in forward passes
 
 
 class Work:
-    """How much there is to do and how much is done, in multiply-adds: what "time left" is computed from."""
+    """How much there is to do and how much is done, in multiply-adds: what "time left" is computed from.
 
-    def __init__(self, plan: Plan, driver: Driver) -> None:
+    The clock for it starts with the first thing heard: what comes before is the start of Ray and of its workers, and
+    says nothing about the speed of work.
+    """
+
+    def __init__(self, driver: Driver, *, clock: Callable[[], float] = monotonic) -> None:
+        plan = driver.plan
+        self._clock = clock
         self._runs = {run.run_id: run for run in plan.runs}
         self._epochs: dict[str, int] = {}
-        self.runs_total = len(plan.runs)
-        self.runs_done = sum(run_id in driver.ledger.runs for run_id in self._runs)
-        low, _ = plan.rows()
-        self.trials_total = low
-        self.trials_done = 0
-        self.left = 0.0
-        self.done = 0.0
-        self.begin = monotonic()
-        self.trials_here = 0
         self._trial_images = plan.spec.images if isinstance(plan.spec.images, int) else None
+        self._trials_per_run = plan.rows()[0] // max(1, len(plan.runs))
+        to_train = {task.run.run_id for task in driver.to_train}
+        self.runs_total = len(plan.runs)
+        self.runs_done = self.runs_total - len(to_train)
+        self.trials_total, self.trials_done, self.trials_here = 0, 0, 0
+        self._begin = clock()
+        self._heard_first: float | None = None
+        self._done = 0.0  # since then
+        self._left = 0.0
         for run in plan.runs:
-            if run.run_id not in driver.ledger.runs:
-                self.left += self._training_cost(run) * run.training.epochs
-            for point in plan.points(run):
-                wanted, _ = plan.trial_bounds(point.eta)
-                landed = driver.ledger.landed(point.point_id, wanted)
-                self.trials_done += landed
-                self.left += (wanted - landed) * self._trial_cost(run)
+            if run.run_id in to_train:
+                self._left += self._training_cost(run) * run.training.epochs
+            landed = sum(
+                driver.ledger.landed(point.point_id, plan.trial_bounds(point.eta)[0]) for point in plan.points(run)
+            )
+            lost = run.run_id not in to_train and driver.ledger.lost(run.run_id)
+            missing = 0 if lost else self._trials_per_run - landed
+            self.trials_done += landed
+            self.trials_total += landed + missing
+            self._left += missing * self._trial_cost(run)
 
     def heard(self, outcome: Outcome) -> None:
         match outcome:
             case Progressed():
-                run = self._runs[outcome.run_id]
-                new = max(0, outcome.epoch - self._epochs.get(outcome.run_id, 0))
-                self._epochs[outcome.run_id] = outcome.epoch
-                self._move(new * self._training_cost(run))
+                self._to_epoch(self._runs[outcome.run_id], outcome.epoch)
             case Trained():
-                run = outcome.task.run
                 self.runs_done += 1
-                self._move((run.training.epochs - self._epochs.get(run.run_id, 0)) * self._training_cost(run))
+                self._to_epoch(outcome.task.run, outcome.task.run.training.epochs)
+                if outcome.row["checkpoint_sha256"] is None:
+                    self._lose(outcome.task.run)
             case Scored():
                 self._move(len(outcome.rows) * self._trial_cost(outcome.task.run))
                 self.trials_done += len(outcome.rows)
@@ -62,18 +70,21 @@ class Work:
                 self.trials_total = max(self.trials_total, self.trials_done)
             case Failed(task=TrialTask() as task):
                 self._move(len(task.seeds) * self._trial_cost(task.run))
-            case Failed():
+            case Failed(task=TrainTask() as task):
                 self.runs_done += 1
+                self._to_epoch(task.run, task.run.training.epochs)
+                self._lose(task.run)
 
     @property
     def seconds_left(self) -> float | None:
         """From the speed so far; None until something was done."""
-        elapsed = monotonic() - self.begin
-        return elapsed * self.left / self.done if self.done else None
+        if self._heard_first is None or not self._done:
+            return None
+        return (self._clock() - self._heard_first) * self._left / self._done
 
     @property
     def trials_per_s(self) -> float:
-        return self.trials_here / max(1e-9, monotonic() - self.begin)
+        return self.trials_here / max(1e-9, self._clock() - self._begin)
 
     def line(self) -> str:
         """The state in one line."""
@@ -82,9 +93,22 @@ class Work:
             f"{self.trials_per_s:.1f} trials/s  {_duration(self.seconds_left)} left"
         )
 
+    def _to_epoch(self, run: TrainingRun, epoch: int) -> None:
+        new = max(0, epoch - self._epochs.get(run.run_id, 0))
+        self._epochs[run.run_id] = max(epoch, self._epochs.get(run.run_id, 0))
+        self._move(new * self._training_cost(run))
+
     def _move(self, cost: float) -> None:
-        self.done += cost
-        self.left = max(0.0, self.left - cost)
+        self._left = max(0.0, self._left - cost)
+        if self._heard_first is None:  # how long this took, nobody has seen
+            self._heard_first = self._clock()
+        else:
+            self._done += cost
+
+    def _lose(self, run: TrainingRun) -> None:
+        """The run has no network: its trials will not be made."""
+        self.trials_total -= self._trials_per_run
+        self._left = max(0.0, self._left - self._trials_per_run * self._trial_cost(run))
 
     def _training_cost(self, run: TrainingRun) -> float:
         return TRAINING_COST * run.architecture.multiply_adds * run.train_images
@@ -114,7 +138,7 @@ class PlainProgress(Silent):
         self._work: Work | None = None
 
     def begin(self, driver: Driver) -> None:
-        self._work = Work(driver.plan, driver)
+        self._work = Work(driver)
 
     def heard(self, outcome: Outcome) -> None:
         if self._work is not None:
@@ -146,7 +170,7 @@ class TerminalProgress(Silent):
         self._work: Work | None = None
 
     def begin(self, driver: Driver) -> None:
-        self._work = work = Work(driver.plan, driver)
+        self._work = work = Work(driver)
         self._runs = self._bars.add_task("runs", total=work.runs_total, completed=work.runs_done, note="")
         self._trials = self._bars.add_task("trials", total=work.trials_total, completed=work.trials_done, note="")
         self._bars.start()

@@ -142,7 +142,7 @@ def _run(
             "weight_decay": 0.0,
             "train_precision": "fp32",
             "recipe": "{}",
-            "data_fingerprint": "0" * 16,
+            "data_fingerprint": _digest(dataset),
             "train_images": 1437,
             "test_images": TEST_IMAGES,
             "classes": CLASSES,
@@ -234,7 +234,13 @@ def _run(
 def _spoil(out: dict[str, list[dict[str, Any]]]) -> None:
     """One diverged run and one block that was given up, as happens."""
     last = out["runs"][-1]
-    diverged = {**last, "run_id": _digest("diverged"), "train_seed": 99, "status": "diverged", "test_correct": None}
+    diverged = {
+        **last,
+        "run_id": _digest("diverged", last["run_id"]),
+        "train_seed": 99,
+        "status": "diverged",
+        "test_correct": None,
+    }
     diverged |= {
         "reason": "training accuracy 10.1 % after 10 epochs is no better than chance",
         "checkpoint_sha256": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -189,6 +190,42 @@ def test_two_sweeps_share_rows_and_each_counts_them(tmp_path: Path) -> None:
     assert [row["done"] for row in both.query("sweeps").to_dicts()] == [tables["points"].num_rows] * 2
 
 
+def test_one_network_under_two_labels_is_one_row(tmp_path: Path) -> None:
+    """A sweep that calls all sites `first: 7`, and the data otherwise, adds an eta to the same networks."""
+    tables = synthetic.tables(trials=3, seeds=2, models=("resnet8",), partial=False, failures=False)
+    store = Store.create(tmp_path / "store")
+    store.commit(tables)
+    alone = {(row["placement"], row["eta"]): row for row in _accuracy(store)}
+    names = {"placement": {"all": "first: 7", "none": "sites: []"}, "dataset": {"digits": "optical-digits"}}
+
+    def renamed(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+        return [{**row, **{column: new[str(row[column])] for column, new in names.items()}} for row in rows]
+
+    again = {name: _again(tables, name, sha="b", when=3, sweep="second") for name in ("sweeps", "points")}
+    trials = [row for row in tables["trials"].to_pylist() if row["eta"] == Decimal("0.4")]
+    again["trials"] = renamed(trials)
+    again["points"] = renamed(again["points"])
+    for row in (*again["trials"], *again["points"]):
+        if row["eta"] == Decimal("0.4"):
+            row["eta"], row["point_id"] = Decimal("0.5"), f"{row['point_id'][:-1]}-"
+    store.commit({name: pa.Table.from_pylist(rows, schema=SCHEMAS[name]) for name, rows in again.items()})
+
+    both = {(row["placement"], row["eta"]): row for row in _accuracy(store)}
+    assert set(both) == set(alone) | {("all", 0.5), ("none", 0.5)}
+    assert {row["dataset"] for row in both.values()} == {"digits"}
+    assert {row["seeds"] for row in both.values()} == {2}
+    with open_database(store, threads=1) as database:
+        assert {row["eta"] for row in database.query("paired").to_dicts()} == {eta for _, eta in both}
+        assert set(database.query("convergence").column("placement")) == {"all", "none"}
+    with open_database(store, sweep="second", threads=1) as database:  # asked alone, a sweep keeps its own words
+        assert set(database.query("accuracy").column("placement")) == {"first: 7", "sites: []"}
+
+
+def _accuracy(store: Store) -> list[dict[str, object]]:
+    with open_database(store, threads=1) as database:
+        return database.query("accuracy").to_dicts()
+
+
 def test_the_last_attempt_of_a_run_counts(tmp_path: Path) -> None:
     tables = synthetic.tables(trials=2, seeds=1, models=("resnet8",), failures=False)
     failed = [{**r, "status": "failed", "reason": "out of memory", "attempt": 1} for r in tables["runs"].to_pylist()]
@@ -206,9 +243,11 @@ def test_the_last_attempt_of_a_run_counts(tmp_path: Path) -> None:
 def test_coverage_tells_failed_from_missing(database: Database, synthetic_store: Store) -> None:
     rows = database.query("coverage").to_dicts()
     for row in rows:
-        assert row["planned"] == row["done"] + row["missing"] + row["failed"]
+        assert row["planned"] == row["done"] + row["missing"] + row["diverged"] + row["failed"]
     # The diverged run's six points, and the point whose block was given up (synthetic.py).
-    assert sum(row["failed"] for row in rows) == 7
+    assert [sum(row[state] for row in rows) for state in ("missing", "diverged", "failed")] == [0, 6, 1]
+    (status,) = database.query("sweeps").to_dicts()
+    assert [status[column] for column in ("diverged_runs", "failed_runs", "diverged", "failed")] == [1, 0, 6, 1]
     assert sum(row["planned"] for row in rows) == synthetic_store.rows("points")
     assert [row["what"] for row in database.query("failures").to_dicts()].count("trials") == 1
 

@@ -153,7 +153,7 @@ def test_the_page_has_all_its_parts(html: str, page: Page) -> None:
     for part in (
         "BN everywhere against no BN", "in the form of the paper's Tables II and III", "Normalized accuracy in %",
         "Average normalized accuracy (eq. 14", "What the noise hit", "Training runs, failed ones included",
-        "What was given up", "Planned points: done, missing, failed", "The sweep file", "Words and units",
+        "What was given up", "Planned points: done, missing, diverged, failed", "The sweep file", "Words and units",
         "MemoryError: 2.0 GiB asked for", "no better than chance", "bnsweep 0.1.0, torch 2.15.0",
     ):  # fmt: skip
         assert part in page.words, part
