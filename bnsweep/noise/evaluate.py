@@ -56,6 +56,7 @@ class Evaluator:
         batch_size: images per forward pass. On a CPU 25-100 keep a small network's activations in cache.
         device: where to compute.
         calibration_inputs: (M, ...) float32 training inputs, for BN treatment `recalibrated`.
+        strata: (N,) stratum of each image, as decided when the network was trained; default: from its margins now.
 
     Raises:
         InputError: shapes, dtypes or labels that do not fit together, or do not fit the network.
@@ -72,10 +73,13 @@ class Evaluator:
         batch_size: int = 250,
         device: torch.device | str = "cpu",
         calibration_inputs: Tensor | None = None,
+        strata: NDArray[np.int64] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UnknownNameError("precision", precision, tuple(PRECISIONS))
         _check_images(inputs, labels, batch_size)
+        if strata is not None and strata.shape != (len(labels),):
+            raise InputError(f"there must be one stratum per image, but got {strata.shape} and {len(labels)} images")
         self._dtype, self._device, self._batch_size = PRECISIONS[precision], torch.device(device), batch_size
         self._network = working_copy(network, self._device)
         self._example = inputs[:_EXAMPLES].to(self._device, torch.float32)
@@ -89,7 +93,7 @@ class Evaluator:
         self._right = torch.empty(len(labels), dtype=torch.bool, device=self._device)
         self._finite = torch.empty_like(self._right)
         self._baseline: Score | None = None
-        self._strata: NDArray[np.int64] | None = None
+        self._strata = strata
 
     # --- the network as it is ---
 
@@ -117,7 +121,7 @@ class Evaluator:
         return np.where(np.isfinite(margins), margins, -np.inf)
 
     def strata(self) -> NDArray[np.int64]:
-        """(N,) stratum of each image, from the clean network's margins (`sampling.strata`)."""
+        """(N,) stratum of each image: those given, else from the clean network's margins (`sampling.strata`)."""
         if self._strata is None:
             self._strata = strata(self.margins())
         return self._strata

@@ -236,7 +236,6 @@ class Driver:
             self.store.location,
             run,
             spec.resources.train,
-            spec.evaluation,
             allow_import=self._allow_import,
             attempt=attempt,
         )

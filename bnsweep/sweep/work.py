@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bnsweep._version import __version__
 from bnsweep.errors import BnsweepError, DataError
@@ -47,7 +48,6 @@ class TrainTask:
     store: str
     run: TrainingRun
     resource: Resource
-    evaluation: Evaluation
     allow_import: bool = False
     attempt: int = 1
 
@@ -129,8 +129,11 @@ def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[int], No
         )
         sha256, strata_sizes = None, None
         if result.test_correct is not None:
-            strata_sizes = _scorer(network, dataset, task.evaluation, device).strata_sizes()
-            sha256 = checkpoints.put_network(run.run_id, to_bytes(network, metadata={"run_id": run.run_id}))
+            # Sweeps that score in other precisions or batches share these strata: they are the network's.
+            scorer = _scorer(network, dataset, Evaluation(), device)
+            strata_sizes = scorer.strata_sizes()
+            content = to_bytes(network, metadata={"run_id": run.run_id}, strata=scorer.strata())
+            sha256 = checkpoints.put_network(run.run_id, content)
         checkpoints.slot(run.run_id).delete()
     row = {
         "sweep": task.sweep,
@@ -299,8 +302,8 @@ def _evaluator(task: TrialTask, dataset: Dataset, device: torch.device) -> Evalu
         return _evaluators[key]
     network = _network(task.run, dataset, allow_import=task.allow_import)
     checkpoints = Checkpoints(open_files(task.store))
-    from_bytes(network, checkpoints.get_network(task.run.run_id, task.checkpoint_sha256))
-    evaluator = _scorer(network, dataset, task.evaluation, device, calibration=calibration)
+    strata = from_bytes(network, checkpoints.get_network(task.run.run_id, task.checkpoint_sha256))
+    evaluator = _scorer(network, dataset, task.evaluation, device, calibration=calibration, strata=strata)
     _evaluators[key] = evaluator
     while len(_evaluators) > _CACHED_EVALUATORS:
         _evaluators.popitem(last=False)
@@ -308,7 +311,13 @@ def _evaluator(task: TrialTask, dataset: Dataset, device: torch.device) -> Evalu
 
 
 def _scorer(
-    network: torch.nn.Module, dataset: Dataset, evaluation: Evaluation, device: torch.device, *, calibration: int = 0
+    network: torch.nn.Module,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    device: torch.device,
+    *,
+    calibration: int = 0,
+    strata: NDArray[np.int64] | None = None,
 ) -> Evaluator:
     return Evaluator(
         network,
@@ -318,6 +327,7 @@ def _scorer(
         batch_size=evaluation.batch_size,
         device=device,
         calibration_inputs=_calibration_inputs(dataset, calibration) if calibration else None,
+        strata=strata,
     )
 
 

@@ -1,6 +1,7 @@
 """A network's values as safetensors bytes, and back. Nothing here unpickles.
 
-The same values give the same bytes, so that a digest of the file stands for the network.
+The same values give the same bytes, so that a digest of the file stands for the network. The strata of its test images
+travel with it: margins computed elsewhere, or in another precision, could put an image into another stratum.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+import numpy as np
 import safetensors
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -17,20 +20,30 @@ from bnsweep.errors import ModelError, StoreDamagedError
 
 __all__ = ["from_bytes", "load_values", "metadata_of", "pack", "to_bytes", "unpack"]
 
-
-def to_bytes(network: nn.Module, *, metadata: Mapping[str, str] | None = None) -> bytes:
-    """All parameters and buffers of a network."""
-    return pack(dict(network.state_dict()), metadata or {})
+STRATA = "test images:stratum"  # no parameter's name: those are Python names joined by dots
 
 
-def from_bytes(network: nn.Module, data: bytes) -> None:
-    """Copy what `to_bytes` wrote into a network of the same architecture and placement, in place.
+def to_bytes(
+    network: nn.Module, *, metadata: Mapping[str, str] | None = None, strata: NDArray[np.int64] | None = None
+) -> bytes:
+    """All parameters and buffers of a network, and the stratum of each test image, at most 256 different ones."""
+    values = dict(network.state_dict())
+    if strata is not None:
+        values[STRATA] = torch.from_numpy(strata.astype(np.uint8))
+    return pack(values, metadata or {})
+
+
+def from_bytes(network: nn.Module, data: bytes) -> NDArray[np.int64] | None:
+    """Copy what `to_bytes` wrote into a network of the same architecture and placement, in place; the strata, if any.
 
     Raises:
         StoreDamagedError: the bytes are no safetensors file.
         ModelError: names, shapes or dtypes are not the network's.
     """
-    load_values(network, unpack(data))
+    values = unpack(data)
+    strata = values.pop(STRATA, None)
+    load_values(network, values)
+    return None if strata is None else strata.numpy().astype(np.int64)
 
 
 @torch.no_grad()

@@ -99,6 +99,9 @@ def test_bad_arguments_say_what_is_wrong(trained):
         noise_curve(network, images, labels + 5)
     with pytest.raises(ModelError, match="no weights to perturb"):
         noise_curve(nn.Sequential(nn.Flatten(), nn.Softmax(1)), images, labels)
+    for device in ("warp", f"cuda:{torch.cuda.device_count()}", "meta"):
+        with pytest.raises(InputError, match=rf"device must be one that this machine has \(cpu.*but got '{device}'"):
+            noise_curve(network, images, labels, device=device)
     with pytest.raises(InputError, match="needs calibration inputs"):
         noise_curve(network, images, labels, bn_treatment="recalibrated")
 

@@ -15,6 +15,7 @@ from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.spec import Augment
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.estimate import preview
 
 TABLES = ("runs", "epochs", "trials", "points")
 
@@ -199,6 +200,11 @@ def test_a_failing_network_gets_a_row_and_the_sweep_goes_on(tmp_path, run, tiny,
     failed = [row for row in rows(store, "runs") if row["status"] == "failed"]
     assert ["the network's own trouble" in row["reason"] for row in failed] == [True, True]
     assert any("--retry-failed" in line for line in summary.lines(again="again"))
+    plan = make_plan(parse_spec(text), LocalCatalog(tmp_path, allow_import=True))
+    planned = preview(plan, Store.open(store), cpus=2, data_root=tmp_path)
+    assert (planned.runs_done, planned.runs_failed, planned.runs_missing, planned.rows_missing) == (2, 2, 0, 0)
+    assert "4 planned, 2 done, 0 missing, 2 failed\n" in planned.to_text()
+    assert "--retry-failed" in planned.to_text()
     # Again, nothing, and it still says so; mended and asked to retry, everything.
     again = run(text, store)
     assert (again.runs_done, again.runs_failed, again.failed_before, again.failed) == (0, 0, 2, True)

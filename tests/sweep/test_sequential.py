@@ -3,12 +3,24 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from sweep_helpers import bnsweep, quiet_env, rows, wait_until
 
 from bnsweep.analysis.database import open_database
+from bnsweep.experiment.plan import make_plan
+from bnsweep.experiment.reading import parse_spec
+from bnsweep.noise.evaluate import Evaluator
 from bnsweep.noise.sampling import Design, Stop, interval, next_round
+from bnsweep.store.checkpoints import Checkpoints
+from bnsweep.store.filesystem import open_files
 from bnsweep.store.store import Store
+from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.training.checkpoint import from_bytes
+from bnsweep.training.datasets import load_dataset
+from bnsweep.training.models import build
+from bnsweep.training.sites import place
 
 SPEC = """\
 name: sequential
@@ -121,3 +133,25 @@ class Row:
     def __init__(self, row):
         self.accuracy, self.images = row["accuracy"], row["images"]
         self.strata_images, self.strata_correct = row["strata_images"], row["strata_correct"]
+
+
+def test_sweeps_that_score_otherwise_share_the_strata_of_a_network(tmp_path, run):
+    text, store = SPEC.replace("IMAGES", "auto"), tmp_path / "store"
+    run(text, store)
+    other = text.replace("name: sequential", "name: other") + "evaluation: {precision: bf16, batch_size: 33}\n"
+    summary = run(other, store)
+    assert (summary.runs_done, summary.blocks_failed) == (0, 0)
+    assert summary.trials_done > 2 * (1 + 8 + 8)
+    plan = make_plan(parse_spec(other), LocalCatalog(tmp_path))
+    dataset = load_dataset(plan.spec.data[0], root=tmp_path)
+    moved, trained = 0, {row["run_id"]: row for row in rows(store, "runs")}
+    for run_ in plan.runs:
+        row = trained[run_.run_id]
+        network = place(build(run_.model, dataset.shape), run_.bn_mask, example=dataset.example)
+        data = Checkpoints(open_files(str(store))).get_network(row["run_id"], row["checkpoint_sha256"])
+        strata = from_bytes(network, data)
+        assert np.bincount(strata).tolist() == row["strata_sizes"]
+        labels = torch.from_numpy(dataset.test.labels.copy())
+        coarse = Evaluator(network, dataset.inputs("test"), labels, precision="bf16", batch_size=33)
+        moved += int((coarse.strata() != strata).sum())
+    assert moved  # what bf16 says of the margins puts some images elsewhere

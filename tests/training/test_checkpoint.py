@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -21,9 +22,16 @@ def test_a_network_comes_back_bit_by_bit():
     network, other = (build("resnet8", SHAPE, seed=seed) for seed in (0, 1))
     network.to(memory_format=torch.channels_last)
     network(torch.randn(4, 1, 8, 8))
-    from_bytes(other, to_bytes(network, metadata=METADATA))
+    assert from_bytes(other, to_bytes(network, metadata=METADATA)) is None
     for name, values in network.state_dict().items():
         assert torch.equal(values, other.state_dict()[name]), name
+
+
+def test_strata_travel_with_the_network():
+    network, other = (build("resnet8", SHAPE, seed=seed) for seed in (0, 1))
+    strata = np.array([0, 3, 11, 3])
+    assert from_bytes(other, to_bytes(network, strata=strata)).tolist() == strata.tolist()
+    assert torch.equal(network.output.weight, other.output.weight)
 
 
 def test_the_same_network_gives_the_same_bytes():

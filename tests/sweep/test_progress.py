@@ -1,0 +1,67 @@
+"""What a person is told while a sweep runs."""
+
+import io
+import re
+
+import pytest
+
+from bnsweep.experiment.plan import make_plan
+from bnsweep.experiment.reading import parse_spec
+from bnsweep.store.store import Store
+from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.driver import Driver
+from bnsweep.sweep.estimate import preview
+from bnsweep.sweep.progress import PlainProgress, Silent, Work
+from bnsweep.sweep.work import Progressed
+
+SECONDS_TO_START = 20
+
+
+def test_time_left_follows_the_speed_of_work_and_not_the_start_of_the_workers(tmp_path, tiny):
+    text = tiny.replace("epochs: 2,", "epochs: 10,").replace("trials: 4", "trials: 1").replace("[0, 0.1, 0.3]", "[0]")
+    plan = make_plan(parse_spec(text.replace("[weights, all]", "weights")), LocalCatalog(tmp_path))
+    now = [0.0]
+    work = Work(_driver(plan, Store.create(tmp_path / "store")), clock=lambda: now[0])
+    assert work.seconds_left is None
+    first, second = (run.run_id for run in plan.runs)
+    now[0] = SECONDS_TO_START
+    for epoch in range(1, 6):  # a second each
+        now[0] += 1
+        work.heard(Progressed(first, epoch))
+        work.heard(Progressed(second, epoch))
+    # Five epochs of each network are left, and two trials of 100 images against 200 x 3 per epoch. Of the ten epochs
+    # that were heard, nine took the four seconds since the first.
+    epochs_left = 2 * 5 + 2 * 100 / (3 * 200)
+    assert work.seconds_left == pytest.approx(epochs_left * 4 / 9)
+    assert work.line() == "runs 0/2  trials 0/2  0.0 trials/s  0:05 left"
+
+
+def test_lines_for_a_log_end_with_everything_done(tmp_path, run, tiny, monkeypatch):
+    monkeypatch.setattr("bnsweep.sweep.progress.LINE_S", 0.0)
+    log = io.StringIO()
+    run(tiny, tmp_path / "store", listener=PlainProgress(log))
+    lines = log.getvalue().splitlines()
+    assert all(
+        re.fullmatch(r"runs \d/2  trials \d+/36  \d+\.\d trials/s  (\d+:\d\d|--:--) left", line) for line in lines
+    )
+    assert lines[-1].startswith("runs 2/2  trials 36/36 ")
+    assert lines[-1].endswith("0:00 left")
+
+
+def test_what_a_lost_network_leaves_undone_is_not_waited_for(tmp_path, run, tiny):
+    text = tiny.replace("epochs: 2,", "epochs: 2, optimizer: sgd, learning_rate: 100,")
+    store, log = tmp_path / "store", io.StringIO()
+    lost = run(text, store, listener=PlainProgress(log)).runs_diverged
+    assert lost
+    trials = (2 - lost) * 18
+    assert log.getvalue().splitlines()[-1].startswith(f"runs 2/2  trials {trials}/{trials} ")
+    plan = make_plan(parse_spec(text), LocalCatalog(tmp_path))
+    before = preview(plan, Store.open(store), cpus=2, data_root=tmp_path)
+    assert (before.runs_done, before.runs_diverged, before.runs_failed, before.runs_missing) == (2 - lost, lost, 0, 0)
+    assert (before.rows_done, before.rows_missing, before.blocks_missing, before.hours) == (trials, 0, 0, 0)
+    assert f"2 planned, {2 - lost} done, 0 missing, {lost} diverged\n" in before.to_text()
+    assert Work(_driver(plan, Store.open(store, writable=True))).trials_total == trials
+
+
+def _driver(plan, store):
+    return Driver(plan, store, datasets={}, listener=Silent())
