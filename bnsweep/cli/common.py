@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnsweep.errors import BnsweepError, InputError, SpecError
+from bnsweep.errors import BnsweepError, InputError
 
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database, Result
@@ -34,18 +34,14 @@ INTERRUPTED = 130  # exit code
 
 
 def read_plan(spec: str, data_root: Path, source: str | None) -> tuple[Plan, str]:
-    from bnsweep.experiment.plan import make_plan
-    from bnsweep.experiment.reading import read_spec, with_lines
+    from bnsweep.experiment.checking import plan_from_text
+    from bnsweep.experiment.reading import read_text
     from bnsweep.sweep.catalog import LocalCatalog
 
     sys.path.insert(0, str(Path.cwd()))  # import: networks of the user's own
-    parsed, text = read_spec(spec)
-    if source is not None:
-        parsed = parsed.with_source(source)
-    try:
-        return make_plan(parsed, LocalCatalog(data_root.expanduser(), allow_import=True)), text
-    except SpecError as error:
-        raise with_lines(error, text, source=spec) from None
+    text = read_text(spec)
+    catalog = LocalCatalog(data_root.expanduser(), allow_import=True)
+    return plan_from_text(text, catalog, source=spec, images=source), text
 
 
 def open_store(location: str, *, writable: bool = False, missing_ok: bool = False) -> Any:

@@ -30,6 +30,10 @@ class Catalog(Protocol):
         """The network for this data's channels, size and classes."""
         ...
 
+    def sketch(self, model: str) -> Architecture | None:
+        """The network for some data: its sites. None if only the data it is meant for can tell; raises for no name."""
+        ...
+
     def fingerprint(self, data: Data) -> str:
         """A digest of the images and labels that the data set stands for."""
         ...
@@ -165,21 +169,26 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
     runs: dict[str, TrainingRun] = {}
     problems: list[Problem] = []
     for data_index, data in enumerate(spec.data):
+        fingerprint, counts = "", None
         try:
             fingerprint, counts = catalog.fingerprint(data), catalog.image_counts(data)
         except BnsweepError as error:
             problems.append(Problem(f"data.{data_index}", str(error)))
-            continue
-        problems += _image_problems(spec, data, *counts)
+        if counts is not None:
+            problems += _image_problems(spec, data, *counts)
         for model_index, model in enumerate(spec.models):
             where = f"models.{model_index}"
             try:
-                architecture = catalog.architecture(model.name, data)
+                architecture = catalog.sketch(model.name) if counts is None else catalog.architecture(model.name, data)
             except BnsweepError as error:
                 problems.append(Problem(where, str(error)))
                 continue
+            if architecture is None:
+                continue
             fitted, misfits = _fit_placements(spec, model, architecture, where)
             problems += misfits
+            if counts is None:
+                continue
             for run in _runs(spec, model, data, fingerprint, counts, architecture, fitted):
                 # Two placements that keep the same sites are one network: it is trained once, under the first label.
                 runs.setdefault(run.run_id, run)

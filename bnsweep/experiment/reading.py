@@ -6,21 +6,24 @@ few lines of nested aliases expand to gigabytes, and no sweep needs them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidationInfo, field_validator
 
 from bnsweep.errors import InputError, Problem, SpecError
 from bnsweep.experiment.spec import Spec
 
-__all__ = ["READY", "parse_spec", "read_spec", "ready_specs", "with_lines"]
+__all__ = ["READY", "Remnant", "parse_spec", "read_spec", "read_text", "ready_specs", "remnant", "with_lines"]
 
 LARGEST_BYTES = 1_000_000
 DEEPEST = 20
 LONGEST_NUMBER = 40  # digits
+TWICE = "the key stands here twice"
+STAND_IN = {"name": "unnamed", "data": "unknown", "models": "unknown"}  # for required keys
 READY = Path(__file__).parent.parent / "sweeps"
 
 
@@ -36,6 +39,12 @@ def read_spec(source: str | Path) -> tuple[Spec, str]:
         InputError: no such file, or not text.
         SpecError: what is wrong in it, all at once.
     """
+    text = read_text(source)
+    return parse_spec(text, source=str(source)), text
+
+
+def read_text(source: str | Path) -> str:
+    """The text of a sweep file or of the ready sweep of this name. Raises InputError: no such file, or not text."""
     path = Path(source)
     if not path.exists() and str(source) in ready_specs():
         path = ready_specs()[str(source)]
@@ -44,13 +53,12 @@ def read_spec(source: str | Path) -> tuple[Spec, str]:
             raise InputError(
                 f"{path}: a sweep file has at most {LARGEST_BYTES} bytes, but this has {path.stat().st_size}"
             )
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         names = ", ".join(ready_specs())
         raise InputError(f"no sweep file {str(source)!r}. Give a path, or one of the ready sweeps: {names}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a UTF-8 text file: {error}") from None
-    return parse_spec(text, source=str(source)), text
 
 
 def parse_spec(text: str, *, source: str = "the spec") -> Spec:
@@ -62,13 +70,14 @@ def parse_spec(text: str, *, source: str = "the spec") -> Spec:
     if len(text.encode()) > LARGEST_BYTES:
         raise SpecError([Problem("", f"a sweep file has at most {LARGEST_BYTES} bytes")], source=source)
     root = _compose(text, source)
-    content = _construct(root, source)
-    if not isinstance(content, dict):
-        raise SpecError([Problem("", "a sweep file is a mapping of keys to values", 1)], source=source)
+    content, problems = _construct(root, source)
     try:
-        return Spec.model_validate(content)
+        spec = Spec.model_validate(content)
     except ValidationError as error:
-        raise SpecError(_problems(error, root), source=source) from None
+        problems += _problems(error, root)
+    if problems:
+        raise SpecError(sorted(problems, key=lambda problem: problem.line or 0), source=source)
+    return spec
 
 
 def with_lines(error: SpecError, text: str, *, source: str) -> SpecError:
@@ -76,9 +85,95 @@ def with_lines(error: SpecError, text: str, *, source: str) -> SpecError:
     root = _compose(text, source)
     problems = []
     for problem in error.problems:
-        path = [int(part) if part.isdigit() else part for part in problem.where.split(".")]
-        problems.append(Problem(problem.where, problem.message, problem.line or _line(root, path)))
+        problems.append(Problem(problem.where, problem.message, problem.line or _line(root, _parts(problem.where))))
     return SpecError(problems, source=source)
+
+
+class _Remains(Spec):
+    """A spec whose entries need not go together."""
+
+    @field_validator("data", "models", "train_seeds", "noise")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        return values
+
+    @field_validator("images")
+    @classmethod
+    def _reachable(cls, value: Any, info: ValidationInfo) -> Any:
+        return value
+
+
+@dataclass(frozen=True)
+class Remnant:
+    """A sweep file without what is wrong in its form: no sweep to run, but one to look for more problems in."""
+
+    spec: Spec
+    filled: set[str]  # required keys that are missing or wrong, for which something stands in
+    root: yaml.Node = field(repr=False)  # without the entries that were taken out
+    paths: dict[int, list[str]] = field(repr=False)  # where a node stood in the file
+
+    def located(self, problems: Sequence[Problem]) -> list[Problem]:
+        """What a plan of `spec` finds, at its place in the file; nothing about what stands in."""
+        found = []
+        for problem in problems:
+            parts = _parts(problem.where)
+            if parts[0] in self.filled:
+                continue
+            entries = list(_walk(self.root, parts))
+            where = self.paths[id(entries[-1][1])] if entries else []
+            where = [*where, *map(str, parts[len(entries) :])]
+            found.append(Problem(".".join(where), problem.message, _line(self.root, parts)))
+        return found
+
+
+def remnant(text: str) -> Remnant | None:
+    """What is left of a sweep file without the entries that `parse_spec` finds fault with; None if nothing is."""
+    try:
+        root = _compose(text, "")
+        paths = dict(_paths(root, []))
+        filled: set[str] = set()
+        for _ in range(DEEPEST):  # taking an entry out may leave an empty list, and so on
+            content, _ = _construct(root, "")
+            try:
+                return Remnant(
+                    _Remains.model_validate({**content, **{k: STAND_IN[k] for k in filled}}), filled, root, paths
+                )
+            except ValidationError as error:
+                if not _take_out(root, error, filled):
+                    return None
+    except SpecError:
+        pass
+    return None
+
+
+def _take_out(root: yaml.Node, error: ValidationError, filled: set[str]) -> bool:
+    """Take out of the tree what each error is about, or note the required key that is missing; False if neither."""
+    bad = []
+    for item in error.errors(include_url=False):
+        path = [part for part in item["loc"] if not _is_tag(part)]
+        entries = list(_walk(root, path))
+        if entries:
+            bad.append(entries[-1])
+        elif path and path[0] in STAND_IN and path[0] not in filled:
+            filled.add(str(path[0]))
+        else:
+            return False
+    for parent, node in bad:
+        if isinstance(parent, yaml.MappingNode):
+            parent.value = [pair for pair in parent.value if pair[1] is not node]
+        else:
+            parent.value = [each for each in parent.value if each is not node]
+    return True
+
+
+def _paths(node: yaml.Node, path: list[str]) -> Iterator[tuple[int, list[str]]]:
+    yield id(node), path
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _paths(value, [*path, key.value])
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _paths(value, [*path, str(index)])
 
 
 def _compose(text: str, source: str) -> yaml.Node:
@@ -99,16 +194,20 @@ def _compose(text: str, source: str) -> yaml.Node:
     return root
 
 
-def _construct(root: yaml.Node, source: str) -> Any:
+def _construct(root: yaml.Node, source: str) -> tuple[dict[Any, Any], list[Problem]]:
+    """The file's values, and keys that stand there twice. Raises SpecError for what cannot be read any further."""
     problems = list(_suspicious(root, 0))
-    if problems:
+    if any(problem.message != TWICE for problem in problems):
         raise SpecError(problems, source=source)
     try:
-        return yaml.SafeLoader("").construct_document(root)
+        content = yaml.SafeLoader("").construct_document(root)
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         text = getattr(error, "problem", None) or str(error)
         raise SpecError([Problem("", f"not a value: {text}", mark.line + 1 if mark else None)], source=source) from None
+    if not isinstance(content, dict):
+        raise SpecError([Problem("", "a sweep file is a mapping of keys to values", 1)], source=source)
+    return content, problems
 
 
 def _suspicious(node: yaml.Node, depth: int) -> Iterator[Problem]:
@@ -122,7 +221,7 @@ def _suspicious(node: yaml.Node, depth: int) -> Iterator[Problem]:
             if not isinstance(key, yaml.ScalarNode):
                 yield Problem("", "a key is a word", key.start_mark.line + 1)
             elif name in seen:
-                yield Problem(name, "the key stands here twice", key.start_mark.line + 1)
+                yield Problem(name, TWICE, key.start_mark.line + 1)
             seen.add(name)
             yield from _suspicious(value, depth + 1)
     elif isinstance(node, yaml.SequenceNode):
@@ -146,7 +245,7 @@ def _problems(error: ValidationError, root: yaml.Node) -> list[Problem]:
         path = [part for part in item["loc"] if not _is_tag(part)]
         where = ".".join(str(part) for part in path)
         problems.append(Problem(where, _message(item, path), _line(root, path)))
-    return sorted(problems, key=lambda problem: problem.line or 0)
+    return problems
 
 
 def _is_tag(part: int | str) -> bool:
@@ -193,16 +292,27 @@ def _valid_keys(path: list[int | str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _line(root: yaml.Node, path: list[int | str]) -> int | None:
-    node, line = root, root.start_mark.line + 1
+def _line(root: yaml.Node, path: Sequence[int | str]) -> int:
+    """Where the deepest entry stands that the path leads to: its key, if it has one."""
+    parent, node = [(root, root), *_walk(root, path)][-1]
+    keys = [key for key, value in parent.value if value is node] if isinstance(parent, yaml.MappingNode) else []
+    return int((keys[0] if keys else node).start_mark.line) + 1
+
+
+def _walk(root: yaml.Node, path: Sequence[int | str]) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+    """(container, entry) of each part of the path, as far as it leads: a single value may stand for a list."""
+    node = root
     for part in path:
+        entry: yaml.Node | None = None
         if isinstance(node, yaml.MappingNode):
-            pairs = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not pairs:
-                break
-            key, node = pairs[0]
-            line = key.start_mark.line + 1
+            entry = next((value for key, value in node.value if key.value == str(part)), None)
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
+            entry = node.value[part]
+        if entry is None:
+            return
+        yield node, entry
+        node = entry
+
+
+def _parts(where: str) -> list[int | str]:
+    return [int(part) if part.isdigit() else part for part in where.split(".")]

@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import product
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from bnsweep.errors import InputError
 from bnsweep.experiment.placement import Placement
@@ -326,26 +326,34 @@ class Spec(Frozen):
         # The baseline belongs to every curve: normalized accuracy divides by it.
         return tuple(sorted({Decimal(0), *value}))
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        for what, values in (
-            ("data", [d.dataset for d in self.data]),
-            ("models", [(m.name, m.training) for m in self.models]),
-            ("train_seeds", list(self.train_seeds)),
-            ("noise", list(self.noise)),
-        ):
-            seen: list[Any] = []
-            for value in values:
-                if value in seen:
-                    shown = value[0] if isinstance(value, tuple) else value
-                    raise ValueError(f"`{what}` names {shown} twice; give each once (data sets: a `name` each)")
-                seen.append(value)
-        if self.images == "auto" and not isinstance(self.trials, AdaptiveTrials):
+    @field_validator("data", "models", "train_seeds", "noise")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        def of(value: Any) -> Any:
+            match value:
+                case Data():
+                    return value.dataset
+                case Model():
+                    return value.name, value.training
+            return value
+
+        seen: list[Any] = []
+        for value in map(of, values):
+            if value in seen:
+                shown = value[0] if isinstance(value, tuple) else value
+                raise ValueError(f"`{info.field_name}` names {shown} twice; give each once (data sets: a `name` each)")
+            seen.append(value)
+        return values
+
+    @field_validator("images")
+    @classmethod
+    def _reachable(cls, value: Any, info: ValidationInfo) -> Any:
+        if value == "auto" and isinstance(info.data.get("trials"), int):
             raise ValueError(
                 "`images: auto` needs a half-width to reach, but `trials` is a number; "
                 "write trials: {half_width: 0.005} or images: all"
             )
-        return self
+        return value
 
     def with_source(self, source: str) -> Spec:
         """The same sweep with images from elsewhere: size, prefixes and the data set's label stay.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from bnsweep.errors import ModelError
+from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.spec import Data
 from bnsweep.training.datasets import DataShape, data_shape, fingerprint, image_counts
 from bnsweep.training.layout import LAYOUTS, layout_of
 
 __all__ = ["LocalCatalog"]
+
+SOME_SHAPE = DataShape(channels=3, size=224, classes=10)  # large enough for every network of torchvision but one
 
 
 class LocalCatalog:
@@ -29,9 +31,25 @@ class LocalCatalog:
         self._describe = lru_cache(maxsize=None)(self._described)
 
     def architecture(self, model: str, data: Data) -> Architecture:
+        self._check_import(model)
+        return self._describe(model, self.shape(data))
+
+    def sketch(self, model: str) -> Architecture | None:
+        self._check_import(model)
+        if model.startswith("import:"):
+            from bnsweep.training.external import find_factory
+
+            find_factory(model)
+        try:
+            return self._describe(model, SOME_SHAPE)
+        except UnknownNameError:
+            raise
+        except ModelError:  # it may take images of another size
+            return None
+
+    def _check_import(self, model: str) -> None:
         if model.startswith("import:") and not self.allow_import:
             raise ModelError(f"{model!r} runs code of your own; only the command line may do that, not a service")
-        return self._describe(model, self.shape(data))
 
     def _described(self, model: str, shape: DataShape) -> Architecture:
         if model in LAYOUTS:

@@ -14,7 +14,7 @@ from torch import nn
 from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.training.images import DataShape
 
-__all__ = ["SMALL", "code_of", "from_import", "from_torchvision"]
+__all__ = ["SMALL", "code_of", "find_factory", "from_import", "from_torchvision"]
 
 SMALL = 64  # images with a smaller side get an adapted stem
 
@@ -97,7 +97,7 @@ def from_import(name: str, shape: DataShape) -> nn.Module:
     Raises:
         ModelError: it cannot be imported, fails, or returns no nn.Module.
     """
-    factory = _factory(name)
+    factory = find_factory(name)
     try:
         network = factory(classes=shape.classes, channels=shape.channels, size=shape.size)
     except Exception as error:
@@ -107,7 +107,8 @@ def from_import(name: str, shape: DataShape) -> nn.Module:
     return network
 
 
-def _factory(name: str) -> Callable[..., Any]:
+def find_factory(name: str) -> Callable[..., Any]:
+    """What `import:PACKAGE.MODULE:FACTORY` names; importing it runs code. Raises ModelError."""
     _, _, target = name.partition(":")
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:

@@ -20,6 +20,9 @@ class Shelf:
         sites = tuple(Site(f"site{i}", 8, 1, False) for i in range(self.sites[model]))
         return Architecture(model, sites, 1000, 10_000, f"signature of {model}")
 
+    def sketch(self, model):
+        return self.architecture(model, None)
+
     def fingerprint(self, data):
         return f"fingerprint of {data.source} {data.size}"
 
