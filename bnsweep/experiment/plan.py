@@ -34,6 +34,10 @@ class Catalog(Protocol):
         """The network for some data: its sites. None if only the data it is meant for can tell; raises for no name."""
         ...
 
+    def shape(self, data: Data) -> object:
+        """Channels, side and classes of the images: asked for to hear what is wrong with their files."""
+        ...
+
     def fingerprint(self, data: Data) -> str:
         """A digest of the images and labels that the data set stands for."""
         ...
@@ -171,6 +175,7 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
     for data_index, data in enumerate(spec.data):
         fingerprint, counts = "", None
         try:
+            catalog.shape(data)
             fingerprint, counts = catalog.fingerprint(data), catalog.image_counts(data)
         except BnsweepError as error:
             problems.append(Problem(f"data.{data_index}", str(error)))

@@ -136,6 +136,10 @@ def noise_curve(
         raise InputError(f"`trials >= 1` must hold, but got trials={trials!r}")
     cell = Cell(sigma_reference, targets, bn_treatment, images_for_recalibration=_count(calibration_images))
     check_cell(cell)
+    if bn_treatment == "recalibrated" and calibration_images is None:
+        raise InputError(
+            "bn_treatment='recalibrated' needs calibration_images: training images as the network takes them"
+        )
     evaluator = Evaluator(
         network,
         images,

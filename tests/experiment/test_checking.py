@@ -1,5 +1,7 @@
 """All errors of a sweep file at once: those of its form and those that only a plan can find, each at its line."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bnsweep.errors import InputError, SpecError
@@ -78,6 +80,17 @@ def test_form_names_placements_and_data_come_together_each_at_its_place(tmp_path
 )
 def test_nothing_hides_anything_else(tmp_path, text, places):
     assert [(line, where) for line, where, _ in problems_of(text, tmp_path)] == places
+
+
+def test_files_of_another_layout_are_the_data_s_fault(tmp_path):
+    table = pa.table({"picture": [1, 2], "label": [0, 1]})
+    for half in ("train", "test"):
+        pq.write_table(table, tmp_path / f"{half}.parquet")
+    text = f"name: a\ndata: {{source: 'parquet:{tmp_path}'}}\nmodels: [resnet8, resnet21]\n"
+    (line, where, message), model = problems_of(text, tmp_path)
+    assert (line, where) == (2, "data.0")
+    assert "has no column img or image" in message
+    assert model[:2] == (3, "models.1")
 
 
 def test_images_from_elsewhere_count_for_the_rest_of_a_broken_file_too(tmp_path):

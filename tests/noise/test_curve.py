@@ -102,7 +102,7 @@ def test_bad_arguments_say_what_is_wrong(trained):
     for device in ("warp", f"cuda:{torch.cuda.device_count()}", "meta"):
         with pytest.raises(InputError, match=rf"device must be one that this machine has \(cpu.*but got '{device}'"):
             noise_curve(network, images, labels, device=device)
-    with pytest.raises(InputError, match="needs calibration inputs"):
+    with pytest.raises(InputError, match="needs calibration_images: training images"):
         noise_curve(network, images, labels, bn_treatment="recalibrated")
 
 
