@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,cluster,s3,dev]'
 	@touch $(READY)
 
-quickstart: $(READY) ## train and perturb small networks on real digits; about two minutes
+quickstart: $(READY) ## train and perturb small networks on real digits; about a minute
 	$(BIN)/bnsweep run quickstart --store stores/quickstart
 	$(BIN)/bnsweep report --store stores/quickstart --sweep quickstart --out out/quickstart.html
 

@@ -24,12 +24,14 @@ __all__ = ["models", "plan", "run", "status"]
 @json_option
 def models(name: str | None, classes: int, channels: int, size: int, as_json: bool) -> None:
     """List networks; with NAME, one network's BN sites."""
-    from bnsweep.training.datasets import DataShape
-    from bnsweep.training.models import MODELS, describe
+    from bnsweep.sweep.catalog import LocalCatalog
+    from bnsweep.training.images import DataShape
+    from bnsweep.training.layout import LAYOUTS
 
     sys.path.insert(0, str(Path.cwd()))  # import: networks of the user's own
     shape = DataShape(channels=channels, size=size, classes=classes)
-    found = [describe(each, shape, allow_import=True) for each in ([name] if name else MODELS)]
+    catalog = LocalCatalog(Path(), allow_import=True)
+    found = [catalog.describe(each, shape) for each in ([name] if name else LAYOUTS)]
     rows = [
         {
             "model": each.name,

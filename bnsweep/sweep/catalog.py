@@ -28,11 +28,11 @@ class LocalCatalog:
         self.shape = lru_cache(maxsize=None)(self._shape)
         self.fingerprint = lru_cache(maxsize=None)(self._fingerprint)
         self.image_counts = lru_cache(maxsize=None)(image_counts)
-        self._describe = lru_cache(maxsize=None)(self._described)
+        self.describe = lru_cache(maxsize=None)(self._describe)
 
     def architecture(self, model: str, data: Data) -> Architecture:
         self._check_import(model)
-        return self._describe(model, self.shape(data))
+        return self.describe(model, self.shape(data))
 
     def sketch(self, model: str) -> Architecture | None:
         self._check_import(model)
@@ -41,7 +41,7 @@ class LocalCatalog:
 
             find_factory(model)
         try:
-            return self._describe(model, SOME_SHAPE)
+            return self.describe(model, SOME_SHAPE)
         except UnknownNameError:
             raise
         except ModelError:  # it may take images of another size
@@ -51,7 +51,7 @@ class LocalCatalog:
         if model.startswith("import:") and not self.allow_import:
             raise ModelError(f"{model!r} runs code of your own; only the command line may do that, not a service")
 
-    def _described(self, model: str, shape: DataShape) -> Architecture:
+    def _describe(self, model: str, shape: DataShape) -> Architecture:
         if model in LAYOUTS:
             return layout_of(model, shape)
         from bnsweep.training.models import describe

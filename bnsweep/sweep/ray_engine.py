@@ -18,7 +18,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import ray
@@ -61,7 +60,7 @@ class RayEngine:
         self._refs: dict[str, ray.ObjectRef] = {}
         self._blocks: dict[ray.ObjectRef, TrialTask] = {}
         self._trainings_left: set[str] = set()  # run ids
-        self._closing = False
+        self._closing = threading.Event()
         self._checked = False  # that some node can run a block
         self._tune_error: BaseException | None = None
         self._tune_thread: threading.Thread | None = None
@@ -140,7 +139,7 @@ class RayEngine:
         return outcomes + [self._collect(ref) for ref in ready]
 
     def close(self) -> None:
-        self._closing = True
+        self._closing.set()
         for ref in self._blocks:
             ray.cancel(ref, force=True)
         self._blocks.clear()
@@ -193,11 +192,11 @@ class RayEngine:
         try:
             for first in range(0, len(trainings), RUNS_PER_EXPERIMENT):
                 self._fit(trainings[first : first + RUNS_PER_EXPERIMENT])
-            sleep(TUNE_GRACE_S)
-            if self._trainings_left and self._outcomes.empty():
+            self._closing.wait(TUNE_GRACE_S)
+            if not self._closing.is_set() and self._trainings_left and self._outcomes.empty():
                 raise EngineError(f"{len(self._trainings_left)} training runs ended without a result")
         except BaseException as error:  # noqa: BLE001 - the driver's thread must hear of it
-            if not self._closing:
+            if not self._closing.is_set():
                 self._tune_error = error
 
     def _fit(self, trainings: list[TrainTask]) -> None:
