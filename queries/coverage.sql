@@ -42,9 +42,10 @@ states AS (
 ),
 final AS (
     SELECT sweep, dataset, model, placement, bn_kept, bn_sites, train_seed, run_id, status,
-           count(*) AS planned, count_if(done) AS done,
-           count_if(NOT done AND NOT failed AND NOT diverged) AS missing,
-           count_if(NOT done AND diverged) AS diverged, count_if(NOT done AND failed AND NOT diverged) AS failed,
+           count(*) AS planned, count_if(done)::BIGINT AS done,
+           count_if(NOT done AND NOT failed AND NOT diverged)::BIGINT AS missing,
+           count_if(NOT done AND diverged)::BIGINT AS diverged,
+           count_if(NOT done AND failed AND NOT diverged)::BIGINT AS failed,
            sum(min_trials)::BIGINT AS planned_trials, sum(n)::BIGINT AS trials
     FROM states
     GROUP BY ALL

@@ -68,7 +68,9 @@ def test_a_plan_says_what_is_missing_before_and_after(work):
 
 def test_status_counts_rows(work):
     status = json.loads(ask(work, "status", "--store", "store", "--json"))
-    assert [sweep["sweep"] for sweep in status["sweeps"]] == ["tiny"]
+    (sweep,) = status["sweeps"]
+    counts = {"planned_runs": 2, "trained": 2, "failed_runs": 0, "planned": 8, "done": 8, "missing": 0, "trials": 16}
+    assert {**sweep, **counts, "sweep": "tiny"} == sweep
     assert status["running"] is None
 
 

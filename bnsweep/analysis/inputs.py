@@ -175,7 +175,7 @@ def _by_placement(rows: Sequence[Row]) -> list[dict[str, Any]]:
         key = tuple(row[column] for column in columns)
         total = sums.setdefault(key, {**dict(zip(columns, key, strict=True)), **dict.fromkeys(STATES, 0)})
         for state in STATES:
-            total[state] += int(row[state])  # DuckDB sums integers to decimals
+            total[state] += row[state]
     return list(sums.values())
 
 
