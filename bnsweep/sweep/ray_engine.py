@@ -284,16 +284,28 @@ def _connect(address: str | None, cpus: int | None) -> None:
             with _silent():
                 ray.init(address=address, **quiet)
             return
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        _start(num_cpus=cpus, include_dashboard=False, **quiet)
+    except Exception as error:  # noqa: BLE001 - Ray raises OSErrors and bare Exceptions as well as its own
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
-        why = f"{_first_line(error).rstrip('.')}. Is it up?"
+        why = _first_line(error).rstrip(".") + (". Is it up?" if address else "")
         if address and _listens(address):
             why = (
                 "something listens there but does not let us in. Are RAY_AUTH_MODE and its token (RAY_AUTH_TOKEN or "
                 "RAY_AUTH_TOKEN_PATH) the cluster's, and is its Ray of the same version?"
             )
         raise EngineError(f"cannot reach {where}: {why} (--engine inline needs no cluster)") from None
+
+
+def _start(**options: Any) -> None:
+    """A cluster of our own. Ray gives a node 30 s to come up, which a busy machine may not keep: then once more."""
+    for last in (False, True):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:
+            if last or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 @contextmanager

@@ -135,6 +135,17 @@ def test_what_no_node_has_is_refused_at_once(tmp_path, tiny):
     assert "no node has more than 1 CPUs" in done.stderr
 
 
+@pytest.mark.ray
+def test_a_cluster_that_cannot_be_started_is_said_in_one_line(tmp_path, tiny, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/no-such-folder")
+    (tmp_path / "tiny.yaml").write_text(tiny)
+    done = bnsweep("run", tmp_path / "tiny.yaml", "--store", tmp_path / "store", "--engine", "ray", "--cpus", 1)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("bnsweep: cannot reach a Ray cluster on this machine: ")
+    assert "--engine inline needs no cluster" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_rows_do_not_depend_on_the_blocks_they_came_in(tmp_path, run, tiny, inline_rows):
     # Two trials first, then the rest: other blocks, the same rows.
     store = tmp_path / "store"
