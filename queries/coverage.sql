@@ -1,8 +1,8 @@
 -- What of each sweep is done, what is missing, what failed?
 --
 -- A point is done when it has the trials that its sweep asks for at least. One that is not counts as diverged if its
--- training run did (there is no network to perturb), as failed if its training run or a block of it was given up,
--- otherwise as missing.
+-- training run did or a search stopped it early (there is no network to perturb), as failed if its training run or a
+-- block of it was given up, otherwise as missing.
 --
 -- Parameters
 --   dataset  VARCHAR  NULL  only this data set; NULL: all
@@ -17,7 +17,7 @@
 --   bn_sites        sites   BN sites of the network
 --   train_seed      -       training seed
 --   run_id          -       training run
---   status          -       how training ended: converged, finished, diverged, failed; NULL: not yet
+--   status          -       how training ended: converged, finished, diverged, pruned, failed; NULL: not yet
 --   planned         points  planned
 --   done            points  with all of their trials
 --   missing         points  still to do
@@ -32,7 +32,7 @@ given_up AS (SELECT DISTINCT point_id FROM failures WHERE point_id IS NOT NULL),
 states AS (
     SELECT plan.*, run.status, least(coalesce(landed.n, 0), plan.max_trials) AS n,
            coalesce(landed.n, 0) >= plan.min_trials AS done,
-           coalesce(run.status = 'diverged', false) AS diverged,
+           coalesce(run.status IN ('diverged', 'pruned'), false) AS diverged,
            coalesce(run.status = 'failed', false) OR given_up.point_id IS NOT NULL AS failed
     FROM plan
     LEFT JOIN (SELECT run_id, status FROM run) AS run USING (run_id)

@@ -1,6 +1,6 @@
 -- What was given up, and why?
 --
--- Blocks of trials and training runs that failed, and training runs that diverged.
+-- Blocks of trials and training runs that failed, and training runs that diverged or were stopped early by a search.
 --
 -- Parameters
 --   none
@@ -40,7 +40,7 @@ spoilt AS (
     SELECT sweep, 'training' AS what, dataset, model, placement, train_seed, run_id, NULL, NULL,
            NULL::DECIMAL(9, 6), NULL, reason, attempt, worker, committed_at
     FROM run
-    WHERE status IN ('diverged', 'failed')
+    WHERE status IN ('diverged', 'failed', 'pruned')
       AND run_id NOT IN (SELECT run_id FROM given_up WHERE what = 'training')
 ),
 final AS (

@@ -25,7 +25,7 @@ given_up AS (SELECT DISTINCT point_id FROM failures WHERE point_id IS NOT NULL),
 states AS (
     SELECT plan.sweep, plan.run_id, run.status, least(coalesce(landed.n, 0), plan.max_trials) AS n,
            coalesce(landed.n, 0) >= plan.min_trials AS done,
-           coalesce(run.status = 'diverged', false) AS diverged,
+           coalesce(run.status IN ('diverged', 'pruned'), false) AS diverged,
            coalesce(run.status = 'failed', false) OR given_up.point_id IS NOT NULL AS failed
     FROM plan
     LEFT JOIN (SELECT run_id, status FROM run) AS run USING (run_id)
@@ -35,7 +35,7 @@ states AS (
 final AS (
     SELECT sweep.sweep, sweep.planned_runs,
            count(DISTINCT run_id) FILTER (status IN ('converged', 'finished')) AS trained,
-           count(DISTINCT run_id) FILTER (status = 'diverged') AS diverged_runs,
+           count(DISTINCT run_id) FILTER (status IN ('diverged', 'pruned')) AS diverged_runs,
            count(DISTINCT run_id) FILTER (status = 'failed') AS failed_runs,
            count(states.sweep) AS planned, count_if(done)::BIGINT AS done,
            count_if(NOT done AND NOT failed AND NOT diverged)::BIGINT AS missing,

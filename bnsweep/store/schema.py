@@ -7,6 +7,8 @@
     trials   one row per noise draw: the rows everything is about
     probes   one row per measurement along a training run
     failures one row per training run or block that was given up
+    proposals one row per training run that a search asked for
+    sites    one row per BN site of a network that was searched
 
 Columns are flat, so that SQL needs no unnesting. `KEYS` names what makes a row unique; the columns in
 `VOLATILE` differ between repetitions of the same work and are never part of a row's identity.
@@ -116,7 +118,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             _column("classes", pa.int32(), "classes"),
             _column("parameters", pa.int64(), "trainable parameters of the placed network"),
             _column("multiply_adds", pa.int64(), "of one image's forward pass"),
-            _column("status", pa.string(), "converged, finished, diverged or failed"),
+            _column("status", pa.string(), "converged, finished, diverged, pruned (stopped by a search) or failed"),
             _column("reason", pa.string(), "why it ended so; the error's text if failed"),
             _column("epochs_run", pa.int32(), "epochs completed", "epochs"),
             _column("train_loss", pa.float64(), "mean cross-entropy over the last epoch", "nats"),
@@ -199,6 +201,32 @@ SCHEMAS: dict[str, pa.Schema] = {
             COMMITTED,
         ]
     ),
+    "proposals": pa.schema(
+        [
+            _column("sweep", pa.string(), "name of the search"),
+            _column("spec_sha256", pa.string(), "the version of its spec"),
+            _column("study", pa.string(), "front (the trade-off) or minimal (the fewest BN layers)"),
+            _column("number", pa.int32(), "1, 2, ...: the order within search, study, data set and network"),
+            RUN_ID,
+            *NETWORK,
+            _column("origin", pa.string(), "known, repeat, the sampler's name, or minimal"),
+            _column("why", pa.string(), "what the proposal is to find out"),
+            COMMITTED,
+        ]
+    ),
+    "sites": pa.schema(
+        [
+            _column("dataset", pa.string(), "data set label"),
+            _column("model", pa.string(), "network name"),
+            _column("bn_sites", pa.int32(), "BN sites of the network", "sites"),
+            _column("site", pa.int32(), "1, 2, ... in forward order: the digit of bn_mask"),
+            _column("path", pa.string(), "module path"),
+            _column("channels", pa.int32(), "channels", "channels"),
+            _column("stage", pa.int32(), "1-based; sites of one feature-map resolution form a stage"),
+            _column("shortcut", pa.bool_(), "after the projection of a residual shortcut"),
+            COMMITTED,
+        ]
+    ),
 }
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -209,6 +237,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "trials": ("point_id", "trial"),
     "probes": ("run_id", "epoch", "probe", "site"),
     "failures": ("run_id", "point_id", "first_trial", "attempt"),
+    "proposals": ("sweep", "spec_sha256", "study", "dataset", "model", "number"),
+    "sites": ("dataset", "model", "bn_sites", "site"),
 }
 
 VOLATILE = frozenset({"sweep", "device", "worker", "started_at", "duration_s", "versions", "committed_at"})

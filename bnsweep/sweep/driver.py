@@ -8,30 +8,21 @@ the only one that writes rows; whatever ends it, what was committed stays and th
 
 from __future__ import annotations
 
-import hashlib
-import signal
-import threading
-from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from time import monotonic
-from types import FrameType
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import Protocol
 
 from bnsweep.errors import BnsweepError, EngineError, StoreError
-from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import Plan, TrainingRun
-from bnsweep.experiment.spec import AdaptiveTrials
-from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets, Engine
 from bnsweep.sweep.estimate import BLOCK_S
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun, read_ledger, read_scores
 from bnsweep.sweep.points import PointWork, Request, design_of
+from bnsweep.sweep.recording import COMMIT_S, RowBuffer, failure_row
 from bnsweep.sweep.work import (
     Failed,
     Outcome,
@@ -40,15 +31,11 @@ from bnsweep.sweep.work import (
     Trained,
     TrainTask,
     TrialTask,
-    cell_columns,
     failed_run_row,
-    versions,
 )
 
-__all__ = ["Driver", "Listener", "Summary", "record_plan"]
+__all__ = ["Driver", "Listener", "Summary"]
 
-COMMIT_S = 1.0  # between commits
-COMMIT_ROWS = 50_000
 FIRST_BLOCK = 4  # trials, until a network's speed was measured
 
 
@@ -137,7 +124,7 @@ class Driver:
         self._more: deque[tuple[TrainingRun, PointWork, Request]] = deque()  # later rounds, first in line
         self._in_rounds: dict[str, PointWork] = {}
         self._trial_s: dict[tuple[str, str], float] = {}  # by model and data set, newest counts most
-        self._rows = _RowBuffer(store)
+        self._rows = RowBuffer(store)
         self._trainings = self._sort_out()
         ended = [self._ledger.runs[run.run_id].status for run in plan.runs if run.run_id in self._ledger.runs]
         self.summary.diverged_before = ended.count("diverged")
@@ -220,7 +207,8 @@ class Driver:
             known = self._ledger.runs.get(run.run_id)
             if known is None:
                 trainings.append(self._training(run, attempt=1))
-            elif known.status == "failed" and self._retry_failed:
+            elif known.status == "pruned" or (known.status == "failed" and self._retry_failed):
+                # What a search stopped early is no finished network: a sweep that plans it trains it in full.
                 trainings.append(self._training(run, attempt=known.attempt + 1))
             elif known.status in NETWORK_ENDS and self._wants_trials(run):
                 if known.checkpoint_sha256 and self.store.checkpoints.has_network(run.run_id, known.checkpoint_sha256):
@@ -323,7 +311,7 @@ class Driver:
                 self.summary.runs_failed += 1
                 self.summary.errors.append(f"{task.run.title}: {outcome.error}")
                 self._rows.add("runs", [failed_run_row(task, outcome.error, outcome.attempts)])
-                self._rows.add("failures", [_failure(task, outcome)])
+                self._rows.add("failures", [failure_row(task, outcome)])
             case Failed(task=TrialTask() as task):
                 self._give_up(task, outcome)
             case Progressed():
@@ -334,8 +322,8 @@ class Driver:
         status, sha256 = outcome.row["status"], outcome.row["checkpoint_sha256"]
         self._rows.add("runs", [outcome.row])
         known = self._ledger.runs.get(run.run_id)
-        if known is None or known.status == "failed":  # else its epochs are in the store already
-            self._rows.add("epochs", outcome.epochs)
+        landed = 0 if known is None else known.epochs  # by an earlier attempt, whose epochs were the same
+        self._rows.add("epochs", outcome.epochs[landed:])
         self.summary.runs_done += 1
         self.summary.runs_diverged += status == "diverged"
         if status in NETWORK_ENDS and sha256:
@@ -357,125 +345,5 @@ class Driver:
     def _give_up(self, task: TrialTask, outcome: Failed) -> None:
         self.summary.blocks_failed += 1
         self.summary.errors.append(f"{task.run.title}, eta {task.point.eta}: {outcome.error}")
-        self._rows.add("failures", [_failure(task, outcome)])
+        self._rows.add("failures", [failure_row(task, outcome)])
         self._in_rounds.pop(task.point.point_id, None)
-
-
-class _RowBuffer:
-    """Rows on their way into the store: one commit per second at most, all tables of it at once."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        self._count = 0
-        self._last = monotonic()
-        self._committing = False
-        self._asked_to_stop = False
-
-    def add(self, table: str, rows: Any) -> None:
-        self._rows[table].extend(rows)
-        self._count += len(rows)
-
-    def flush_if_due(self) -> None:
-        if self._count >= COMMIT_ROWS or monotonic() - self._last >= COMMIT_S:
-            self.flush()
-
-    def flush(self) -> None:
-        self._last = monotonic()
-        if not self._count:
-            return
-        now = datetime.now(UTC)
-        tables = {
-            name: pa.Table.from_pylist([{**row, "committed_at": now} for row in rows], schema=SCHEMAS[name])
-            for name, rows in self._rows.items()
-            if rows
-        }
-        self._committing = True
-        try:
-            self._store.commit(tables)
-        finally:
-            self._committing = False
-        self._rows.clear()
-        self._count = 0
-        if self._asked_to_stop:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM raise KeyboardInterrupt, but never in the middle of a commit."""
-
-        def stop(signum: int, frame: FrameType | None) -> None:
-            if not self._committing:
-                raise KeyboardInterrupt
-            self._asked_to_stop = True
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def record_plan(store: Store, plan: Plan, *, text: str) -> None:
-    """Write what is planned into the store, once per version of a spec: `coverage` compares rows with it."""
-    spec_json = canonical_json(plan.spec.model_dump(mode="json"))
-    spec_sha256 = hashlib.sha256(spec_json.encode()).hexdigest()
-    known = store.read("sweeps", columns=["sweep", "spec_sha256", "revision"]).sort_by("revision").to_pylist()
-    mine = [row["spec_sha256"] for row in known if row["sweep"] == plan.spec.name]
-    if mine and mine[-1] == spec_sha256:
-        return
-    now = datetime.now(UTC)
-    sweep = {
-        "sweep": plan.spec.name,
-        "revision": len(mine) + 1,
-        "spec_sha256": spec_sha256,
-        "spec": spec_json,
-        "spec_yaml": text,
-        "planned_runs": len(plan.runs),
-        "planned_points": len(plan.runs) * plan.points_per_run,
-        "versions": versions(),
-        "committed_at": now,
-    }
-    tables = {"sweeps": pa.Table.from_pylist([sweep], schema=SCHEMAS["sweeps"])}
-    if spec_sha256 not in mine:
-        points = list(_point_rows(plan, spec_sha256, now))
-        tables["points"] = pa.Table.from_pylist(points, schema=SCHEMAS["points"])
-    store.commit(tables)
-
-
-def _point_rows(plan: Plan, spec_sha256: str, now: datetime) -> Iterator[dict[str, Any]]:
-    spec = plan.spec
-    design = spec.trials if isinstance(spec.trials, AdaptiveTrials) else None
-    for run in plan.runs:
-        network = run.columns()
-        for point in plan.points(run):
-            low, high = plan.trial_bounds(point.eta)
-            yield {
-                "sweep": spec.name,
-                "spec_sha256": spec_sha256,
-                "point_id": point.point_id,
-                **network,
-                **cell_columns(point, spec.evaluation, plan.sampling),
-                "min_trials": low,
-                "max_trials": high,
-                "half_width": design.half_width if design and point.eta else None,
-                "confidence": design.confidence if design and point.eta else None,
-                "committed_at": now,
-            }
-
-
-def _failure(task: TrainTask | TrialTask, outcome: Failed) -> dict[str, Any]:
-    trials = task if isinstance(task, TrialTask) else None
-    return {
-        "sweep": task.sweep,
-        "run_id": task.run.run_id,
-        "point_id": trials and trials.point.point_id,
-        "first_trial": trials and trials.first,
-        "trials": trials and len(trials.seeds),
-        "error": outcome.error,
-        "attempt": outcome.attempts if isinstance(task, TrialTask) else task.attempt + outcome.attempts - 1,
-    }

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.store.store import Store
 
-__all__ = ["NETWORK_ENDS", "Ledger", "TrainedRun", "read_ledger", "read_scores"]
+__all__ = ["NETWORK_ENDS", "Ledger", "TrainedRun", "read_ledger", "read_runs", "read_scores"]
 
 NETWORK_ENDS = ("converged", "finished")  # after which trials make sense
 
@@ -26,6 +26,7 @@ class TrainedRun:
     checkpoint_sha256: str | None
     attempt: int
     strata_sizes: tuple[int, ...] = ()
+    epochs: int = 0  # whose rows are in the store
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class Ledger:
 
     def lost(self, run_id: str) -> bool:
         """Whether the run has ended without a network (diverged, failed), so that none of its trials can be made."""
-        return run_id in self.runs and self.runs[run_id].status not in NETWORK_ENDS
+        return run_id in self.runs and self.runs[run_id].status not in (*NETWORK_ENDS, "pruned")
 
     def missing(self, point_id: str, trials: int) -> list[int]:
         """Which of the first `trials` trials of a point have not landed."""
@@ -57,18 +58,28 @@ def read_ledger(store: Store, plan: Plan) -> Ledger:
     """Everything in the store that bears on the plan."""
     ledger = Ledger()
     run_ids = {run.run_id for run in plan.runs}
-    columns = ["run_id", "status", "checkpoint_sha256", "attempt", "strata_sizes"]
-    for row in store.read("runs", columns=columns).to_pylist():
-        known = ledger.runs.get(row["run_id"])
-        if row["run_id"] in run_ids and (known is None or row["attempt"] > known.attempt):
-            ledger.runs[row["run_id"]] = TrainedRun(
-                row["status"], row["checkpoint_sha256"], row["attempt"], tuple(row["strata_sizes"] or ())
-            )
+    ledger.runs = {run_id: known for run_id, known in read_runs(store).items() if run_id in run_ids}
     trials = _of_runs(store.read("trials", columns=["run_id", "point_id", "trial"]), run_ids)
     ledger.trials = _trials_per_point(trials)
     failures = _of_runs(store.read("failures", columns=["run_id", "point_id"]), run_ids)
     ledger.given_up = {point_id for point_id in failures["point_id"].to_pylist() if point_id}
     return ledger
+
+
+def read_runs(store: Store) -> dict[str, TrainedRun]:
+    """How each training run of the store ended."""
+    runs: dict[str, TrainedRun] = {}
+    columns = ["run_id", "status", "checkpoint_sha256", "attempt", "strata_sizes", "epochs_run"]
+    for row in sorted(store.read("runs", columns=columns).to_pylist(), key=lambda row: row["attempt"]):
+        before = runs.get(row["run_id"])
+        runs[row["run_id"]] = TrainedRun(
+            row["status"],
+            row["checkpoint_sha256"],
+            row["attempt"],
+            tuple(row["strata_sizes"] or ()),
+            max(row["epochs_run"] or 0, before.epochs if before else 0),
+        )
+    return runs
 
 
 def read_scores(store: Store, run: TrainingRun) -> dict[str, list[dict[str, Any]]]:

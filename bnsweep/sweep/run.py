@@ -9,9 +9,10 @@ from pathlib import Path
 from bnsweep.errors import EngineError
 from bnsweep.experiment.plan import Plan
 from bnsweep.store.store import Store
-from bnsweep.sweep.driver import Driver, Listener, Summary, record_plan
+from bnsweep.sweep.driver import Driver, Listener, Summary
 from bnsweep.sweep.engine import Datasets, Engine, InlineEngine
 from bnsweep.sweep.ray_settings import prepare_ray
+from bnsweep.sweep.recording import record_plan
 from bnsweep.training.datasets import load_dataset
 
 __all__ = ["run_sweep"]

@@ -1,0 +1,149 @@
+"""What a driver writes: rows on their way into the store, what was planned, what was given up."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+
+from bnsweep.experiment.identity import canonical_json
+from bnsweep.experiment.plan import Plan
+from bnsweep.experiment.spec import AdaptiveTrials
+from bnsweep.store.schema import SCHEMAS
+from bnsweep.store.store import Store
+from bnsweep.sweep.work import Failed, TrainTask, TrialTask, cell_columns, versions
+
+__all__ = ["COMMIT_S", "RowBuffer", "failure_row", "point_rows", "record_plan"]
+
+COMMIT_S = 1.0  # between commits
+COMMIT_ROWS = 50_000
+
+
+class RowBuffer:
+    """Rows on their way into the store: one commit per second at most, all tables of it at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        self._count = 0
+        self._last = monotonic()
+        self._committing = False
+        self._asked_to_stop = False
+
+    def add(self, table: str, rows: Any) -> None:
+        self._rows[table].extend(rows)
+        self._count += len(rows)
+
+    def flush_if_due(self) -> None:
+        if self._count >= COMMIT_ROWS or monotonic() - self._last >= COMMIT_S:
+            self.flush()
+
+    def flush(self) -> None:
+        self._last = monotonic()
+        if not self._count:
+            return
+        now = datetime.now(UTC)
+        tables = {
+            name: pa.Table.from_pylist([{**row, "committed_at": now} for row in rows], schema=SCHEMAS[name])
+            for name, rows in self._rows.items()
+            if rows
+        }
+        self._committing = True
+        try:
+            self._store.commit(tables)
+        finally:
+            self._committing = False
+        self._rows.clear()
+        self._count = 0
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM raise KeyboardInterrupt, but never in the middle of a commit."""
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            if not self._committing:
+                raise KeyboardInterrupt
+            self._asked_to_stop = True
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def record_plan(store: Store, plan: Plan, *, text: str) -> None:
+    """Write what is planned into the store, once per version of a spec: `coverage` compares rows with it."""
+    spec_json = canonical_json(plan.spec.model_dump(mode="json"))
+    spec_sha256 = hashlib.sha256(spec_json.encode()).hexdigest()
+    known = store.read("sweeps", columns=["sweep", "spec_sha256", "revision"]).sort_by("revision").to_pylist()
+    mine = [row["spec_sha256"] for row in known if row["sweep"] == plan.spec.name]
+    if mine and mine[-1] == spec_sha256:
+        return
+    now = datetime.now(UTC)
+    sweep = {
+        "sweep": plan.spec.name,
+        "revision": len(mine) + 1,
+        "spec_sha256": spec_sha256,
+        "spec": spec_json,
+        "spec_yaml": text,
+        "planned_runs": len(plan.runs),
+        "planned_points": len(plan.runs) * plan.points_per_run,
+        "versions": versions(),
+        "committed_at": now,
+    }
+    tables = {"sweeps": pa.Table.from_pylist([sweep], schema=SCHEMAS["sweeps"])}
+    if spec_sha256 not in mine:
+        points = list(point_rows(plan, spec_sha256, now))
+        tables["points"] = pa.Table.from_pylist(points, schema=SCHEMAS["points"])
+    store.commit(tables)
+
+
+def point_rows(plan: Plan, spec_sha256: str, now: datetime) -> Iterator[dict[str, Any]]:
+    spec = plan.spec
+    design = spec.trials if isinstance(spec.trials, AdaptiveTrials) else None
+    for run in plan.runs:
+        network = run.columns()
+        for point in plan.points(run):
+            low, high = plan.trial_bounds(point.eta)
+            yield {
+                "sweep": spec.name,
+                "spec_sha256": spec_sha256,
+                "point_id": point.point_id,
+                **network,
+                **cell_columns(point, spec.evaluation, plan.sampling),
+                "min_trials": low,
+                "max_trials": high,
+                "half_width": design.half_width if design and point.eta else None,
+                "confidence": design.confidence if design and point.eta else None,
+                "committed_at": now,
+            }
+
+
+def failure_row(task: TrainTask | TrialTask, outcome: Failed) -> dict[str, Any]:
+    """The `failures` row of a task that was given up."""
+    trials = task if isinstance(task, TrialTask) else None
+    return {
+        "sweep": task.sweep,
+        "run_id": task.run.run_id,
+        "point_id": trials and trials.point.point_id,
+        "first_trial": trials and trials.first,
+        "trials": trials and len(trials.seeds),
+        "error": outcome.error,
+        "attempt": outcome.attempts if isinstance(task, TrialTask) else task.attempt + outcome.attempts - 1,
+    }
