@@ -26,6 +26,7 @@ __all__ = [
     "Model",
     "NoiseCell",
     "Precision",
+    "Probes",
     "Resources",
     "SigmaReference",
     "Spec",
@@ -211,6 +212,20 @@ class Evaluation(Frozen):
     batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(250, description="images per forward pass")
 
 
+class Probes(Frozen):
+    """What is measured while networks train. Weights and ids are the same with and without."""
+
+    at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.1, 0.5, 1.0),
+        min_length=1,
+        max_length=1000,
+        description="when, as fractions of all epochs; 0: before the first",
+    )
+    cost_frac: float = Field(
+        0.05, gt=0, le=10, description="images used, as a share of the training's: sets how narrow the intervals are"
+    )
+
+
 class Resource(Frozen):
     """What one task takes from the cluster."""
 
@@ -284,6 +299,10 @@ class Spec(Frozen):
     noise_seed: Seed = Field(0, description="root of every noise stream")
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
+    probes: Probes | None = Field(
+        None,
+        description="gradient noise and smoothness along training (eq. 6 to 9); networks that stand are not retrained",
+    )
 
     @field_validator("data", mode="before")
     @classmethod

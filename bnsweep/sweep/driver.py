@@ -224,6 +224,7 @@ class Driver:
             self.store.location,
             run,
             spec.resources.train,
+            probes=spec.probes,
             allow_import=self._allow_import,
             attempt=attempt,
         )
@@ -324,6 +325,7 @@ class Driver:
         known = self._ledger.runs.get(run.run_id)
         landed = 0 if known is None else known.epochs  # by an earlier attempt, whose epochs were the same
         self._rows.add("epochs", outcome.epochs[landed:])
+        self._rows.add("probes", [row for row in outcome.probes if not landed or row["epoch"] > landed])
         self.summary.runs_done += 1
         self.summary.runs_diverged += status == "diverged"
         if status in NETWORK_ENDS and sha256:

@@ -25,7 +25,7 @@ from bnsweep._version import __version__
 from bnsweep.errors import BnsweepError, DataError
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import Point, TrainingRun
-from bnsweep.experiment.spec import Evaluation, Resource
+from bnsweep.experiment.spec import Evaluation, Probes, Resource
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.filesystem import open_files
@@ -48,6 +48,7 @@ class TrainTask:
     store: str
     run: TrainingRun
     resource: Resource
+    probes: Probes | None = None
     allow_import: bool = False
     attempt: int = 1
 
@@ -86,6 +87,7 @@ class Trained:
     task: TrainTask
     row: Row
     epochs: tuple[Row, ...]
+    probes: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[int], No
             seed=run.train_seed,
             device=device,
             slot=checkpoints.slot(run.run_id),
+            probes=task.probes,
             on_epoch=(lambda row: on_epoch(row["epoch"])) if on_epoch else None,
         )
         sha256, strata_sizes = None, None
@@ -156,8 +159,8 @@ def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[int], No
         "attempt": task.attempt,
         **where_and_when(device, started, monotonic() - begin),
     }
-    epochs = tuple({"run_id": run.run_id, **epoch} for epoch in result.epochs)
-    return Trained(task, row, epochs)
+    epochs, probes = (tuple({"run_id": run.run_id, **each} for each in rows) for rows in (result.epochs, result.probes))
+    return Trained(task, row, epochs, probes)
 
 
 def score_block(task: TrialTask, dataset: Dataset) -> Scored:

@@ -71,6 +71,16 @@ class Batches:
             chosen = draw.order[part]
             yield self._images(chosen, draw, part), self._labels[chosen]
 
+    def plain(self, chosen: Tensor) -> Tensor:
+        """Images by index, (B,) int64 -> (B, C, H, W) float32 channels-last, as they are in the data set."""
+        pixels = self._pixels.view(self.count, self.size, self.size, self.channels).index_select(0, chosen)
+        return normalise(pixels.permute(0, 3, 1, 2).float(), self._mean, self._deviation)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, on the device."""
+        return self._labels
+
     def _draw(self, number: int) -> _Draw:
         numbers = stream("batches", self.seed, number)
         reach = round(self.augment.shift * self.size)

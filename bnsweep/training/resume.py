@@ -38,6 +38,7 @@ class Progressed:
     """Where a run stands between two epochs, beside its tensors."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)  # one per epoch, as in the epochs table
+    probes: list[dict[str, Any]] = field(default_factory=list)  # as in the probes table
     best_loss: float = inf
     stale_epochs: int = 0  # since the loss last fell by more than min_delta
     duration_s: float = 0.0

@@ -23,12 +23,13 @@ from bnsweep.errors import DataError, InputError, ModelError
 from bnsweep.training.batches import Batches
 from bnsweep.training.images import Dataset
 from bnsweep.training.initial import KERNEL_LAYERS
+from bnsweep.training.probes import GradientWatch, Moment, measure, moments, sizes
 from bnsweep.training.resume import Progressed, Slot, identity, restore, snapshot
 from bnsweep.training.schedules import Progress, rate_factor
 from bnsweep.training.streams import stream
 
 if TYPE_CHECKING:
-    from bnsweep.experiment.spec import Training
+    from bnsweep.experiment.spec import Probes, Training
 
 __all__ = ["OPTIMIZERS", "Slot", "TrainingResult", "chance_bound", "train"]
 
@@ -49,6 +50,7 @@ class TrainingResult:
     train_accuracy: float | None  # over the last epoch, augmented images; None: no epoch
     test_correct: int | None  # None: diverged, there is no network worth keeping
     epochs: tuple[Row, ...]
+    probes: tuple[Row, ...]
     duration_s: float
 
 
@@ -60,6 +62,7 @@ def train(
     seed: int,
     device: torch.device | str = "cpu",
     slot: Slot | None = None,
+    probes: Probes | None = None,
     on_epoch: Callable[[Row], None] | None = None,
     slot_interval_s: float = 10.0,
 ) -> TrainingResult:
@@ -72,6 +75,7 @@ def train(
         seed: of the order of images and of augmentation (and of dropout, where a network has any).
         device: where to train.
         slot: keeps what is needed to go on after an interruption; the caller deletes it once the network is safe.
+        probes: what else to measure on the way; the weights are the same with and without.
         on_epoch: called after each epoch with its row. If it raises, the state is kept and training stops.
         slot_interval_s: shortest time between two writes to the slot, seconds.
 
@@ -81,15 +85,20 @@ def train(
         DataError: there are no training images.
     """
     run = _Run(network, dataset, recipe, seed=seed, device=torch.device(device))
+    probing = _Probing(run, probes) if probes else None
     progress = run.resume(slot)
     begin, last_write = monotonic() - progress.duration_s, monotonic()
     with _repeatable():
         ending = run.ending(progress)
+        if probing and not progress.rows:
+            probing.after(progress, ending)
         while ending is None:
-            row = run.epoch(progress)
-            progress.rows.append(row)
-            progress.duration_s = monotonic() - begin
+            watch = probing.watch(len(progress.rows) + 1) if probing else None
+            progress.rows.append(row := run.epoch(progress, watch))
             ending = run.ending(progress)
+            if probing:
+                probing.after(progress, ending, watch)
+            progress.duration_s = monotonic() - begin
             if slot and ending is None and monotonic() - last_write >= slot_interval_s:
                 slot.write(run.snapshot(progress))
                 last_write = monotonic()
@@ -108,6 +117,7 @@ def train(
         last.get("train_accuracy"),
         correct,
         tuple(progress.rows),
+        tuple(progress.probes),
         monotonic() - begin,
     )
 
@@ -142,7 +152,7 @@ class _Run:
         """What `resume` reads."""
         return snapshot(self.network, self.optimizer, progress, belongs_to=self.belongs_to)
 
-    def epoch(self, progress: Progressed) -> Row:
+    def epoch(self, progress: Progressed, watch: GradientWatch | None = None) -> Row:
         """Train one epoch and score the test images; updates the count of epochs without progress."""
         begin, done = monotonic(), len(progress.rows)
         self.network.train()
@@ -154,7 +164,7 @@ class _Run:
                 rate = self.recipe.learning_rate * rate_factor(self.recipe.schedule, now)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
-                logits = self._step(images, labels)
+                logits = self._step(images, labels, watch)
                 # Sums stay on the device: reading one here would make a GPU wait at every step.
                 losses.append(logits[0])
                 hits.append(logits[1])
@@ -191,13 +201,15 @@ class _Run:
         """Test images classified right by the network as it is now."""
         return int(progress.rows[-1]["test_correct"]) if progress.rows else self._score()
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(self, images: Tensor, labels: Tensor, watch: GradientWatch | None) -> tuple[Tensor, Tensor]:
         """One update; (sum of the losses, number of right answers) of the batch, on the device."""
         with self._precision():
             logits = self._forward(images)
         loss = functional.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if watch:
+            watch.step()
         self.optimizer.step()
         return loss.detach() * len(labels), (logits.detach().argmax(1) == labels).sum()
 
@@ -224,6 +236,43 @@ class _Run:
         if self.recipe.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+class _Probing:
+    """Measures on the way, at the epochs that the spec names and at the end of a run that ends before its last one."""
+
+    def __init__(self, run: _Run, probes: Probes) -> None:
+        recipe, images = run.recipe, run.batches.count
+        self._run = run
+        self._moments = moments(probes.at, recipe.epochs)
+        self._at_end = recipe.epochs in self._moments
+        self._size = sizes(
+            cost_frac=probes.cost_frac,
+            epochs=recipe.epochs,
+            images=images,
+            batch_size=recipe.batch_size,
+            moments=len(self._moments),
+        )
+
+    def watch(self, epoch: int) -> GradientWatch | None:
+        """What reads the gradients of an epoch that is measured."""
+        return GradientWatch(self._run.network) if epoch in self._moments else None
+
+    def after(self, progress: Progressed, ending: tuple[str, str] | None, watch: GradientWatch | None = None) -> None:
+        """Measure, if it is time."""
+        run, moment = self._run, Moment(len(progress.rows), self._run.seed)
+        if watch:
+            progress.probes += watch.rows(moment)
+        wanted = moment.epoch in self._moments or (ending is not None and self._at_end)
+        if wanted and (ending is None or ending[0] != "diverged"):
+            progress.probes += measure(
+                run.network,
+                run.batches.plain,
+                run.batches.labels,
+                moment,
+                size=self._size,
+                batch_size=run.recipe.batch_size,
+            )
 
 
 def _adam(groups: list[Row], rate: float) -> torch.optim.Optimizer:
