@@ -284,7 +284,7 @@ def _row(
         "probe": name,
         "site": site,
         "value": mean,
-        "low": mean - half if known and mean is not None else None,
+        "low": max(mean - half, 0.0) if known and mean is not None else None,  # no quantity here is negative
         "high": mean + half if known and mean is not None else None,
         "samples": samples if samples is not None else len(values),
         "duration_s": seconds,
