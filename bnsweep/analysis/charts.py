@@ -23,6 +23,7 @@ __all__ = [
     "coverage",
     "curves",
     "depth_trend",
+    "gradient_noise",
     "plain",
     "timeline",
     "tradeoff",
@@ -154,6 +155,40 @@ def tradeoff(rows: Sequence[Row]) -> Any:
         bare.mark_text(align="center", dy=-11, fontSize=10.5, limit=120).encode(text="label:N"),
     ]
     return _panels(alt.layer(*layers), rows)
+
+
+def gradient_noise(rows: Sequence[Row]) -> Any:
+    """Gradient noise C on a logarithmic axis against A_avr, a point per training run.
+
+    Rows: panel, label (placement), run, x, x_low, x_high, value, n.
+    """
+    title = "average normalized accuracy, %"
+    # An interval that reaches 0 has no place on a logarithmic axis: its bar ends at a tenth of the estimate.
+    base = (
+        alt.Chart(alt.NamedData(name="rows"))
+        .transform_calculate(from_="max(datum.x_low, datum.x / 10)")
+        .encode(
+            x=alt.X("x:Q", title="gradient noise C", scale=alt.Scale(type="log", padding=12)),
+            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12)),
+            color=_colour(rows, field="label", title="Placement"),
+        )
+    )
+    tooltip = [
+        alt.Tooltip("run:N", title="run"),
+        alt.Tooltip("label:N", title="placement"),
+        alt.Tooltip("x:Q", title="C", format=".4g"),
+        alt.Tooltip("x_low:Q", title="95 % from", format=".4g"),
+        alt.Tooltip("x_high:Q", title="to", format=".4g"),
+        alt.Tooltip("value:Q", title=title, format=".2f"),
+        alt.Tooltip("n:Q", title="trials"),
+    ]
+    across = base.mark_rule(strokeWidth=2, opacity=0.4).encode(
+        x=alt.X("from_:Q", title="gradient noise C"), x2="x_high:Q"
+    )
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        shape=_shape(rows, field="label", title="Placement"), tooltip=tooltip
+    )
+    return _panels(alt.layer(*([across] if _has(rows, "x_low") else []), points), rows)
 
 
 def training(rows: Sequence[Row]) -> Any:

@@ -13,6 +13,7 @@ from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.page import Block, Cell, Code, Column, Drawing, Page, Section, Table, Text, Words, rows_table
 from bnsweep.analysis.sentences import attribution, headline, widest_gap
+from bnsweep.analysis.theory import explanation, noise_figures
 from bnsweep.analysis.wording import distinct, listed, number
 from bnsweep.analysis.words import words
 
@@ -48,6 +49,7 @@ def _figures(inputs: Inputs) -> dict[str, list[Figure]]:
             *figures.depth_figures(inputs.averages),
             *figures.task_figures(inputs.tasks),
         ],
+        "theory": list(noise_figures(inputs.noise)),
         "training": list(figures.training_figures(inputs.epochs)),
         "work": [*figures.coverage_figure(inputs.coverage), *figures.timeline_figure(inputs.timeline)],
     }
@@ -84,6 +86,11 @@ def build_page(inputs: Inputs) -> Page:
             ],
         ),
         Section("placements", "What BN gives and what it costs", _drawings(inputs, drawn["overview"])),
+        Section(
+            "theory",
+            "Does gradient noise explain it?",
+            [*map(Text, explanation(inputs.noise_correlations)), *_drawings(inputs, drawn["theory"])],
+        ),
         Section("training", "Training", [*tables.training_runs(inputs), *_drawings(inputs, drawn["training"])]),
         Section("evidence", "Evidence for each verdict", tables.evidence(inputs)),
         Section("coverage", "Coverage", [*_coverage(inputs), *_drawings(inputs, drawn["work"])]),

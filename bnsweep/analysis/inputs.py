@@ -35,6 +35,8 @@ QUERIES = (
     "failures",
     "timeline",
     "epochs",
+    "gradient_noise",
+    "gradient_noise_correlation",
 )
 TOTALS = "SELECT count(*) AS trials, coalesce(sum(images), 0)::BIGINT AS images FROM trial"
 MADE_BY = "SELECT versions, device FROM trial UNION SELECT versions, device FROM run"
@@ -71,6 +73,8 @@ class Inputs:
     coverage: Sequence[Row] = ()  # done, missing, diverged, failed
     failures: Sequence[Row] = ()  # what, error, attempt
     timeline: Sequence[Row] = ()  # worker, kind, what, start_s, end_s
+    noise: Sequence[Row] = ()  # of gradients: as query gradient_noise
+    noise_correlations: Sequence[Row] = ()  # as query gradient_noise_correlation
     verdicts: Sequence[Row] = ()  # as `Verdict.to_dict`; + sql
     sql: Mapping[str, str] = field(default_factory=dict)  # text of each query by name
 
@@ -104,6 +108,8 @@ def read_inputs(database: Database) -> Inputs:
         coverage=_by_placement(rows["coverage"]),
         failures=[{**row, "what": _what(row)} for row in rows["failures"]],
         timeline=_bars(rows["timeline"]),
+        noise=rows["gradient_noise"],
+        noise_correlations=rows["gradient_noise_correlation"],
         verdicts=_verdicts(database),
         sql={name: answer.sql for name, answer in answers.items()},
     )

@@ -1,0 +1,80 @@
+"""The paper's explanation, tested: does a network whose gradient was less noisy in training resist noise less?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bnsweep.analysis import charts
+from bnsweep.analysis.figures import Figure, panel_of, placement_label
+from bnsweep.analysis.wording import counted
+
+__all__ = ["explanation", "noise_figures"]
+
+Row = Mapping[str, Any]
+
+CELL = ("dataset", "noise_model", "sigma_reference", "targets", "bn_treatment")
+VERDICTS = {
+    "supported": "which is what the paper's explanation says",
+    "contradicted": "which is the opposite of what the paper's explanation says",
+    "undecided": "so these runs do not decide whether the paper's explanation holds",
+}
+MEASURES = {"images": "of single images, BN in evaluation mode", "batches": "of batches, BN in training mode"}
+
+
+def noise_figures(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Gradient noise C against A_avr, a point per training run; one chart per data set, a panel per noise cell."""
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        drawn = [
+            {
+                "panel": panel_of(row),
+                "label": placement_label(row),
+                "model": row["model"],
+                "run": f"{row['model']}, seed {row['train_seed']}",
+                "x": row["noise"],
+                "x_low": row["noise_low"],
+                "x_high": row["noise_high"],
+                "value": row["average_normalized_pct"],
+                "n": row["n"],
+            }
+            for row in rows
+            if row["dataset"] == dataset and row["noise"] and row["average_normalized_pct"] is not None
+        ]
+        if not drawn:
+            continue
+        runs = len({row["run_id"] for row in rows if row["dataset"] == dataset})
+        yield Figure(
+            name=f"gradient-noise-{dataset}",
+            title=f"Gradient noise and noise resistance: {dataset}",
+            caption=(
+                f"n = {counted(runs, 'training run')}, a point each, not pooled over seeds; bars: 95 % interval of C, "
+                "eq. 6 of the paper, of single images at the last epoch that was measured."
+            ),
+            chart=charts.gradient_noise(drawn),
+            rows=drawn,
+            query="gradient_noise",
+            panels=len({row["panel"] for row in drawn}),
+            table=(
+                ("panel", "Noise"),
+                ("label", "Placement"),
+                ("run", "Run"),
+                ("x", "C"),
+                ("x_low", "from"),
+                ("x_high", "to"),
+                ("value", "A_avr, %"),
+            ),
+        )
+
+
+def explanation(correlations: Sequence[Row]) -> list[str]:
+    """A sentence per data set, noise cell and way of measuring C; cells without a correlation are left out."""
+    return [_sentence(row) for row in correlations if row["rank_correlation"] is not None]
+
+
+def _sentence(row: Row) -> str:
+    return (
+        f"{row['dataset']}, {panel_of(row)}: over {counted(row['networks'], 'training run')} the rank correlation "
+        f"between gradient noise C ({MEASURES[row['measure']]}) and A_avr is {row['rank_correlation']:+.2f}, 95 % "
+        f"interval {row['low']:+.2f} to {row['high']:+.2f}, {VERDICTS[row['explanation']]} (less gradient noise, less "
+        "resistance: a correlation above 0)."
+    )

@@ -1,0 +1,70 @@
+"""The paper's explanation on rows with a known rank correlation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.stats import spearmanr
+from synthetic import tables
+
+from bnsweep.analysis.database import open_database
+from bnsweep.analysis.report import write_report
+from bnsweep.store.schema import SCHEMAS
+from bnsweep.store.store import Store
+
+
+@pytest.fixture
+def probed(tmp_path):
+    """A sweep whose runs have made-up gradient noise, with ties."""
+    made = tables(models=("resnet8", "resnet20"), seeds=3, failures=False)
+    runs = made["runs"]["run_id"].to_pylist()
+    values = np.random.default_rng(1).integers(1, 12, len(runs)) * 10.0
+    rows = [
+        {"run_id": run_id, "epoch": epoch, "probe": "gradient_noise", "site": "", "samples": 8, "duration_s": 0.1}
+        | {"value": float(value) * scale, "low": float(value) * 0.5, "high": float(value) * 1.5}
+        for run_id, value in zip(runs, values, strict=True)
+        for epoch, scale in ((5, 100.0), (15, 1.0))  # the earlier measurement must not count
+    ]
+    made["probes"] = pa.Table.from_pylist(rows, schema=SCHEMAS["probes"])
+    store = Store.create(tmp_path / "store")
+    with store.claim():
+        store.commit(made)
+    return open_database(store), dict(zip(runs, values, strict=True))
+
+
+def test_the_rank_correlation_is_scipy_s_with_the_interval_of_bonett_and_wright(probed):
+    database, noise = probed
+    by_cell = {}
+    for row in database.query("gradient_noise").to_dicts():
+        assert row["noise"] == noise[row["run_id"]]
+        assert row["epoch"] == 15
+        by_cell.setdefault((row["targets"], row["bn_treatment"]), []).append(
+            (row["noise"], row["average_normalized_pct"])
+        )
+    answers = database.query("gradient_noise_correlation").to_dicts()
+    assert len(answers) == len(by_cell) == 6
+    for answer in answers:
+        pairs = np.array(by_cell[answer["targets"], answer["bn_treatment"]])
+        r = spearmanr(*pairs.T).statistic
+        assert answer["networks"] == len(pairs) == 18
+        assert answer["rank_correlation"] == pytest.approx(r)
+        half = 1.959964 * np.sqrt((1 + r**2 / 2) / (18 - 3))
+        assert answer["low"] == pytest.approx(np.tanh(np.arctanh(r) - half), rel=1e-5)
+        assert answer["high"] == pytest.approx(np.tanh(np.arctanh(r) + half), rel=1e-5)
+        signs = {"supported": answer["low"] > 0, "contradicted": answer["high"] < 0}
+        assert answer["explanation"] == next((word for word, true in signs.items() if true), "undecided")
+
+
+def test_the_report_asks_whether_gradient_noise_explains_it(probed, tmp_path):
+    database, _ = probed
+    write_report(database, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Does gradient noise explain it?" in page
+    assert "over 18 training runs the rank correlation between gradient noise C" in page
+
+
+def test_without_probes_there_is_no_such_section(database, tmp_path):
+    assert not database.query("gradient_noise").to_dicts()
+    write_report(database, tmp_path / "report.html")
+    assert "Does gradient noise explain it?" not in (tmp_path / "report.html").read_text()
