@@ -90,6 +90,11 @@ def test_a_plan_of_built_in_networks_loads_no_torch():
     assert not loaded_after(code) & {"torch", "torchvision", "ray", "duckdb", "scipy"}
 
 
+def test_a_driver_with_ray_loads_no_torch():
+    code = "import bnsweep.sweep.run, bnsweep.sweep.progress; bnsweep.sweep.run.prepare_ray(own_cluster=True);"
+    assert "torch" not in loaded_after(f"{code} import bnsweep.sweep.ray_engine")
+
+
 def test_the_inline_engine_needs_neither_ray_nor_duckdb():
     code = "import bnsweep.sweep.engine, bnsweep.sweep.driver, bnsweep.noise.curve, bnsweep.training.trainer"
     assert not loaded_after(code) & {"ray", "duckdb"}

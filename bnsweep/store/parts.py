@@ -132,6 +132,8 @@ def _ranks(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
 
 def sort_by_key(name: str, table: pa.Table) -> pa.Table:
     """The rows in the order of their run and key: a run's rows lie together, where readers skip and zstd shrinks."""
+    # In one piece first: dictionaries of many pieces are unified once, and taking from many pieces is slow.
+    table = table.unify_dictionaries().combine_chunks()
     keys = schema.KEYS[name]
     run = ("run_id",) if "run_id" in schema.SCHEMAS[name].names and "run_id" not in keys else ()
     codes = row_codes(table, (*run, *keys))
@@ -143,10 +145,12 @@ def sort_by_key(name: str, table: pa.Table) -> pa.Table:
 
 
 def _taken(column: pa.ChunkedArray, order: pa.Array) -> pa.ChunkedArray | pa.Array:
-    """The values in another order; most columns of a large table are dictionaries, and many hold one value."""
+    """The values in another order; most columns of a large table are dictionaries, and many hold one value or none."""
+    if column.null_count == len(column):
+        return column
     if pa.types.is_dictionary(column.type) and column.null_count == 0 and len(column.chunk(0).dictionary) == 1:
         return column
-    return column.combine_chunks().take(order)  # one piece first: taking from many is slow
+    return column.combine_chunks().take(order)
 
 
 def repeated_key(name: str, table: pa.Table) -> dict[str, Any] | None:

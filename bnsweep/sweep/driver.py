@@ -23,7 +23,7 @@ from bnsweep.sweep.estimate import BLOCK_S
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun, read_ledger, read_scores
 from bnsweep.sweep.points import PointWork, Request, design_of
 from bnsweep.sweep.recording import COMMIT_S, RowBuffer, failure_row
-from bnsweep.sweep.work import (
+from bnsweep.sweep.tasks import (
     Failed,
     Outcome,
     Progressed,
@@ -36,6 +36,7 @@ from bnsweep.sweep.work import (
 
 __all__ = ["Driver", "Listener", "Summary"]
 
+OWN_S = 0.004  # twice what a block costs the driver itself (docs/scaling.md): it is to be idle half of the time
 FIRST_BLOCK = 4  # trials, until a network's speed was measured
 
 
@@ -123,6 +124,7 @@ class Driver:
         self._requests: Iterator[tuple[TrainingRun, PointWork, Request]] = iter(())
         self._more: deque[tuple[TrainingRun, PointWork, Request]] = deque()  # later rounds, first in line
         self._in_rounds: dict[str, PointWork] = {}
+        self._block_s = BLOCK_S
         self._trial_s: dict[tuple[str, str], float] = {}  # by model and data set, newest counts most
         self._rows = RowBuffer(store)
         self._trainings = self._sort_out()
@@ -188,6 +190,7 @@ class Driver:
 
     def _loop(self, engine: Engine) -> None:
         while True:
+            self._block_s = block_seconds(engine.slots)
             while engine.room > 0 and (task := self._next_block()) is not None:
                 engine.submit(task)
             if not engine.busy:
@@ -298,7 +301,7 @@ class Driver:
     def _block_size(self, run: TrainingRun) -> int:
         # Sizes follow what was measured; rows do not depend on them.
         seconds = self._trial_s.get((run.model, run.fingerprint))
-        return FIRST_BLOCK if seconds is None else max(1, int(BLOCK_S / seconds))
+        return FIRST_BLOCK if seconds is None else max(1, int(self._block_s / seconds))
 
     # What came back
 
@@ -349,3 +352,8 @@ class Driver:
         self.summary.errors.append(f"{task.run.title}, eta {task.point.eta}: {outcome.error}")
         self._rows.add("failures", [failure_row(task, outcome)])
         self._in_rounds.pop(task.point.point_id, None)
+
+
+def block_seconds(slots: int) -> float:
+    """How long blocks should be so that one driver keeps up with so many slots."""
+    return max(BLOCK_S, OWN_S * slots)

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from bnsweep.errors import BnsweepError, StoreUnwritableError
 from bnsweep.experiment.spec import Data
-from bnsweep.sweep.work import Failed, Outcome, Progressed, TrainTask, TrialTask, score_block, train_run
+from bnsweep.sweep.tasks import Failed, Outcome, Progressed, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
 
 __all__ = ["ATTEMPTS", "Datasets", "Engine", "InlineEngine"]
@@ -40,6 +40,11 @@ class Engine(Protocol):
     @property
     def room(self) -> int:
         """How many more blocks may be submitted now."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many blocks can be at work at the same time, about: long blocks keep many slots from waiting."""
         ...
 
     @property
@@ -77,6 +82,10 @@ class InlineEngine:
         return 1 - len(self._blocks)
 
     @property
+    def slots(self) -> int:
+        return 1
+
+    @property
     def busy(self) -> bool:
         return bool(self._trainings or self._blocks)
 
@@ -99,12 +108,14 @@ class InlineEngine:
         self._blocks.clear()
 
     def _attempt(self, task: TrainTask | TrialTask) -> Outcome:
+        from bnsweep.sweep import work  # torch: not for those who only want to know what an engine is
+
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 dataset = self._dataset(task.run.data, task.run.fingerprint)
                 if isinstance(task, TrialTask):
-                    return score_block(task, dataset)
-                return train_run(task, dataset, on_epoch=self._report(task))
+                    return work.score_block(task, dataset)
+                return work.train_run(task, dataset, on_epoch=self._report(task))
             except StoreUnwritableError:
                 raise  # no fault of the task's: the sweep stops, and goes on when there is room again
             except BnsweepError as error:

@@ -22,7 +22,7 @@ from bnsweep.training.datasets import data_shape
 
 __all__ = ["BLOCK_S", "Preview", "Speeds", "preview"]
 
-BLOCK_S = 10.0  # of work per task: long against a task's overhead, short against a sweep
+BLOCK_S = 10.0  # of work per task at least: long against a task's overhead, short against a sweep
 PROBE_IMAGES = 128
 PROBE_REPEATS = 3
 MATRIX = 1024  # side

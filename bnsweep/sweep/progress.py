@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.sweep.driver import Driver, Summary
-from bnsweep.sweep.work import Failed, Outcome, Progressed, Scored, Trained, TrainTask, TrialTask
+from bnsweep.sweep.tasks import Failed, Outcome, Progressed, Scored, Trained, TrainTask, TrialTask
 
 __all__ = ["PlainProgress", "Silent", "TerminalProgress", "Work", "choose_progress"]
 

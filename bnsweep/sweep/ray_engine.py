@@ -10,14 +10,18 @@ Call `ray_settings.prepare_ray` before this module is imported.
 from __future__ import annotations
 
 import os
+import pickle
 import queue
 import secrets
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import ray
@@ -25,10 +29,11 @@ from ray import tune
 from ray.exceptions import RayError, RayTaskError
 
 from bnsweep.errors import BnsweepError, EngineError, InputError, StoreUnwritableError
+from bnsweep.experiment.plan import TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import ATTEMPTS, Datasets
-from bnsweep.sweep.work import (
+from bnsweep.sweep.tasks import (
     Failed,
     Outcome,
     Progressed,
@@ -36,8 +41,6 @@ from bnsweep.sweep.work import (
     Trained,
     TrainTask,
     TrialTask,
-    score_block,
-    train_run,
 )
 from bnsweep.training.datasets import Dataset
 
@@ -46,13 +49,24 @@ __all__ = ["RayEngine"]
 RUNS_PER_EXPERIMENT = 1000  # Tune slows down with thousands of trials in one experiment
 BLOCKS_PER_SLOT = 3  # in flight per core or GPU share: enough that no slot waits for the driver
 RESULTS_PER_WAIT = 64
+RESOURCES_S = 1.0  # how long the cluster's size is taken to be the same
 TUNE_GRACE_S = 5.0  # after which every result that Tune reported has been taken
 
 
 class RayEngine:
-    """Runs tasks on a Ray cluster: an existing one by `address`, else one of its own on this machine."""
+    """Runs tasks on a Ray cluster: an existing one by `address`, else one of its own on this machine.
 
-    def __init__(self, store: Store, *, address: str | None = None, cpus: int | None = None) -> None:
+    `score` does a block; benchmarks give one that only sleeps.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        address: str | None = None,
+        cpus: int | None = None,
+        score: Callable[[TrialTask, Dataset], Scored] | None = None,
+    ) -> None:
         self._owns_ray = not ray.is_initialized()
         self._store = store
         self._outcomes: queue.SimpleQueue[Outcome | StoreUnwritableError] = queue.SimpleQueue()
@@ -60,6 +74,9 @@ class RayEngine:
         self._refs: dict[str, ray.ObjectRef] = {}
         self._blocks: dict[ray.ObjectRef, TrialTask] = {}
         self._trainings_left: set[str] = set()  # run ids
+        self._score = _remote(score)
+        self._remote: tuple[tuple[str, Resource], Any, bytes] | None = None  # of the last block: the next is like it
+        self._slots = (0.0, 0)  # when the cluster was asked, and what it has
         self._closing = threading.Event()
         self._checked = False  # that some node can run a block
         self._tune_error: BaseException | None = None
@@ -81,16 +98,21 @@ class RayEngine:
 
     @property
     def room(self) -> int:
-        return self._window - len(self._blocks)
+        return max(4, BLOCKS_PER_SLOT * self.slots) - len(self._blocks)
+
+    @property
+    def slots(self) -> int:
+        # Asked once in a while, since nodes come and go: asking for each block would cost as much as the block's way.
+        asked, slots = self._slots
+        if monotonic() - asked > RESOURCES_S:
+            resources = ray.cluster_resources()
+            slots = int(resources.get("CPU", 1) + 4 * resources.get("GPU", 0))
+            self._slots = (monotonic(), slots)
+        return slots
 
     @property
     def busy(self) -> bool:
         return bool(self._trainings_left or self._blocks)
-
-    @property
-    def _window(self) -> int:
-        resources = ray.cluster_resources()
-        return max(4, BLOCKS_PER_SLOT * int(resources.get("CPU", 1) + 4 * resources.get("GPU", 0)))
 
     def _check_fits(self, resource: Resource, what: str) -> None:
         """Ray would wait for ever, and say nothing, for what no node of the cluster has."""
@@ -109,8 +131,13 @@ class RayEngine:
         if not self._checked:
             self._check_fits(resource, "trial")
             self._checked = True
-        remote = _score.options(num_cpus=resource.cpu, num_gpus=resource.gpu, name=f"trials {task.run.title}")
-        self._blocks[remote.remote(task, self._reference(task))] = task
+        if self._remote is None or self._remote[0] != (task.run.run_id, resource):
+            name = f"trials {task.run.title}"
+            remote = self._score.options(num_cpus=resource.cpu, num_gpus=resource.gpu, name=name)
+            self._remote = (task.run.run_id, resource), remote, pickle.dumps(task.run)
+        _, remote, run = self._remote
+        rest = pickle.dumps(replace(task, run=None))  # type: ignore[arg-type]
+        self._blocks[remote.remote(run, rest, self._reference(task))] = task
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         outcomes = self._drain()
@@ -260,7 +287,7 @@ def _train(config: Mapping[str, Any], tasks: Mapping[str, TrainTask], references
     task = tasks[config["run_id"]]
     try:
         dataset: Dataset = ray.get(references[task.run.fingerprint])
-        outcome: Outcome | StoreUnwritableError = train_run(
+        outcome: Outcome | StoreUnwritableError = _work().train_run(
             task, dataset, on_epoch=lambda epoch: tune.report({"epoch": epoch})
         )
     except StoreUnwritableError as error:
@@ -270,11 +297,31 @@ def _train(config: Mapping[str, Any], tasks: Mapping[str, TrainTask], references
     tune.report({"outcome": outcome})
 
 
-# max_calls=0: by default a task with a GPU gets a new process, and CUDA starts anew for each block.
-@ray.remote(max_calls=0, max_retries=ATTEMPTS - 1, retry_exceptions=[OSError, MemoryError])  # type: ignore[untyped-decorator]
-def _score(task: TrialTask, dataset: Dataset) -> tuple[tuple[dict[str, Any], ...], float]:
-    scored = score_block(task, dataset)
-    return scored.rows, scored.duration_s
+def _work() -> Any:
+    """What does tasks, imported by the workers alone: the driver's process has no need of torch."""
+    from bnsweep.sweep import work
+
+    return work
+
+
+def _remote(score: Callable[[TrialTask, Dataset], Scored] | None) -> Any:
+    """What scores a block, as a function that Ray calls elsewhere; the task itself need not come back."""
+
+    # max_calls=0: by default a task with a GPU gets a new process, and CUDA starts anew for each block.
+    @ray.remote(max_calls=0, max_retries=ATTEMPTS - 1, retry_exceptions=[OSError, MemoryError])  # type: ignore[untyped-decorator]
+    def block(run: bytes, rest: bytes, dataset: Dataset) -> tuple[tuple[dict[str, Any], ...], float]:
+        task = replace(pickle.loads(rest), run=_unpickled(run))  # noqa: S301 - our own driver's, as all of Ray's
+        scored = (score or _work().score_block)(task, dataset)
+        return scored.rows, scored.duration_s
+
+    return block
+
+
+@lru_cache(maxsize=8)
+def _unpickled(run: bytes) -> TrainingRun:
+    # Pickling a block whole, as Ray does, takes a third of the driver's time; its run is that of many blocks.
+    unpickled: TrainingRun = pickle.loads(run)  # noqa: S301 - our own driver's, as all of Ray's
+    return unpickled
 
 
 def _connect(address: str | None, cpus: int | None) -> None:

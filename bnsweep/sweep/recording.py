@@ -20,7 +20,7 @@ from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
-from bnsweep.sweep.work import Failed, TrainTask, TrialTask, cell_columns, versions
+from bnsweep.sweep.tasks import Failed, TrainTask, TrialTask, cell_columns, versions
 
 __all__ = ["COMMIT_S", "RowBuffer", "failure_row", "point_rows", "record_plan"]
 

@@ -1,4 +1,4 @@
-"""The two kinds of task, as functions of their arguments: train one network, score one block.
+"""Tasks done, as functions of their arguments: train one network, score one block.
 
 Both run anywhere the store can be reached: in this process, or in a Ray worker. A trained network is
 written to the store by whoever trained it, under the digest of its bytes; rows go back to the driver.
@@ -7,12 +7,11 @@ written to the store by whoever trained it, under the digest of its bytes; rows 
 from __future__ import annotations
 
 import os
-import platform
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -21,94 +20,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bnsweep._version import __version__
 from bnsweep.errors import BnsweepError, DataError
-from bnsweep.experiment.identity import canonical_json
-from bnsweep.experiment.plan import Point, TrainingRun
-from bnsweep.experiment.spec import Evaluation, Probes, Resource
+from bnsweep.experiment.plan import TrainingRun
+from bnsweep.experiment.spec import Evaluation, Resource
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.filesystem import open_files
+from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, TrialTask, cell_columns, recipe_columns, versions
 from bnsweep.training.checkpoint import from_bytes, to_bytes
 from bnsweep.training.images import Dataset, normalise
 from bnsweep.training.models import build
 from bnsweep.training.sites import place
 from bnsweep.training.trainer import train
 
-__all__ = ["Failed", "Outcome", "Progressed", "Scored", "TrainTask", "Trained", "TrialTask", "score_block", "train_run"]
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainTask:
-    """One training run to do."""
-
-    sweep: str
-    store: str
-    run: TrainingRun
-    resource: Resource
-    probes: Probes | None = None
-    allow_import: bool = False
-    attempt: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class TrialTask:
-    """One block: trials `first`, `first + 1`, ... of one point, one seed each."""
-
-    sweep: str
-    store: str
-    run: TrainingRun
-    point: Point
-    checkpoint_sha256: str
-    first: int
-    seeds: tuple[int, ...]
-    resource: Resource
-    evaluation: Evaluation
-    sampling: str = "full"
-    images: int | None = None  # random: test images per trial
-    allocation: tuple[int, ...] | None = None  # strata: test images per stratum and trial
-    allow_import: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    """An epoch of a run is over."""
-
-    run_id: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A run ended, well or not."""
-
-    task: TrainTask
-    row: Row
-    epochs: tuple[Row, ...]
-    probes: tuple[Row, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A block is done."""
-
-    task: TrialTask
-    rows: tuple[Row, ...]
-    duration_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A task was given up."""
-
-    task: TrainTask | TrialTask
-    error: str
-    attempts: int
-
-
-Outcome = Progressed | Trained | Scored | Failed
+__all__ = ["score_block", "train_run"]
 
 
 def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[int], None] | None = None) -> Trained:
@@ -190,53 +115,6 @@ def score_block(task: TrialTask, dataset: Dataset) -> Scored:
     return Scored(task, tuple(rows), monotonic() - begin)
 
 
-def failed_run_row(task: TrainTask, error: str, attempts: int) -> Row:
-    """The `runs` row of a training run that was given up."""
-    run = task.run
-    return {
-        "sweep": task.sweep,
-        **run.columns(),
-        **recipe_columns(run),
-        "data_fingerprint": run.fingerprint,
-        "multiply_adds": run.architecture.multiply_adds,
-        "status": "failed",
-        "reason": error,
-        "attempt": task.attempt + attempts - 1,
-        "versions": versions(),
-    }
-
-
-def recipe_columns(run: TrainingRun) -> Row:
-    """The training recipe as columns of the `runs` table."""
-    training = run.training
-    return {
-        "epochs": training.epochs,
-        "batch_size": training.batch_size,
-        "optimizer": training.optimizer,
-        "learning_rate": training.learning_rate,
-        "schedule": training.schedule.kind,
-        "weight_decay": training.weight_decay,
-        "train_precision": training.precision,
-        "recipe": canonical_json(training.model_dump(mode="json")),
-    }
-
-
-def cell_columns(point: Point, evaluation: Evaluation, sampling: str) -> Row:
-    """The noise cell as columns of the `points` and `trials` tables."""
-    cell = point.cell
-    recalibrated = cell.bn_treatment == "recalibrated"
-    return {
-        "noise_model": cell.model,
-        "sigma_reference": cell.sigma_reference,
-        "targets": cell.targets,
-        "bn_treatment": cell.bn_treatment,
-        "recalibration_images": cell.images_for_recalibration if recalibrated else 0,
-        "eta": point.eta,
-        "precision": evaluation.precision,
-        "sampling": sampling,
-    }
-
-
 def where_and_when(device: torch.device, started: datetime, duration_s: float) -> Row:
     """The volatile columns."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -247,11 +125,6 @@ def where_and_when(device: torch.device, started: datetime, duration_s: float) -
         "duration_s": duration_s,
         "versions": versions(),
     }
-
-
-def versions() -> str:
-    """What computed a row: bnsweep, torch and Python."""
-    return f"bnsweep {__version__}, torch {torch.__version__}, python {platform.python_version()}"
 
 
 def _network(run: TrainingRun, dataset: Dataset, *, allow_import: bool) -> torch.nn.Module:

@@ -2,11 +2,13 @@
 
 `python -m tests.bench.bench_trials [IMAGES]` prints the figures; one thread, since a task has one core.
 
-- Baseline: deep copy, noise on every kernel, fp32, default layout, a DataLoader that converts and normalises
-  each 32x32 image with torchvision, batches of 250.
-- Floor: a bare forward pass of the same network in the best layout found (BN folded beforehand, channels last,
-  batches that stay in the cache), and below that the multiply-adds at the speed of a large matrix product.
-Repetitions of all are interleaved, and each figure is the best one: other work on the machine only ever slows.
+- Baselines: deep copy, noise on every kernel, fp32, default layout, a DataLoader that converts and normalises
+  each 32x32 image with torchvision, batches of 250; and a bare forward pass of the same network in the best layout
+  found (BN folded beforehand, channels last, batches that stay in the cache), in the same precision.
+- Floor: the multiply-adds at the speed of a large matrix product in that precision, or the images' and weights' bytes
+  at the speed of a copy, whichever takes longer. bf16 only where the processor computes it.
+Repetitions of all are interleaved, and each figure is the best one: other work on the machine only ever slows. On one
+thread it is processor time that is measured, on two cores wall time.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from multiprocessing import get_context
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -32,11 +34,14 @@ from bnsweep.noise.evaluate import Evaluator
 from bnsweep.noise.forward import Forward
 from bnsweep.noise.perturb import Perturber
 from bnsweep.training.datasets import DataShape
-from bnsweep.training.models import build, describe
+from bnsweep.training.layout import layout_of
+from bnsweep.training.models import build
 from bnsweep.training.sites import fold
+from tests.bench import machine
 
 REPEATS = 5
-BATCH = 50  # ResNet-20's activations of 50 images fit into the caches of a core
+BATCHES = {"fp32": 50, "bf16": 100}  # the quickest by `python -m tests.bench batch`
+BATCH = BATCHES["fp32"]
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 SHAPE = DataShape(3, 32, 10)
 
@@ -81,10 +86,15 @@ def bare_pass(network: nn.Module, batches: list[Tensor]) -> None:
         network(batch)
 
 
-def matrix_product(size: int = 1024) -> float:
-    """Multiply-adds per second of a large matrix product, fp32."""
-    a = torch.randn(size, size)
-    return size**3 / min(timed(lambda: a @ a) for _ in range(5))
+def floor_s(model: str, images: int, precision: str, *, threads: int) -> float:
+    """Seconds of one trial if it came down to its products, or to reading images and weights once."""
+    architecture, width = layout_of(model, SHAPE), {"fp32": 4, "bf16": 2}[precision]
+    numbers = images * SHAPE.channels * SHAPE.size**2 + architecture.parameters
+    return machine.speeds(threads).floor_s(architecture.multiply_adds * images, numbers * width, precision)
+
+
+def precisions() -> list[str]:
+    return ["fp32", "bf16"] if machine.has_bf16() else ["fp32"]
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -94,13 +104,15 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def interleaved(works: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, list[float]]:
-    """Seconds of each, in turns, after one turn that does not count."""
+    """Processor seconds of each, in turns, after one turn that does not count."""
     for work in works.values():
         work()
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
-            seconds[name].append(timed(work))
+            start = process_time()
+            work()
+            seconds[name].append(process_time() - start)
     return seconds
 
 
@@ -113,64 +125,67 @@ def example_network(name: str = "resnet20") -> nn.Module:
 
 
 def trials(images: int, model: str = "resnet20", eta: float = 0.1) -> list[dict[str, Any]]:
+    """One thread: ours and a bare pass in each precision, and research code."""
     pixels, labels = _pictures(images)
-    network = example_network(model)
-    pictures = Pictures(pixels, labels)
+    network, pictures = example_network(model), Pictures(pixels, labels)
     inputs = torch.stack([pictures[i][0] for i in range(images)])
-    evaluator = Evaluator(network, inputs, torch.from_numpy(labels), batch_size=BATCH)
-    bare = fold(network, example=inputs[:2]).to(memory_format=torch.channels_last)
-    batches = list(inputs.to(memory_format=torch.channels_last).split(BATCH))
     seeds = iter(range(1_000_000))
-    seconds = interleaved(
-        {
-            "ours": lambda: evaluator.trials(Cell(), eta, [next(seeds)]),
-            "bare": partial(bare_pass, bare, batches),
-            "research": partial(research_trial, network, pictures, eta),
-        }
-    )
-    arithmetic = describe(model, SHAPE).multiply_adds * images / matrix_product()
-    ours = rates(seconds["ours"])
-    print({name: [round(value, 3) for value in values] for name, values in seconds.items()}, f"{arithmetic:.3f}")
-    what = f"{model}, {images} images, 1 thread"
-    return [
-        _row(f"trials: {what}, against research code", ours, rates(seconds["research"]), 1 / arithmetic),
-        _row(f"trials: {what}, against a bare forward pass", ours, rates(seconds["bare"]), 1 / arithmetic),
-    ]
+    works: dict[str, Callable[[], object]] = {"research": partial(research_trial, network, pictures, eta)}
+    for name in precisions():
+        batch, dtype = BATCHES[name], machine.DTYPES[name]
+        evaluator = Evaluator(network, inputs, torch.from_numpy(labels), batch_size=batch, precision=name)
+        works[f"ours {name}"] = lambda evaluator=evaluator: evaluator.trials(Cell(), eta, [next(seeds)])  # type: ignore[misc]
+        bare = fold(network, example=inputs[:2]).to(dtype).to(memory_format=torch.channels_last)
+        batches = list(inputs.to(dtype).to(memory_format=torch.channels_last).split(batch))
+        works[f"bare {name}"] = partial(bare_pass, bare, batches)
+    rates = {name: [1 / value for value in seconds] for name, seconds in interleaved(works).items()}
+    rows = []
+    for name in precisions():
+        what, floor = f"trials: {model}, {images} images, {name}, 1 thread", 1 / floor_s(model, images, name, threads=1)
+        rows.append(_row(f"{what}, against research code", rates[f"ours {name}"], rates["research"], floor))
+        rows.append(_row(f"{what}, against a bare pass", rates[f"ours {name}"], rates[f"bare {name}"], floor))
+    return rows
 
 
 def two_cores(images: int, model: str = "resnet20", eta: float = 0.1) -> list[dict[str, Any]]:
     """Two tasks of one thread each, as a sweep runs them, against one research loop with two threads."""
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        ours = []
-        for turn in range(REPEATS + 1):
-            start = perf_counter()
-            done = list(pool.map(_trial_in_a_process, [(images, model, eta, 2 * turn + core) for core in range(2)]))
-            ours.append((perf_counter() - start) / len(done))
     pixels, labels = _pictures(images)
     network, pictures = example_network(model), Pictures(pixels, labels)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        research = [timed(lambda: research_trial(network, pictures, eta)) for _ in range(REPEATS)]
-    finally:
-        torch.set_num_threads(before)
-    arithmetic = describe(model, SHAPE).multiply_adds * images / matrix_product() / 2
-    name = f"trials: {model}, {images} images, 2 cores, against research code"
-    return [_row(name, rates(ours[1:]), rates(research), 1 / arithmetic)]
+    seconds: dict[str, list[float]] = {name: [] for name in ("research", *precisions())}
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool, machine.torch_threads(2):
+        for turn in range(REPEATS + 1):  # the first one does not count
+            seconds["research"].append(timed(lambda: research_trial(network, pictures, eta)))
+            for name in precisions():
+                start = perf_counter()
+                tasks = [(images, model, name, eta, 2 * turn + core) for core in range(2)]
+                done = list(pool.map(_trial_in_a_process, tasks))
+                seconds[name].append((perf_counter() - start) / len(done))
+    rates = {name: [1 / value for value in values[1:]] for name, values in seconds.items()}
+    what = f"trials: {model}, {images} images"
+    return [
+        _row(
+            f"{what}, {name}, 2 cores, against research code",
+            rates[name],
+            rates["research"],
+            1 / floor_s(model, images, name, threads=2),
+        )
+        for name in precisions()
+    ]
 
 
 @cache
-def _evaluator(images: int, model: str) -> Evaluator:
+def _evaluator(images: int, model: str, precision: str) -> Evaluator:
     torch.set_num_threads(1)
     pixels, labels = _pictures(images)
     pictures = Pictures(pixels, labels)
     inputs = torch.stack([pictures[i][0] for i in range(images)])
-    return Evaluator(example_network(model), inputs, torch.from_numpy(labels), batch_size=BATCH)
+    network, labels_ = example_network(model), torch.from_numpy(labels)
+    return Evaluator(network, inputs, labels_, batch_size=BATCHES[precision], precision=precision)
 
 
-def _trial_in_a_process(task: tuple[int, str, float, int]) -> int:
-    images, model, eta, seed = task
-    return _evaluator(images, model).trials(Cell(), eta, [seed])[0].correct
+def _trial_in_a_process(task: tuple[int, str, str, float, int]) -> int:
+    images, model, precision, eta, seed = task
+    return _evaluator(images, model, precision).trials(Cell(), eta, [seed])[0].correct
 
 
 def _pictures(images: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -180,7 +195,10 @@ def _pictures(images: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 @torch.inference_mode()
 def preparation(model: str = "resnet20") -> list[dict[str, Any]]:
-    """What a trial does besides the forward pass (draw, perturb, measure, fold) against its pass over 10,000 images."""
+    """What a trial does besides the forward pass (draw, perturb, measure, fold) against its pass over 10,000 images.
+
+    The floor is that of reading and writing each parameter once.
+    """
     network, inputs = example_network(model), torch.randn(BATCH, 3, 32, 32)
     perturber = Perturber(network, Cell(), example=inputs[:2])
     forward = Forward(network, example=inputs[:2], dtype=torch.float32)
@@ -194,33 +212,26 @@ def preparation(model: str = "resnet20") -> list[dict[str, Any]]:
     seconds = interleaved({"prepare": prepare, "pass": lambda: forward(batch)}, repeats=20)
     alone, full = min(seconds["prepare"]), min(seconds["pass"]) * 10_000 / BATCH
     row = {"figure": f"trials: {model}, all but the forward pass over 10,000 images", "value": alone, "unit": "s"}
+    floor = 2 * 4 * layout_of(model, SHAPE).parameters / machine.speeds(1).copy
     return [
-        {**row, "baseline": full, "ratio": full / alone, "n": 20, "spread": _spread(seconds["prepare"]), "floor": 0.0}
+        {**row, "baseline": full, "ratio": full / alone, "n": 20, "spread": spread(seconds["prepare"]), "floor": floor}
     ]
-
-
-def rates(seconds: list[float]) -> list[float]:
-    return [1 / value for value in seconds]
 
 
 def _row(figure: str, ours: list[float], other: list[float], floor: float) -> dict[str, Any]:
     value, baseline = max(ours), max(other)
     shared = {"figure": figure, "value": value, "unit": "trials/s", "baseline": baseline, "ratio": value / baseline}
-    return {**shared, "n": len(ours), "spread": _spread(ours), "floor": floor}
+    return {**shared, "n": len(ours), "spread": spread(ours), "floor": floor}
 
 
-def _spread(values: list[float]) -> float:
+def spread(values: list[float]) -> float:
     return float((max(values) - min(values)) / np.median(values))
 
 
 def figures(images: int = 1000) -> list[dict[str, Any]]:
-    """One row per figure: figure, value, unit, baseline, ratio, n, spread, floor."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [*trials(images), *preparation(), *two_cores(images)]
-    finally:
-        torch.set_num_threads(before)
+    """One row per figure: figure, value, unit, baseline, ratio, floor, n, spread."""
+    with machine.torch_threads(1):
+        return [*trials(images), *preparation(), *preparation("vgg16"), *two_cores(images)]
 
 
 if __name__ == "__main__":

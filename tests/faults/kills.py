@@ -38,7 +38,7 @@ import bnsweep.sweep.run  # noqa: F401
 from bnsweep.store.store import Store
 
 TOUCHING = {"open", "os.rename", "os.link", "os.remove", "os.replace"}
-# What a driver does: calls of ours, by their name in bnsweep.sweep.engine, and files it touches.
+# What a driver does: calls of ours, by their name in bnsweep.sweep.work, and files it touches.
 CALLS = {"training": "train_run", "scoring": "score_block"}
 FILES = {
     "claim": r"/claims/",
@@ -102,10 +102,10 @@ def die_at(pattern: str, step: int) -> None:
 
 
 def die_during(name: str, call: int) -> None:
-    """SIGKILL this process somewhere in the middle of the `call`-th call of a function of the inline engine."""
-    from bnsweep.sweep import engine
+    """SIGKILL this process somewhere in the middle of the `call`-th call of a function that does tasks."""
+    from bnsweep.sweep import work
 
-    original, seen = getattr(engine, name), 0
+    original, seen = getattr(work, name), 0
 
     def counted(*arguments: Any, **options: Any) -> Any:
         nonlocal seen
@@ -115,7 +115,7 @@ def die_during(name: str, call: int) -> None:
             threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
         return original(*arguments, **options)
 
-    setattr(engine, name, counted)
+    setattr(work, name, counted)
 
 
 def server() -> ForkServerContext:

@@ -12,7 +12,7 @@ from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.driver import Driver
 from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.progress import PlainProgress, Silent, Work
-from bnsweep.sweep.work import Progressed
+from bnsweep.sweep.tasks import Progressed
 
 SECONDS_TO_START = 20
 
