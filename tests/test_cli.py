@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from bnsweep.analysis.queries import QUERIES
 from bnsweep.store.store import Store
 
 SPEC = """\
@@ -92,8 +93,9 @@ def test_sql_of_one_s_own(work):
 
 
 def test_questions_are_listed_and_shown(work):
-    listed = ask(work, "query")
-    assert all(name in listed for name in ("accuracy", "average_normalized", "coverage", "tradeoff"))
+    listed = dict(line.split(maxsplit=1) for line in ask(work, "query").splitlines())
+    assert set(listed) == set(QUERIES)
+    assert all(question.endswith("?") for question in listed.values())
     assert "WITH" in ask(work, "query", "accuracy", "--show-sql")
 
 

@@ -49,8 +49,9 @@ def query(
     from bnsweep.analysis.database import QUERIES, open_paper
 
     if name is None and sql is None:
+        width = max(map(len, QUERIES))
         for each in QUERIES.values():
-            click.echo(f"{each.name:<22}{each.question}")
+            click.echo(f"{each.name:<{width}}  {each.question}")
         return
     if name is not None and sql is not None:
         raise InputError("give either the NAME of a query or --sql, not both")
