@@ -18,12 +18,13 @@
 --   failed         points  given up
 --   trials         trials  landed
 --   asked_at       UTC     when this version was run first
+--   latest_at      UTC     when its newest trial was committed; NULL: none yet
 
 WITH
-landed AS (SELECT point_id, count(*) AS n FROM counted GROUP BY point_id),
+landed AS (SELECT point_id, count(*) AS n, max(committed_at) AS latest_at FROM counted GROUP BY point_id),
 given_up AS (SELECT DISTINCT point_id FROM failures WHERE point_id IS NOT NULL),
 states AS (
-    SELECT plan.sweep, plan.run_id, run.status, least(coalesce(landed.n, 0), plan.max_trials) AS n,
+    SELECT plan.sweep, plan.run_id, run.status, landed.latest_at, least(coalesce(landed.n, 0), plan.max_trials) AS n,
            coalesce(landed.n, 0) >= plan.min_trials AS done,
            coalesce(run.status IN ('diverged', 'pruned'), false) AS diverged,
            coalesce(run.status = 'failed', false) OR given_up.point_id IS NOT NULL AS failed
@@ -42,7 +43,7 @@ final AS (
            count_if(NOT done AND diverged)::BIGINT AS diverged,
            count_if(NOT done AND failed AND NOT diverged)::BIGINT AS failed,
            coalesce(sum(n), 0)::BIGINT AS trials,
-           any_value(sweep.committed_at) AS asked_at
+           any_value(sweep.committed_at) AS asked_at, max(latest_at) AS latest_at
     FROM sweep LEFT JOIN states ON states.sweep = sweep.sweep
     GROUP BY ALL
 )

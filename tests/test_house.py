@@ -21,15 +21,17 @@ MAY_IMPORT = {
     "store": {"store"},
     "sweep": {"sweep", "experiment", "training", "noise", "store"},
     "analysis": {"analysis", "store", "experiment", "queries"},
+    "service": {"service", "analysis", "store", "experiment"},
     "__init__": {"noise"},
-    "cli": {"cli", "experiment", "training", "noise", "store", "sweep", "analysis"},
+    "cli": {"cli", "experiment", "training", "noise", "store", "sweep", "analysis", "service"},
     "__main__": {"cli"},
 }
 FOREIGN = {
     "ray": {"sweep/ray_engine.py"},
     "duckdb": {"analysis"},
     "torch": {"training", "noise", "sweep"},
-    "pydantic": {"experiment"},
+    "pydantic": {"experiment", "service"},
+    "fastapi": {"service"},
 }
 
 

@@ -15,11 +15,13 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 from scipy.special import ndtri, stdtrit
 
 from bnsweep.analysis.paper import paper_store, paper_tables
@@ -31,9 +33,19 @@ from bnsweep.store.schema import SCHEMA_VERSION, SCHEMAS, describe
 if TYPE_CHECKING:
     from bnsweep.store.store import Store
 
-__all__ = ["QUERIES", "Database", "Result", "find_query", "open_database", "open_paper"]
+__all__ = [
+    "QUERIES",
+    "Database",
+    "Result",
+    "find_query",
+    "open_database",
+    "open_paper",
+    "open_snapshot",
+    "write_snapshot",
+]
 
 IN_MEMORY_ROWS = 200_000  # per table: about 60 MB, and a report asks some twenty times
+CONFIDENCES = (0.5, 0.68, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)  # for which a snapshot has quantiles
 STUDENT_DF = 1000  # beyond, Student's t is taken for normal: 0.2 % off at 95 %
 
 LOCKED = {
@@ -85,7 +97,8 @@ class Database:
 
     def tables(self) -> tuple[str, ...]:
         """Names of the tables and views that a SELECT can read."""
-        rows = self._connection.execute("SELECT table_name FROM information_schema.tables ORDER BY ALL").fetchall()
+        sql = "SELECT table_name FROM information_schema.tables WHERE table_catalog = current_database() ORDER BY ALL"
+        rows = self._connection.execute(sql).fetchall()
         return tuple(name for (name,) in rows)
 
     def close(self) -> None:
@@ -181,13 +194,45 @@ def open_paper(*, threads: int | None = None, memory_mb: int | None = None) -> D
     return _finish(connection, sweep=None, source="the paper's tables", readable=[])
 
 
-def _connect(threads: int | None, memory_mb: int | None) -> duckdb.DuckDBPyConnection:
+def write_snapshot(store: Store, path: Path) -> None:
+    """The store's rows and the views over them as one DuckDB file, about all sweeps; there at once or not at all.
+
+    Whoever opens it read-only needs no access to the store (console.py, `open_snapshot`). Raises StoreDamagedError.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    connection = _connect(1, None, place=str(temporary))
+    try:
+        for table in SCHEMAS:
+            rows = store.read(table, unique=True) if store.rows(table) <= IN_MEMORY_ROWS else store.dataset(table)
+            _copy(connection, table, rows)
+        database = _finish(connection, sweep=None, source=store.location, readable=[])
+        for confidence in CONFIDENCES:
+            database._ready_for(confidence)
+    except duckdb.Error as error:
+        raise _damaged(store.location, error) from error
+    finally:
+        connection.close()
+    temporary.replace(path)
+
+
+def open_snapshot(path: Path, *, sweep: str | None = None, threads: int = 1, memory_mb: int | None = None) -> Database:
+    """A snapshot's rows, about one of its sweeps or all. Raises UnknownNameError for the sweep."""
+    connection = _connect(threads, memory_mb)
+    quoted = str(path).replace("'", "''")
+    connection.execute(f"ATTACH '{quoted}' AS snapshot (READ_ONLY)")
+    for table in SCHEMAS:
+        connection.execute(f"CREATE VIEW {table} AS FROM snapshot.{table}")
+    return _finish(connection, sweep=sweep, source="the store", readable=[])
+
+
+def _connect(threads: int | None, memory_mb: int | None, *, place: str = ":memory:") -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]] = dict(LOCKED)
     if threads is not None:
         config["threads"] = str(threads)
     if memory_mb is not None:
         config["memory_limit"] = f"{memory_mb}MB"
-    connection = duckdb.connect(":memory:", config=config)
+    connection = duckdb.connect(place, config=config)
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 
@@ -208,7 +253,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, store: Store, table: str) -> 
     return []
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+def _copy(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table | ds.Dataset) -> None:
     connection.register("incoming", rows)
     connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")  # noqa: S608
     connection.unregister("incoming")

@@ -20,7 +20,23 @@ from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.theme import DARK, LIGHT, chart_config
 from bnsweep.analysis.wording import close, number
 
-__all__ = ["Cell", "Code", "Column", "Drawing", "Page", "Section", "Table", "Text", "Words", "render", "rows_table"]
+__all__ = [
+    "Cell",
+    "Code",
+    "Column",
+    "Drawing",
+    "Page",
+    "Section",
+    "Table",
+    "Text",
+    "Words",
+    "chart_specs",
+    "looks",
+    "render",
+    "render_sections",
+    "rows_table",
+    "script_bundle",
+]
 
 
 @dataclass(frozen=True)
@@ -144,24 +160,47 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as one HTML document, charts and their libraries included."""
-    drawings = [block for section in page.sections for block in section.blocks if isinstance(block, Drawing)]
-    specs = {drawing.name: drawing.figure.specification() for drawing in drawings}
+    specs = chart_specs(page.sections)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=page.title,
+            sweep=page.sweep,
+            headline=page.headline,
+            facts=page.facts,
+            sections=page.sections,
+            specs=specs,
+            looks=looks(),
+            bundle=script_bundle() if specs else "",
+            script=_template("report.js"),
+            css=_template("report.css"),
+            version=__version__,
+        )
+    )
+
+
+def render_sections(sections: Sequence[Section]) -> str:
+    """Sections as a piece of HTML, for a page that brings its own frame, charts and look."""
+    return _environment().get_template("sections.html").render(sections=sections)
+
+
+def chart_specs(sections: Sequence[Section]) -> dict[str, Any]:
+    """The Vega-Lite specifications of the charts, by the names that the HTML knows them by."""
+    drawings = [block for section in sections for block in section.blocks if isinstance(block, Drawing)]
+    return {drawing.name: drawing.figure.specification() for drawing in drawings}
+
+
+def looks() -> dict[str, Any]:
+    """How charts look on bright and on dark pages."""
+    return {"light": chart_config(LIGHT), "dark": chart_config(DARK)}
+
+
+def _environment() -> Environment:
     environment = Environment(loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined)
     environment.filters["close"] = close
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
-    return environment.get_template("report.html").render(
-        title=page.title,
-        sweep=page.sweep,
-        headline=page.headline,
-        facts=page.facts,
-        sections=page.sections,
-        specs=specs,
-        looks={"light": chart_config(LIGHT), "dark": chart_config(DARK)},
-        bundle=_bundle() if specs else "",
-        script=_template("report.js"),
-        css=_template("report.css"),
-        version=__version__,
-    )
+    return environment
 
 
 def rows_table(
@@ -183,7 +222,7 @@ def _template(name: str) -> str:
 
 
 @cache
-def _bundle() -> str:
+def script_bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as vl-convert carries them; in a function, so that its names stay its own."""
     import vl_convert
 

@@ -87,15 +87,15 @@ class Result:
 
     def to_json(self) -> str:
         """An object with columns (name, unit, meaning), rows (objects) and truncated. NaN and infinity are null."""
-        return json.dumps(
-            {
-                "columns": [{"name": c.name, "unit": c.unit, "meaning": c.meaning} for c in self.columns],
-                "rows": [{name: _json(value) for name, value in row.items()} for row in self.to_dicts()],
-                "truncated": self.truncated,
-            },
-            indent=1,
-            allow_nan=False,
-        )
+        return json.dumps(self.to_plain(), indent=1, allow_nan=False)
+
+    def to_plain(self) -> dict[str, Any]:
+        """What `to_json` writes, as Python values."""
+        return {
+            "columns": [{"name": c.name, "unit": c.unit, "meaning": c.meaning} for c in self.columns],
+            "rows": [{name: _json(value) for name, value in row.items()} for row in self.to_dicts()],
+            "truncated": self.truncated,
+        }
 
     def to_latex(self, *, digits: int = 2) -> str:
         """A booktabs tabular."""

@@ -1,0 +1,347 @@
+"""Charts that only the service's pages show: one run, one comparison, one answer.
+
+Rows and looks are those of `charts`: accuracies in percent, `low` and `high` None where there is no interval, and the
+rows travel as the data set `rows`.
+"""
+
+# ruff: noqa: RUF001 - Greek letters are the paper's.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import altair as alt
+
+from bnsweep.analysis import charts
+from bnsweep.analysis.figures import Figure, behind, panel_of, placement_label
+
+__all__ = ["accuracy_over_eta", "histogram", "loss_curves", "of_result", "paired", "pareto", "training_curve"]
+
+Row = Mapping[str, Any]
+
+LOSS, ACCURACY = "loss, nats", "accuracy, %"
+LARGEST_CHART = 5000  # rows: more make a page slow, and no clearer
+MANY_COLOURS = 20
+
+
+def training_curve(epochs: Sequence[Row]) -> Iterator[Figure]:
+    """Loss and accuracy of one training run after each epoch."""
+    rows = [
+        {"panel": panel, "label": label, "run": label, "epoch": row["epoch"], "value": value}
+        for row in epochs
+        for panel, label, value in (
+            (LOSS, "training", row["train_loss"]),
+            (ACCURACY, "training", _percent(row["train_accuracy"])),
+            (ACCURACY, "test", _percent(row["test_correct"], row["test_images"])),
+        )
+        if value is not None
+    ]
+    if rows:
+        yield Figure(
+            name="epochs",
+            title="Training",
+            caption=f"n = 1 training run, {len(epochs)} epochs; a single run has no interval.",
+            chart=_over_epochs(rows, legend="Images"),
+            rows=rows,
+            query="epochs",
+            panels=2,
+        )
+
+
+def loss_curves(epochs: Sequence[Row]) -> Iterator[Figure]:
+    """Training loss and test accuracy of all runs of a sweep, a line per run."""
+    rows = [
+        {
+            "panel": f"{row['model']}, {row['dataset']}: {panel}",
+            "label": placement_label(row),
+            "run": f"seed {row['train_seed']} ({str(row['run_id'])[:8]})",
+            "epoch": row["epoch"],
+            "value": value,
+        }
+        for panel, column in ((LOSS, "train_loss"), (ACCURACY, "test_accuracy_pct"))
+        for row in epochs
+        if (value := row[column]) is not None
+    ]
+    if rows:
+        runs = len({row["run_id"] for row in epochs})
+        yield Figure(
+            name="curves",
+            title="Loss and accuracy while training",
+            caption=f"n = {runs} training runs, one line each; loss on training images, accuracy on test images.",
+            chart=_over_epochs(rows[:LARGEST_CHART], legend="Placement"),
+            rows=rows[:LARGEST_CHART],
+            query="epochs",
+            panels=len({row["panel"] for row in rows}),
+        )
+
+
+def _over_epochs(rows: Sequence[Row], *, legend: str) -> Any:
+    panels = list(dict.fromkeys(row["panel"] for row in rows))
+    chart = (
+        alt.Chart(alt.NamedData(name="rows"), width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT)
+        .mark_line(strokeWidth=1.5, opacity=0.85, point=alt.OverlayMarkDef(size=14))
+        .encode(
+            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=True)),
+            color=alt.Color("label:N", title=legend),
+            detail="run:N",
+            tooltip=["label:N", "run:N", "epoch:Q", alt.Tooltip("value:Q", format=".4~f")],
+        )
+    )
+    faceted = chart.facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=2)
+    return faceted.resolve_scale(y="independent").resolve_axis(x="independent", y="independent")
+
+
+def accuracy_over_eta(points: Sequence[Row]) -> Iterator[Figure]:
+    """Accuracy of one network over the noise level, a panel per noise cell, with the interval over its draws."""
+    rows = [
+        {
+            "panel": panel_of(row, several=True),
+            "label": "this network",
+            "source": "bnsweep",
+            "eta_pct": 100.0 * row["eta"],
+            "value": row["accuracy_pct"],
+            "low": row["low_pct"],
+            "high": row["high_pct"],
+            "n": row["n"],
+            "seeds": 1,
+            "level": "draws",
+        }
+        for row in points
+    ]
+    if rows:
+        yield Figure(
+            name="accuracy",
+            title="Accuracy over noise",
+            caption=f"{behind(rows)}.",
+            chart=charts.curves(rows, title="accuracy, %", legend="Network"),
+            rows=rows,
+            query="run_accuracy",
+            panels=len({row["panel"] for row in rows}),
+        )
+
+
+def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
+    """How the noise draws on one network spread, a panel per noise cell, a colour per noise level."""
+    rows = [
+        {
+            "panel": panel_of(row, several=True),
+            "eta_pct": 100.0 * row["eta"],
+            "accuracy_pct": row["accuracy_pct"],
+            "trial": row["trial"],
+        }
+        for row in draws
+        if row["eta"] > 0
+    ][:LARGEST_CHART]
+    if not rows:
+        return
+    panels = list(dict.fromkeys(row["panel"] for row in rows))
+    chart = (
+        alt.Chart(alt.NamedData(name="rows"), width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT)
+        .mark_bar(opacity=0.75)
+        .encode(
+            x=alt.X("accuracy_pct:Q", bin=alt.Bin(maxbins=40), title="accuracy of one draw, %"),
+            y=alt.Y("count():Q", title="draws"),
+            color=alt.Color("eta_pct:O", title="noise η, %", scale=alt.Scale(scheme="viridis")),
+            tooltip=[
+                alt.Tooltip("eta_pct:O", title="η, %"),
+                alt.Tooltip("accuracy_pct:Q", bin=alt.Bin(maxbins=40), title="accuracy, %"),
+                alt.Tooltip("count():Q", title="draws"),
+            ],
+        )
+    )
+    yield Figure(
+        name="draws",
+        title="Spread of the draws",
+        caption=f"n = {len(rows)} noise draws on one network, {len({row['eta_pct'] for row in rows})} noise levels.",
+        chart=chart.facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=2).resolve_axis(
+            x="independent", y="independent"
+        ),
+        rows=rows,
+        query="draws",
+        panels=len(panels),
+    )
+
+
+def paired(rows: Sequence[Row], a: str, b: str) -> Iterator[Figure]:
+    """Accuracy with placement a less accuracy with placement b, over the noise level, with its interval."""
+    drawn = [
+        {
+            "panel": f"{row['model']}, {row['dataset']}",
+            "label": panel_of(row, several=True),
+            "eta_pct": 100.0 * row["eta"],
+            "value": row["difference_pct"],
+            "low": row["low_pct"],
+            "high": row["high_pct"],
+            "n": row["n"],
+            "seeds": row["seeds"],
+            "level": row["level"],
+        }
+        for row in rows
+    ]
+    if not drawn:
+        return
+    title = f"{a} less {b}, points"
+    chart = alt.Chart(alt.NamedData(name="rows"))
+    base = chart.encode(
+        x=alt.X("eta_pct:O", title="noise η, % of σ reference", axis=alt.Axis(labelAngle=0, format=".4~f")),
+        xOffset=alt.XOffset("label:N"),
+        color=alt.Color("label:N", title="Noise"),
+    )
+    tooltip = ["label:N", *(alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("value", "low", "high", "n", "seeds"))]
+    layers = [
+        chart.mark_rule(strokeDash=[4, 3]).encode(y=alt.datum(0)),
+        base.mark_rule(strokeWidth=2, opacity=0.6).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_point(filled=True, size=60, opacity=1).encode(y=alt.Y("value:Q", title=title), tooltip=tooltip),
+    ]
+    panels = list(dict.fromkeys(row["panel"] for row in drawn))
+    yield Figure(
+        name="paired",
+        title=f"Paired differences: {a} less {b}",
+        caption=f"Above 0, {a} is more accurate. {behind(drawn)}; draws are compared pairwise.",
+        chart=alt.layer(*layers)
+        .properties(width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT)
+        .facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=2)
+        .resolve_axis(x="independent", y="independent"),
+        rows=drawn,
+        query="paired",
+        panels=len(panels),
+    )
+
+
+def pareto(rows: Sequence[Row], runs: Sequence[Row]) -> Iterator[Figure]:
+    """Baseline against A_avr: a large point per placement, a small one per training run that opens the run.
+
+    Rows: of query tradeoff; runs: run_id, dataset, model, placement, bn_kept, bn_sites, train_seed, baseline_pct,
+    average_normalized_pct.
+    """
+    drawn = [_mean(row) for row in rows if row["bn_kept"] is not None] + [_single(row) for row in runs]
+    if not drawn:
+        return
+    x = alt.X("x:Q", title="baseline accuracy, %", scale=alt.Scale(zero=False, padding=20))
+    y = alt.Y("value:Q", title="average normalized accuracy, %", scale=alt.Scale(zero=False, padding=16))
+    colour = alt.Color(
+        "kept_pct:Q",
+        title="BN layers kept, %",
+        scale=alt.Scale(domain=[0, 100], range=["#e69f00", "#0072b2"], interpolate="lab"),
+    )
+    base = alt.Chart(alt.NamedData(name="rows")).encode(color=colour)
+    means = base.transform_filter("datum.kind === 'placement'")
+    singles = base.transform_filter("datum.kind === 'run'")
+    tooltip = [
+        alt.Tooltip("label:N", title="placement"),
+        alt.Tooltip("what:N", title="point"),
+        alt.Tooltip("x:Q", title="baseline, %", format=".2f"),
+        alt.Tooltip("value:Q", title="A_avr, %", format=".2f"),
+    ]
+    layers = [
+        means.mark_line(opacity=0.5, strokeDash=[3, 3])
+        .transform_filter("datum.efficient")
+        .encode(x=x, y=y, order="x:Q", color=alt.value("#808894")),
+        means.mark_rule(strokeWidth=2, opacity=0.5).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        means.mark_rule(strokeWidth=2, opacity=0.5).encode(y=y, x=alt.X("x_low:Q"), x2="x_high:Q"),
+        means.mark_point(filled=True, size=110, shape="diamond", opacity=1).encode(x=x, y=y, tooltip=tooltip),
+        singles.mark_point(filled=True, size=36, opacity=0.75, cursor="pointer").encode(
+            x=x, y=y, href="href:N", tooltip=tooltip
+        ),
+        means.mark_text(dy=-12, fontSize=10.5, limit=120).encode(x=x, y=y, text="label:N", color=alt.value("#808894")),
+    ]
+    panels = list(dict.fromkeys(row["panel"] for row in drawn))
+    yield Figure(
+        name="pareto",
+        title="What BN gives and what it costs",
+        caption=f"Up and right is better; dashed: placements that no other one beats in both. Diamonds: means of "
+        f"n = {sum(row['kind'] == 'placement' for row in drawn)} placements with 95 % intervals; dots: "
+        f"n = {sum(row['kind'] == 'run' for row in drawn)} training runs, which open on a click.",
+        chart=alt.layer(*layers)
+        .properties(width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT + 40)
+        .facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=2)
+        .resolve_scale(x="independent", y="independent")
+        .resolve_axis(x="independent", y="independent"),
+        rows=drawn,
+        query="tradeoff",
+        panels=len(panels),
+    )
+
+
+def _mean(row: Row) -> dict[str, Any]:
+    return {
+        **_place(row),
+        "kind": "placement",
+        "what": f"mean of {row['seeds']} training runs, {row['n']} trials",
+        "x": row["baseline_pct"],
+        "x_low": row["baseline_low_pct"],
+        "x_high": row["baseline_high_pct"],
+        "value": row["average_normalized_pct"],
+        "low": row["low_pct"],
+        "high": row["high_pct"],
+        "efficient": bool(row["efficient"]),
+    }
+
+
+def _single(row: Row) -> dict[str, Any]:
+    return {
+        **_place(row),
+        "kind": "run",
+        "what": f"training seed {row['train_seed']}: click to open",
+        "x": row["baseline_pct"],
+        "value": row["average_normalized_pct"],
+        "href": f"/runs/{row['run_id']}",
+    }
+
+
+def _place(row: Row) -> dict[str, Any]:
+    kept = 100.0 * row["bn_kept"] / row["bn_sites"] if row["bn_sites"] else 0.0
+    panel = f"{row['model']}, {row['dataset']}, {panel_of(row, several=True)}"
+    return {"panel": panel, "label": placement_label(row), "kept_pct": kept}
+
+
+def of_result(rows: Sequence[Row], *, x: str, y: str, colour: str | None) -> Iterator[Figure]:
+    """An answer's column y over its column x: points joined by lines where x is a number, else bars."""
+    drawn = [
+        {"x": _value(row[x]), "y": _value(row[y]), "c": "" if colour is None else str(row[colour])}
+        for row in rows[:LARGEST_CHART]
+    ]
+    drawn = [row for row in drawn if isinstance(row["y"], (int, float)) and row["x"] is not None]
+    if not drawn:
+        return
+    numeric = all(isinstance(row["x"], (int, float)) for row in drawn)
+    colours = len({row["c"] for row in drawn})
+    chart = alt.Chart(alt.NamedData(name="rows"), height=300, width="container")
+    encodings: dict[str, Any] = {
+        "x": alt.X("x:Q" if numeric else "x:N", title=x, sort=None),
+        "y": alt.Y("y:Q", title=y),
+        "tooltip": [
+            alt.Tooltip("x:N", title=x),
+            alt.Tooltip("y:Q", title=y),
+            alt.Tooltip("c:N", title=colour or "series"),
+        ],
+    }
+    if 1 < colours <= MANY_COLOURS:
+        encodings["color"] = alt.Color("c:N", title=colour)
+    marked = chart.mark_line(point=True) if numeric else chart.mark_bar()
+    if not numeric and "color" in encodings:
+        encodings["xOffset"] = "c:N"
+    yield Figure(
+        name="answer",
+        title=f"{y} over {x}",
+        caption=f"n = {len(drawn)} rows of the answer.",
+        chart=marked.encode(**encodings),
+        rows=drawn,
+    )
+
+
+def _value(value: Any) -> Any:
+    """A value as a chart can place it: a finite number, else its text."""
+    if isinstance(value, bool) or value is None:
+        return None if value is None else str(value)
+    if isinstance(value, (int, float, Decimal)):
+        number = float(value)
+        return number if abs(number) < float("inf") else None
+    return str(value)
+
+
+def _percent(value: float | None, of: float | None = 1.0) -> float | None:
+    return None if value is None or not of else 100.0 * value / of

@@ -1,0 +1,193 @@
+"""What the pages of the service show, computed in a process of its own from a snapshot of the store.
+
+Every function takes the snapshot's path first and gives plain values or text: they travel between processes, so that
+neither SQL nor charts hold up who answers the requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from bnsweep.analysis import panels
+from bnsweep.analysis.contents import build_page
+from bnsweep.analysis.database import Database, open_snapshot, write_snapshot
+from bnsweep.analysis.figures import Figure
+from bnsweep.analysis.inputs import read_inputs
+from bnsweep.analysis.page import chart_specs, render, render_sections, script_bundle
+from bnsweep.analysis.result import Result
+from bnsweep.errors import UnknownNameError
+from bnsweep.store.store import Store
+
+__all__ = [
+    "Fragment",
+    "ask",
+    "build",
+    "compare",
+    "full_report",
+    "one_run",
+    "report_sections",
+    "result_chart",
+    "script",
+    "sweep_facts",
+]
+
+MEMORY_MB = 2048
+SHOWN = (
+    "glance",
+    "verdicts",
+    "accuracy",
+    "normalized",
+    "comparison",
+    "attribution",
+    "placements",
+    "training",
+    "coverage",
+)
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A piece of a page: HTML, and the specifications of the charts in it."""
+
+    html: str
+    specs: Mapping[str, Any]
+
+
+def build(location: str, path: str) -> int:
+    """Write a snapshot of the store; the number of its newest log entry."""
+    store = Store.open(location)
+    write_snapshot(store, Path(path))
+    return store.state.seq
+
+
+@lru_cache(maxsize=6)
+def _open(path: str, sweep: str | None) -> Database:
+    return open_snapshot(Path(path), sweep=sweep, memory_mb=MEMORY_MB)
+
+
+def ask(
+    path: str,
+    name: str,
+    *,
+    sweep: str | None = None,
+    parameters: Sequence[tuple[str, str]] = (),
+    limit: int,
+    seconds: float,
+) -> Result:
+    """The answer to a named query. Raises UnknownNameError, InputError, QueryError."""
+    return _open(path, sweep).query(name, limit=limit, time_limit_s=seconds, **dict(parameters))
+
+
+def report_sections(path: str, sweep: str) -> Fragment:
+    """The figures, tables and verdicts of a sweep's report."""
+    page = build_page(read_inputs(_open(path, sweep)))
+    sections = [section for section in page.sections if section.anchor in SHOWN]
+    return Fragment(render_sections(sections), chart_specs(sections))
+
+
+def full_report(path: str, sweep: str) -> str:
+    """The report as one HTML document."""
+    return render(build_page(read_inputs(_open(path, sweep))))
+
+
+def one_run(path: str, run_id: str) -> dict[str, Any]:
+    """Everything about one training run: its row, curve over epochs, accuracy over eta, draws; charts of them."""
+    database = _open(path, None)
+    chosen = f"WHERE run_id = '{_hex(run_id)}'"
+    planned = _rows(database, f"SELECT * FROM planned_point {chosen} LIMIT 1")  # noqa: S608 (hexadecimal digits)
+    if not planned:
+        raise UnknownNameError("training run", run_id, ["see the page of its sweep"])
+    trained = _rows(database, f"SELECT * FROM run {chosen}")  # noqa: S608
+    sweeps = _rows(database, f"SELECT DISTINCT sweep FROM plan {chosen} ORDER BY sweep")  # noqa: S608
+    epochs = _rows(database, f"SELECT * FROM epochs {chosen} ORDER BY epoch")  # noqa: S608
+    points = database.query("run_accuracy", run_id=run_id)
+    draws = database.query("draws", run_id=run_id).to_dicts()
+    figures = [*panels.training_curve(epochs), *panels.accuracy_over_eta(points.to_dicts()), *panels.histogram(draws)]
+    return {
+        "run": {**planned[0], **(trained[0] if trained else {"status": None})},
+        "sweeps": [row["sweep"] for row in sweeps],
+        "epochs": epochs,
+        "points": points,
+        "charts": _drawn(figures),
+    }
+
+
+def compare(
+    path: str, a: str, b: str, *, sweep: str | None, dataset: str | None = None, model: str | None = None
+) -> dict[str, Any]:
+    """Paired differences between two placements, and every placement's baseline against its A_avr."""
+    database = _open(path, sweep)
+    chosen: dict[str, Any] = {key: value for key, value in (("dataset", dataset), ("model", model)) if value}
+    names = "SELECT DISTINCT placement, dataset, model FROM planned_point ORDER BY ALL"
+    paired = database.query("paired", a=a, b=b, **chosen)
+    traded = database.query("tradeoff", **chosen)
+    runs = database.query("run_averages", **chosen)
+    figures = [*panels.paired(paired.to_dicts(), a, b), *panels.pareto(traded.to_dicts(), runs.to_dicts())]
+    return {
+        "names": _rows(database, names),
+        "sweeps": list(_open(path, None).sweeps),
+        "paired": paired,
+        "tradeoff": traded,
+        "runs": runs,
+        "charts": _drawn(figures),
+    }
+
+
+def sweep_facts(path: str, sweep: str) -> dict[str, Any]:
+    """What the page of a sweep lists: its runs, who worked on what, what failed, its spec."""
+    database = _open(path, sweep)
+    work = database.query("timeline")
+    return {
+        "runs": database.query("coverage"),
+        "failures": database.query("failures"),
+        "workers": _workers(work.to_dicts()),
+        "curves": _drawn(panels.loss_curves(database.query("epochs").to_dicts())),
+        "spec": _rows(database, "SELECT spec_yaml, revision, planned_runs, planned_points FROM sweep")[0],
+    }
+
+
+def _workers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        entry = found.setdefault(
+            row["worker"] or "",
+            {"worker": row["worker"] or "unknown", "trainings": 0, "blocks": 0, "trials": 0, "busy_s": 0.0},
+        )
+        entry["trainings" if row["kind"] == "training" else "blocks"] += 1
+        entry["trials"] += row["trials"] or 0
+        entry["busy_s"] += max(0.0, (row["end_s"] or 0.0) - (row["start_s"] or 0.0))
+    return sorted(found.values(), key=lambda entry: str(entry["worker"]))
+
+
+def script(_: str) -> str:
+    """Vega, Vega-Lite and Vega-Embed."""
+    return script_bundle()
+
+
+def result_chart(_: str, result: Result, *, x: str, y: str, colour: str | None) -> dict[str, Any]:
+    """The charts of an answer. Raises UnknownNameError for a column."""
+    for name in (x, y, *([colour] if colour else [])):
+        result.column(name)
+    return _drawn(panels.of_result(result.to_dicts(), x=x, y=y, colour=colour))
+
+
+def _drawn(figures: Iterable[Figure]) -> dict[str, Any]:
+    return {
+        figure.name: {"title": figure.title, "caption": figure.caption, "spec": figure.specification()}
+        for figure in figures
+    }
+
+
+def _rows(database: Database, sql: str) -> list[dict[str, Any]]:
+    return database.sql(sql, limit=None).to_dicts()
+
+
+def _hex(run_id: str) -> str:
+    """A run's name as it may stand in SQL: digests are hexadecimal."""
+    if not run_id.isalnum() or not run_id.isascii():
+        raise UnknownNameError("training run", run_id, ["hexadecimal digits"])
+    return run_id

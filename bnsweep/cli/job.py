@@ -1,0 +1,190 @@
+"""The process of one submitted sweep: what the service starts here, or Ray on a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from time import sleep
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bnsweep.cli.options import data_option, store_option
+from bnsweep.errors import BnsweepError, StoreClaimedError
+
+if TYPE_CHECKING:
+    from bnsweep.service.jobs import Job, Jobs
+    from bnsweep.sweep.driver import Driver, Summary
+    from bnsweep.sweep.progress import Work
+    from bnsweep.sweep.work import Outcome
+
+__all__ = ["job"]
+
+PULSE_S = 2.0
+CLAIM_S = 5.0  # between tries to become the store's writer
+
+
+@click.command(hidden=True)
+@click.argument("sweep")
+@click.argument("number", type=int)
+@store_option
+@data_option
+@click.option("--address", default=None, help="The Ray cluster's address; default: a cluster of its own.")
+@click.option("--engine", type=click.Choice(["auto", "ray", "inline"]), default="auto")
+@click.option("--cpus", type=click.IntRange(1), default=None)
+@click.option("--data-dir", "folders", multiple=True, type=click.Path(path_type=Path))
+def job(sweep: str, number: int, location: str, folders: tuple[Path, ...], **options: Any) -> None:
+    """Run what was submitted to a service as NUMBER of SWEEP. The service calls this."""
+    from bnsweep.service.jobs import Jobs
+    from bnsweep.service.records import Records
+    from bnsweep.store.filesystem import open_files
+
+    jobs = Jobs(Records(open_files(location)))
+    submitted = jobs.get(sweep, number)
+    if submitted is None:
+        raise BnsweepError(f"{location} holds no submission {number} of sweep {sweep!r}")
+    if not jobs.start(submitted):
+        click.echo("another process runs this job, or it has ended")
+        return
+    _interrupted_by_signals()
+    heard = JobProgress(jobs, submitted)
+    with heard:
+        try:
+            summary = _run(submitted, location, folders, heard, options)
+        except KeyboardInterrupt:
+            _stopped(jobs, submitted)
+        except BnsweepError as error:
+            jobs.end(submitted, state="failed", message=str(error))
+            raise
+        except Exception as error:
+            jobs.end(submitted, state="failed", message=f"{type(error).__name__}: {error}")
+            raise
+        else:
+            lines = [line for line in summary.lines(again="") if "again" not in line and "--retry-failed" not in line]
+            text = "\n".join(lines)
+            click.echo(text)
+            if summary.interrupted:
+                _stopped(jobs, submitted)
+            else:
+                jobs.end(submitted, state="failed" if summary.failed else "done", message=text)
+
+
+def _run(
+    submitted: Job, location: str, folders: tuple[Path, ...], heard: JobProgress, options: dict[str, Any]
+) -> Summary:
+    """Plan and run the sweep, once nobody else writes to the store."""
+    from bnsweep.experiment.plan import make_plan
+    from bnsweep.service.checks import read_submitted
+    from bnsweep.sweep.catalog import LocalCatalog
+    from bnsweep.sweep.run import run_sweep
+
+    root = options["data_root"].expanduser()
+    plan = make_plan(read_submitted(submitted.spec, folders=folders), LocalCatalog(root, allow_import=False))
+    while True:
+        try:
+            return run_sweep(
+                plan,
+                location,
+                text=submitted.spec,
+                engine=options["engine"],
+                address=options["address"],
+                cpus=options["cpus"],
+                retry_failed=submitted.retry_failed,
+                allow_import=False,
+                data_root=root,
+                listener=heard,
+            )
+        except StoreClaimedError as error:
+            heard.note = f"waits: {error}"
+            sleep(CLAIM_S)
+
+
+def _stopped(jobs: Jobs, submitted: Job) -> None:
+    """Ended from outside: by who cancelled it, or, without a word, by this machine, and then it goes on later."""
+    if jobs.cancelled_at(submitted):
+        jobs.end(submitted, state="cancelled", message="stopped; every finished block is kept")
+    click.echo("stopped; every finished block is kept")
+    sys.stdout.flush()
+
+
+def _interrupted_by_signals() -> None:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+class JobProgress:
+    """Writes how far the job is into the store, every two seconds; stops the job if somebody has cancelled it."""
+
+    def __init__(self, jobs: Jobs, submitted: Job) -> None:
+        self.note = "begins"
+        self._jobs, self._job = jobs, submitted
+        self._work: Work | None = None
+        self._epochs: dict[str, int] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="job-pulse", daemon=True)
+
+    def __enter__(self) -> JobProgress:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(timeout=10)
+
+    def begin(self, driver: Driver) -> None:
+        from bnsweep.sweep.progress import Work
+
+        self._work, self.note = Work(driver.plan, driver), ""
+
+    def heard(self, outcome: Outcome) -> None:
+        from bnsweep.sweep.work import Progressed, Trained
+
+        if self._work is not None:
+            self._work.heard(outcome)
+        if isinstance(outcome, Progressed):
+            self._epochs[outcome.run_id] = outcome.epoch
+        elif isinstance(outcome, Trained):
+            self._epochs.pop(outcome.task.run.run_id, None)
+
+    def tick(self) -> None:
+        """Nothing: the thread looks by itself."""
+
+    def end(self, summary: Summary) -> None:
+        self.note = "" if summary.interrupted else "finished"
+
+    def _beat(self) -> None:
+        asked = False
+        while True:
+            try:
+                wanted = self._jobs.pulse(self._job, self._fields())
+            except BnsweepError:  # a full disk or a cut link must not end the pulse
+                wanted = False
+            if wanted and not asked:
+                asked = True
+                os.kill(os.getpid(), signal.SIGTERM)
+            if self._over.wait(PULSE_S):
+                return
+
+    def _fields(self) -> dict[str, Any]:
+        work = self._work
+        if work is None:
+            return {"note": self.note}
+        total = work.done + work.left
+        return {
+            "note": self.note,
+            "runs": work.runs_done,
+            "runs_total": work.runs_total,
+            "trials": work.trials_done,
+            "trials_total": work.trials_total,
+            "trials_per_s": round(work.trials_per_s, 2),
+            "done": round(work.done / total, 4) if total else 1.0,
+            "left_s": work.seconds_left,
+            "epochs": dict(list(self._epochs.items())[:100]),
+        }

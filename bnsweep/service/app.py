@@ -1,0 +1,155 @@
+"""The service put together: every route with the role that it takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from bnsweep._version import __version__
+from bnsweep.service.answers import ERRORS, Answer, add, html, install_errors, permitted
+from bnsweep.service.ask import Ask
+from bnsweep.service.auth import Role
+from bnsweep.service.events import Events
+from bnsweep.service.guard import Guard
+from bnsweep.service.hub import Hub
+from bnsweep.service.pages import Pages
+from bnsweep.service.public import Public
+from bnsweep.service.work import Work
+
+__all__ = ["make_app", "roles"]
+
+DESCRIPTION = """\
+Sweeps over batch-normalization placements: submit, watch, ask.
+
+Send a token as `Authorization: Bearer ...` (`bnsweep token create`). Errors have one form:
+`{"ok": false, "error": "what is wrong and what to do", "status": 404}`.
+"""
+
+
+def make_app(hub: Hub) -> FastAPI:
+    """The web application over a hub, which it starts and closes."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        hub.rows.start()
+        hub.dispatcher.start()
+        yield
+        await hub.console.close()
+        hub.dispatcher.close()
+        hub.planner.close()
+        hub.rows.close()
+
+    app = FastAPI(
+        title="bnsweep", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, openapi_url=None,
+        lifespan=lifespan, separate_input_output_schemas=False,
+    )  # fmt: skip
+    app.state.hub = hub
+    install_errors(app)
+    _public(app, hub)
+    _showing(app, hub)
+    _doing(app, hub)
+    app.add_middleware(Guard, tokens=hub.tokens, settings=hub.settings, loopback=hub.loopback)
+    return app
+
+
+def roles(app: FastAPI) -> dict[tuple[str, str], Role | None]:
+    """The role that each route takes, by method and path; None: everybody."""
+    found = {}
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            checks = [each.dependency for each in route.dependencies if hasattr(each.dependency, "role")]
+            for method in route.methods or ():
+                found[method, route.path] = checks[0].role  # type: ignore[union-attr]  # each has one, or this fails
+    return found
+
+
+def _showing(app: FastAPI, hub: Hub) -> None:
+    pages, ask, events = Pages(hub), Ask(hub), Events(hub)
+    viewer = Role.VIEWER
+    _get(app, "/", _home, role=viewer)
+    add(app, "/sweeps", pages.sweeps, role=viewer, tag="sweeps")
+    _get(app, "/sweeps/{sweep}/live", pages.live, role=viewer)
+    _get(app, "/sweeps/{sweep}/report", pages.report, role=viewer)
+    _get(app, "/sweeps/{sweep}/spec", pages.spec, role=viewer, schema=True)
+    _get(app, "/sweeps/{sweep}/events", events.sweep, role=viewer)
+    add(app, "/sweeps/{sweep}", pages.sweep, role=viewer, tag="sweeps")
+    add(app, "/runs/{run_id}", pages.run, role=viewer, tag="runs")
+    add(app, "/compare", pages.compare, role=viewer, tag="compare")
+    forms = ("html", "json", "csv", "parquet")
+    add(app, "/ask", ask.sql, role=viewer, forms=forms, tag="ask")
+    add(app, "/ask/{query}", ask.named, role=viewer, forms=forms, tag="ask")
+    add(app, "/audit", pages.audit, role=Role.ADMIN, tag="audit")
+
+
+def _doing(app: FastAPI, hub: Hub) -> None:
+    work = Work(hub)
+    add(app, "/new", work.new, role=Role.RUNNER, forms=("html",))
+    for path, function, status, summary in (
+        ("/check.json", work.check, 200, "check and plan a sweep file"),
+        ("/read.json", work.read, 200, "check a sweep file"),
+        ("/sweeps.json", work.submit, 202, "submit a sweep"),
+        ("/sweeps/{sweep}/cancel.json", work.cancel, 200, "cancel a sweep"),
+        ("/sweeps/{sweep}/retry.json", work.retry, 202, "retry what failed of a sweep"),
+    ):
+        _post(app, path, function, role=Role.RUNNER, status=status, summary=summary)
+    for path, form in (
+        ("/new", work.submit_form),
+        ("/sweeps/{sweep}/cancel", work.cancel_form),
+        ("/sweeps/{sweep}/retry", work.retry_form),
+    ):
+        _post(app, path, form, role=Role.RUNNER)
+
+
+def _home(request: Request) -> Response:
+    return RedirectResponse("/sweeps", 303)
+
+
+def _get(app: FastAPI, path: str, function: Callable[..., Any], *, role: Role | None, schema: bool = False) -> None:
+    app.add_api_route(
+        path, function, methods=["GET"], dependencies=[Depends(permitted(role))],
+        include_in_schema=schema, response_model=None, response_class=Response,
+        responses={200: {"content": {"application/yaml": {}}, "description": "The file"}, **ERRORS},
+        openapi_extra={"x-role": role.label if role else "anybody"},
+    )  # fmt: skip
+
+
+def _post(
+    app: FastAPI, path: str, function: Callable[..., Any], *, role: Role | None, status: int = 200, summary: str = ""
+) -> None:
+    """A route that does something; those without a summary are for our own forms."""
+    app.add_api_route(
+        path, _answering(function), methods=["POST"], dependencies=[Depends(permitted(role))],
+        include_in_schema=bool(summary), response_model=None, response_class=JSONResponse, status_code=status,
+        summary=summary or None, responses=ERRORS, openapi_extra={"x-role": role.label if role else "anybody"},
+    )  # fmt: skip
+
+
+def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that may give a page's Answer, as FastAPI wants it."""
+
+    @functools.wraps(function)
+    async def endpoint(*args: Any, **values: Any) -> Response:
+        answer = await run_in_threadpool(function, *args, **values)
+        if isinstance(answer, Answer):
+            return await run_in_threadpool(html, values["request"], answer)
+        response: Response = answer
+        return response
+
+    return endpoint
+
+
+def _public(app: FastAPI, hub: Hub) -> None:
+    public = Public(app, hub)
+    _get(app, "/healthz", public.healthz, role=None)
+    _get(app, "/openapi.json", public.openapi, role=None)
+    _get(app, "/static/{name}", public.static, role=None)
+    _get(app, "/signin", _answering(public.sign_in_page), role=None)
+    _post(app, "/signin", public.sign_in, role=None)
+    _post(app, "/signout", public.sign_out, role=None)

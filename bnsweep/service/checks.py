@@ -1,0 +1,122 @@
+"""Is this spec one that a stranger may submit, and what would it do?
+
+Reading is quick and happens here. Planning builds networks, so a process of its own does it (sweep/planner.py), which
+is started when it is first needed, killed when it takes too long, and ended after a while without work.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from bnsweep.errors import Problem, SpecError
+from bnsweep.experiment.reading import parse_spec, with_lines
+from bnsweep.experiment.spec import Spec
+
+__all__ = ["Planner", "read_submitted"]
+
+PLAN_S = 60.0  # for one plan, start of the process included
+IDLE_S = 300.0
+
+
+def read_submitted(text: str, *, folders: Sequence[Path] = ()) -> Spec:
+    """The spec of a submission.
+
+    `folders`: where images on this machine may lie. Raises SpecError with every problem at its line.
+    """
+    spec = parse_spec(text)
+    problems = [
+        Problem(f"models.{index}.name", f"{model.name!r} runs code of your own, which only the command line may do")
+        for index, model in enumerate(spec.models)
+        if model.name.startswith("import:")
+    ]
+    for index, data in enumerate(spec.data):
+        kind, colon, path = data.source.partition(":")
+        if colon and not _inside(path, folders):
+            allowed = ", ".join(f"{kind}:{folder}/..." for folder in folders) or "none (bnsweep serve --data-dir)"
+            where = f"data.{index}.source"
+            problems.append(
+                Problem(where, f"{data.source!r} lies outside the folders that are open to submissions: {allowed}")
+            )
+    if problems:
+        raise with_lines(SpecError(problems), text, source="the spec")
+    return spec
+
+
+def _inside(path: str, folders: Sequence[Path]) -> bool:
+    """Whether a path lies in one of the folders, links followed."""
+    if not path.startswith("/") or "\0" in path:
+        return False
+    real = Path(path).resolve()
+    return any(real.is_relative_to(folder.resolve()) for folder in folders)
+
+
+class Planner:
+    """Asks the planning process, one question at a time."""
+
+    def __init__(self, location: str, data_root: Path) -> None:
+        self._command = [sys.executable, "-m", "bnsweep.sweep.planner", location, str(data_root)]
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._used = monotonic()
+        self._last: tuple[str, dict[str, Any]] | None = None
+
+    def plan(self, text: str) -> dict[str, Any]:
+        """The plan as `Preview.to_dict`. Raises SpecError, also for a spec that takes too long to plan."""
+        with self._lock:
+            answer = self._last[1] if self._last and self._last[0] == text else self._ask(text)
+        if "problems" in answer:
+            raise SpecError([Problem(p["where"], p["message"], p["line"]) for p in answer["problems"]])
+        plan: dict[str, Any] = answer["plan"]
+        return plan
+
+    def _ask(self, text: str) -> dict[str, Any]:
+        process = self._running()
+        self._used = monotonic()
+        timer = threading.Timer(PLAN_S, process.kill)
+        timer.start()
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps({"spec": text}) + "\n")
+            process.stdin.flush()
+            answer: dict[str, Any] = json.loads(process.stdout.readline())
+        except (OSError, ValueError):
+            self.close()
+            raise SpecError(
+                [Problem("", f"this sweep cannot be planned within {PLAN_S:.0f} s and the memory there is")]
+            ) from None
+        finally:
+            timer.cancel()
+        self._last = (text, answer) if "problems" in answer else None  # a plan depends on what the store holds
+        return answer
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(  # noqa: S603 (our own module)
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        return self._process
+
+    def tidy(self) -> None:
+        """End the process if nobody has asked for a while."""
+        if self._process is not None and monotonic() - self._used > IDLE_S and self._lock.acquire(blocking=False):
+            try:
+                self.close()
+            finally:
+                self._lock.release()
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=5)

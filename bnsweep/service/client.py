@@ -1,0 +1,109 @@
+"""A service from Python.
+
+from bnsweep.service.client import Client
+client = Client("http://host:8000", token=...)
+client.submit(open("mine.yaml").read())
+client.wait("mine")
+rows = client.sql("SELECT placement, eta, avg(accuracy) AS accuracy FROM trials GROUP BY ALL")
+"""
+
+from __future__ import annotations
+
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from bnsweep.errors import BnsweepError, EngineError, InputError, Problem, SpecError
+
+__all__ = ["Client"]
+
+ACTIVE = ("queued", "running", "cancelling", "lost")
+
+
+class Client:
+    """One service. Every method raises what the command line would: SpecError, InputError, EngineError."""
+
+    def __init__(self, server: str, *, token: str | None = None, timeout_s: float = 120.0) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=timeout_s)
+
+    def sweeps(self) -> list[dict[str, Any]]:
+        """Every sweep with its state, progress and counts."""
+        found: list[dict[str, Any]] = self._get("/sweeps.json")["sweeps"]
+        return found
+
+    def sweep(self, name: str) -> dict[str, Any]:
+        """One sweep: summary, jobs, runs (rows), workers, failures, spec."""
+        return self._get(f"/sweeps/{quote(name, safe='')}.json")
+
+    def check(self, spec: str) -> dict[str, Any]:
+        """Problems with line numbers, or the plan: runs, rows, hours. Starts nothing."""
+        return self._post("/check.json", {"spec": spec})
+
+    def submit(self, spec: str, *, retry_failed: bool = False) -> dict[str, Any]:
+        """Put a sweep file's text into the queue; the job."""
+        job: dict[str, Any] = self._post("/sweeps.json", {"spec": spec, "retry_failed": retry_failed})["job"]
+        return job
+
+    def cancel(self, name: str) -> dict[str, Any]:
+        """Stop a sweep; the job."""
+        job: dict[str, Any] = self._post(f"/sweeps/{quote(name, safe='')}/cancel.json", {})["job"]
+        return job
+
+    def wait(self, name: str, *, timeout_s: float = float("inf")) -> dict[str, Any]:
+        """The newest job of a sweep once it has ended. Raises EngineError past `timeout_s`."""
+        deadline = monotonic() + timeout_s
+        while True:
+            jobs = self.sweep(name)["jobs"]
+            if not jobs:
+                raise InputError(f"sweep {name!r} was run from the command line: there is no job to wait for")
+            job: dict[str, Any] = jobs[0]
+            if job["state"] not in ACTIVE:
+                return job
+            if monotonic() > deadline:
+                raise EngineError(f"sweep {name!r} is still {job['state']} after {timeout_s:.0f} s")
+            sleep(2.0)
+
+    def query(self, name: str, *, sweep: str = "", **parameters: Any) -> list[dict[str, Any]]:
+        """The rows of a named question."""
+        rows: list[dict[str, Any]] = self._get(f"/ask/{quote(name, safe='')}.json", sweep=sweep, **parameters)["rows"]
+        return rows
+
+    def sql(self, text: str) -> list[dict[str, Any]]:
+        """The rows of one SELECT."""
+        rows: list[dict[str, Any]] = self._get("/ask.json", sql=text)["rows"]
+        return rows
+
+    def page(self, name: str) -> str:
+        """Where people look at a sweep."""
+        return f"{str(self._http.base_url).rstrip('/')}/sweeps/{quote(name, safe='')}"
+
+    def text(self, path: str, **parameters: Any) -> str:
+        """Any answer as it is, e.g. /ask/accuracy.csv."""
+        return self._send("GET", path, params=parameters).text
+
+    def _get(self, path: str, **parameters: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._send("GET", path, params=parameters).json()
+        return answer
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._send("POST", path, json=body).json()
+        return answer
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise EngineError(f"the service at {self._http.base_url} does not answer: {error}") from None
+        if response.is_success:
+            return response
+        try:
+            said = response.json()
+        except ValueError:
+            raise EngineError(f"{self._http.base_url} is no bnsweep service: it says {response.status_code}") from None
+        if said.get("problems"):
+            raise SpecError([Problem(p["where"], p["message"], p["line"]) for p in said["problems"]])
+        kind: type[BnsweepError] = InputError if response.status_code < 500 else EngineError
+        raise kind(f"{said.get('error', response.text)} ({response.status_code})")

@@ -1,0 +1,78 @@
+"""The queue's engine: starts the next job, sees to those that are to stop, buries the dead. Keeps nothing in mind."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+from bnsweep.errors import BnsweepError
+from bnsweep.service.jobs import ATTEMPTS, Job, Jobs
+from bnsweep.service.launcher import Launcher
+
+__all__ = ["Dispatcher"]
+
+TICK_S = 1.0
+SOFT_STOP_S, HARD_STOP_S = 20.0, 90.0  # after which a job that was cancelled is made to end
+
+
+class Dispatcher:
+    """A thread that looks at the queue once a second."""
+
+    def __init__(self, jobs: Jobs, launcher: Launcher) -> None:
+        self.trouble = ""  # why jobs cannot be started at the moment, for people
+        self._jobs, self._launcher = jobs, launcher
+        self._stop, self._now = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something was submitted or cancelled: look now."""
+        self._now.set()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._now.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.tick()
+                self.trouble = ""
+            except BnsweepError as error:  # the cluster or the store is away: they may come back
+                self.trouble = str(error)
+            self._now.wait(TICK_S)
+            self._now.clear()
+
+    def tick(self) -> None:
+        """Look once."""
+        jobs = [self._bury(job) for job in self._jobs.all() if job.active]
+        waiting = [job for job in jobs if job.state in ("lost", "queued")]
+        for job in jobs:
+            if job.state == "cancelling":
+                self._make_stop(job)
+        if any(job.state in ("running", "cancelling") for job in jobs) or not waiting:
+            return
+        # What was interrupted goes on before anything new begins.
+        following = min(waiting, key=lambda job: (job.state != "lost", job.at))
+        why = self._launcher.launch(following)
+        if why:
+            self._jobs.end(following, state="failed", message=why)
+
+    def _bury(self, job: Job) -> Job:
+        """A job whose process is gone for good has ended."""
+        if job.state != "lost":
+            return job
+        if job.cancelled_by:
+            self._jobs.end(job, state="cancelled", message="stopped; every finished block is kept")
+        elif job.attempts >= ATTEMPTS:
+            self._jobs.end(job, state="failed", message=f"its process was killed {job.attempts} times")
+        return self._jobs.get(job.sweep, job.number) or job
+
+    def _make_stop(self, job: Job) -> None:
+        asked = self._jobs.cancelled_at(job)
+        waited_s = (datetime.now(UTC) - datetime.fromisoformat(asked)).total_seconds() if asked else 0.0
+        if waited_s > SOFT_STOP_S:
+            self._launcher.stop(job, hard=waited_s > HARD_STOP_S)

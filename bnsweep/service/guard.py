@@ -1,0 +1,179 @@
+"""What every request passes: who asks, how often, how much; and the headers that every answer carries."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bnsweep.service.auth import ANYONE, Tokens, User
+from bnsweep.service.settings import Settings
+
+__all__ = ["COOKIE", "FORM_COOKIE", "Buckets", "Guard", "is_loopback", "same_site"]
+
+COOKIE, FORM_COOKIE = "bnsweep_token", "bnsweep_form"
+KEPT_BUCKETS = 10_000
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # `no-referrer` would blank the Origin of our own forms, which is checked
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "cache-control": "private, no-cache",
+}
+
+logger = logging.getLogger("bnsweep.service")
+
+
+@dataclass(slots=True)
+class _Bucket:
+    left: float
+    at: float
+
+
+class Buckets:
+    """Rates by key: each key has `most` at once, refilled by `per_s`."""
+
+    def __init__(self, *, per_s: float, most: float) -> None:
+        self._per_s, self._most = per_s, most
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, key: str) -> float:
+        """Use one up: 0, or after how many seconds there will be one."""
+        with self._lock:
+            now = monotonic()
+            bucket = self._buckets.setdefault(key, _Bucket(self._most, now))
+            self._buckets.move_to_end(key)
+            while len(self._buckets) > KEPT_BUCKETS:
+                self._buckets.popitem(last=False)
+            bucket.left = min(self._most, bucket.left + (now - bucket.at) * self._per_s)
+            bucket.at = now
+            if bucket.left < 1:
+                return (1 - bucket.left) / self._per_s
+            bucket.left -= 1
+            return 0.0
+
+
+class Guard:
+    """ASGI middleware: sets `scope["state"]["user"]` to a User or None."""
+
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, settings: Settings, loopback: bool) -> None:
+        self._app, self._tokens, self._settings, self._loopback = app, tokens, settings, loopback
+        self._rates = Buckets(per_s=settings["requests_per_s"], most=settings["requests_at_once"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        user = self._user(scope)
+        scope.setdefault("state", {})["user"] = user
+        begin, status = perf_counter(), 500
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            wait_s = self._rates.take(user.key if user and user.key else address(scope))
+            if wait_s and scope["path"] != "/healthz":
+                await _refuse(send_with_headers, 429, f"too many requests; try again in {wait_s:.0f} s", wait_s)
+            elif (length := self._too_long(scope)) is not None:
+                await _refuse(send_with_headers, 413, f"a request's body has at most {length:,} bytes")
+            else:
+                await self._app(scope, self._counted(receive), send_with_headers)
+        finally:
+            logger.info(  # no query string, no header: neither SQL nor tokens get into the log
+                "%s %s %s %s %.0f ms",
+                user.name if user else "-", scope["method"], _printable(scope["path"]), status,
+                1000 * (perf_counter() - begin),
+            )  # fmt: skip
+
+    def _user(self, scope: Scope) -> User | None:
+        connection = HTTPConnection(scope)
+        kind, _, given = connection.headers.get("authorization", "").partition(" ")
+        if kind:
+            return self._tokens.user(given.strip()) if kind.lower() == "bearer" else None
+        if (token := connection.cookies.get(COOKIE)) and (user := self._tokens.user(token)):
+            return user
+        # Nobody ever made a token: whoever reaches this machine's loopback is its user. The name they ask by must be
+        # the loopback's too, or a stranger's page could have its own name point here.
+        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+        return ANYONE if self._loopback and is_loopback(host) and not self._tokens.list() else None
+
+    def _too_long(self, scope: Scope) -> int | None:
+        most = self._settings.count("body_bytes")
+        given = Headers(scope=scope).get("content-length", "0")
+        return most if not given.isdigit() or int(given) > most else None
+
+    def _counted(self, receive: Receive) -> Receive:
+        """The body, cut off where it says less than it holds."""
+        left = self._settings.count("body_bytes")
+
+        async def counted() -> Message:
+            nonlocal left
+            message: MutableMapping[str, Any] = await receive()
+            if message["type"] == "http.request":
+                left -= len(message.get("body", b""))
+                if left < 0:
+                    return {"type": "http.disconnect"}
+            return message
+
+        return counted
+
+
+async def _refuse(send: Send, status: int, error: str, wait_s: float = 0.0) -> None:
+    from bnsweep.service.answers import error_body
+
+    headers = [(b"content-type", b"application/json")]
+    if wait_s:
+        headers.append((b"retry-after", str(int(wait_s) + 1).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": error_body(error, status)})
+
+
+def address(scope: Scope) -> str:
+    """Where a request comes from."""
+    client = scope.get("client")
+    return client[0] if client else "?"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def same_site(headers: Headers) -> bool:
+    """Whether a browser says that a request comes from our own page; others than browsers say nothing."""
+    origin = headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc == headers.get("host", "")
+    return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+
+
+def _printable(path: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in path)[:200]

@@ -1,0 +1,133 @@
+"""How pages are made: templates, and how numbers, times and addresses read in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+
+from bnsweep._version import __version__
+from bnsweep.analysis.theme import DARK, LIGHT, chart_config
+from bnsweep.analysis.wording import close, number
+from bnsweep.service.auth import Role, User, form_proof
+
+__all__ = ["link", "page", "static_file"]
+
+ENDINGS = (".json", ".csv", ".parquet", ".html")
+
+
+def page(request: Request, template: str, secret: str, values: Mapping[str, Any]) -> str:
+    """A page's HTML; `secret` is what the forms of this browser are proved with."""
+    user: User | None = request.state.user
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            user=user,
+            runs=user is not None and user.role >= Role.RUNNER,
+            admin=user is not None and user.role >= Role.ADMIN,
+            proof=form_proof(secret),
+            path=request.url.path,
+            asked=request.url.query,
+            version=__version__,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("bnsweep.service"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "close": close, "number": _number, "duration": duration, "ago": _ago, "time": _time, "value": _value,
+    }  # fmt: skip
+    environment.globals |= {"link": link, "charts_json": charts_json}
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
+    return environment
+
+
+def charts_json(specs: Mapping[str, Any]) -> Markup:
+    """What static/charts.js draws, safe inside a script element."""
+    text = json.dumps(
+        {"specs": specs, "looks": {"light": chart_config(LIGHT), "dark": chart_config(DARK)}}, separators=(",", ":")
+    )
+    return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))  # noqa: S704 (escaped)
+
+
+def link(kind: str, name: str, ending: str = "", **query: object) -> str:
+    """The address of a sweep, run or query, whatever characters its name has; a name may end like a form of answer."""
+    last = f"{name}.html" if not ending and name.endswith(ENDINGS) else f"{name}{ending}"
+    text = f"/{kind}/{quote(last, safe='')}" if name else f"/{kind}{ending}"
+    given = {key: value for key, value in query.items() if value not in (None, "")}
+    return f"{text}?{urlencode(given)}" if given else text
+
+
+def duration(seconds: float | None) -> str:
+    """A stretch of time in the two units that matter."""
+    if seconds is None:
+        return "–"  # noqa: RUF001 (a dash for a reader)
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _moment(value: Any) -> datetime | None:
+    if isinstance(value, str) and value:
+        value = datetime.fromisoformat(value)
+    return value if isinstance(value, datetime) else None
+
+
+def _time(value: Any) -> str:
+    moment = _moment(value)
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else "–"  # noqa: RUF001
+
+
+def _ago(value: Any) -> str:
+    moment = _moment(value)
+    if moment is None:
+        return "–"  # noqa: RUF001
+    return f"{duration(max(0.0, (datetime.now(UTC) - moment).total_seconds()))} ago"
+
+
+def _number(value: Any, digits: int = 1) -> str:
+    return number(value, digits=digits)
+
+
+def _value(value: Any) -> str:
+    """Any value of an answer, as a cell shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return str(value)[:500]
+
+
+@cache
+def static_file(name: str) -> bytes | None:
+    """A file of ours: the style, the scripts."""
+    if name == "bnsweep.css":
+        report = (files("bnsweep.analysis") / "templates" / "report.css").read_bytes()
+        return report + (files("bnsweep.service") / "static" / "service.css").read_bytes()
+    if name == "charts.js":
+        return (files("bnsweep.analysis") / "templates" / "report.js").read_bytes()
+    known = ("live.js", "new.js", "ask.js", "icon.svg")
+    return (files("bnsweep.service") / "static" / name).read_bytes() if name in known else None

@@ -1,0 +1,164 @@
+"""Pages that show: sweeps, one sweep, one run, a comparison, the audit log."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query, Request
+from starlette.responses import HTMLResponse, Response
+
+from bnsweep.analysis.queries import Column
+from bnsweep.analysis.result import Result
+from bnsweep.errors import UnknownNameError
+from bnsweep.service.answers import Answer, NotFoundError, html, result_of
+from bnsweep.service.hub import Hub
+from bnsweep.service.jobs import Job
+from bnsweep.service.overview import COLUMNS, overview
+
+__all__ = ["Pages"]
+
+AUDIT_COLUMNS = (
+    Column("at", "UTC", "when"),
+    Column("who", "", "user"),
+    Column("what", "", "act"),
+    Column("details", "", "about what"),
+)
+AUDIT_SHOWN = 500
+REPORT_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+class Pages:
+    """What viewers see."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def sweeps(self, request: Request) -> Answer:
+        """Every sweep of the store: state, progress, time left, who, when."""
+        hub = self._hub
+        rows = overview(hub)
+        driver = hub.store.holder()
+        data = {
+            "store": hub.store.location,
+            "writer": str(driver) if driver else None,
+            "where": hub.where,
+            "trouble": hub.dispatcher.trouble or hub.rows.trouble,
+            "sweeps": rows,
+        }
+        return Answer("sweeps.html", data, result_of(COLUMNS, rows), {"open": not hub.tokens.list()}, name="sweeps")
+
+    def sweep(self, request: Request, sweep: str) -> Answer:
+        """One sweep: progress, runs, workers, failures, its spec; on the page also its report's figures and tables."""
+        data, runs = self._sweep(request, sweep)
+        extra: dict[str, Any] = {"report": None, "specs": {}}
+        wanted = request.url.path.endswith((".json", ".csv", ".parquet"))
+        if runs is not None and not wanted:
+            report = self._hub.rows.ask("report_sections", sweep)
+            curves = self._hub.rows.ask("sweep_facts", sweep)["curves"]
+            specs = {**report.specs, **{name: chart["spec"] for name, chart in curves.items()}}
+            extra = {"report": report.html, "specs": specs, "curves": curves}
+        return Answer("sweep.html", data, runs, {**extra, **self._rights(request, sweep)}, name=sweep)
+
+    def live(self, request: Request, sweep: str) -> Response:
+        """The moving part of a sweep's page: progress, runs, workers, failures."""
+        data, runs = self._sweep(request, sweep)
+        return html(request, Answer("_live.html", data, runs, self._rights(request, sweep)))
+
+    def _sweep(self, request: Request, sweep: str) -> tuple[dict[str, Any], Result | None]:
+        hub = self._hub
+        row = next((row for row in overview(hub) if row["sweep"] == sweep), None)
+        if row is None:
+            raise NotFoundError(f"there is no sweep {sweep!r} in this store; /sweeps has them all")
+        jobs = hub.jobs.of(sweep)
+        job = jobs[-1] if jobs else None
+        facts: dict[str, Any] = {}
+        try:
+            facts = hub.rows.ask("sweep_facts", sweep)
+        except UnknownNameError:  # submitted, but it has not begun
+            if job is None:
+                raise
+        data = {
+            "summary": row,
+            "progress": job.progress if job is not None and job.active else {},
+            "jobs": [each.to_dict() for each in reversed(jobs)],
+            "workers": facts.get("workers", []),
+            "failures": facts["failures"].to_plain()["rows"] if facts else [],
+            "spec": facts["spec"]["spec_yaml"] if facts else job.spec if job else "",
+        }
+        return data, facts["runs"] if facts else None
+
+    def _rights(self, request: Request, sweep: str) -> dict[str, Any]:
+        job: Job | None = self._hub.jobs.latest(sweep)
+        may = self._hub.may_change(request.state.user, job)
+        return {
+            "may_change": may,
+            "may_cancel": may and job is not None and job.active,
+            "log": self._hub.launcher.log(job) if job is not None else "",
+        }
+
+    def report(self, request: Request, sweep: str) -> Response:
+        """The whole report of a sweep, one file that loads nothing: to read, to keep, to send."""
+        self._sweep(request, sweep)
+        text = self._hub.rows.ask("full_report", sweep)
+        # The report holds its own scripts, and its own policy that lets it reach nothing.
+        return HTMLResponse(text, headers={"content-security-policy": REPORT_POLICY})
+
+    def spec(self, request: Request, sweep: str) -> Response:
+        """A sweep's file, as its user wrote it."""
+        data, _ = self._sweep(request, sweep)
+        return Response(data["spec"], media_type="application/yaml")
+
+    def run(self, request: Request, run_id: str) -> Answer:
+        """One training run: which sites keep BN, its curve, accuracy over eta, the spread of its draws."""
+        try:
+            known = self._hub.rows.ask("one_run", run_id)
+        except UnknownNameError:
+            raise NotFoundError(f"there is no training run {run_id!r} in this store") from None
+        data = {key: known[key] for key in ("run", "sweeps", "epochs")}
+        charts = known["charts"]
+        extra = {"charts": charts, "specs": {name: chart["spec"] for name, chart in charts.items()}}
+        return Answer("run.html", data, known["points"], extra, name=f"run-{run_id}")
+
+    def compare(
+        self,
+        request: Request,
+        a: Annotated[str, Query(description="placement", max_length=200)] = "all",
+        b: Annotated[str, Query(description="placement to compare it with", max_length=200)] = "none",
+        sweep: Annotated[str, Query(description="only this sweep", max_length=200)] = "",
+        dataset: Annotated[str, Query(description="only this data set", max_length=200)] = "",
+        model: Annotated[str, Query(description="only this network", max_length=200)] = "",
+    ) -> Answer:
+        """Two placements, draw by draw, with intervals; and what each placement gives and costs."""
+        known = self._hub.rows.ask("compare", a, b, sweep=sweep or None, dataset=dataset or None, model=model or None)
+        names = known["names"]
+        data = {
+            "a": a,
+            "b": b,
+            "sweep": sweep,
+            "dataset": dataset,
+            "model": model,
+            "placements": list(dict.fromkeys(row["placement"] for row in names)),
+            "datasets": list(dict.fromkeys(row["dataset"] for row in names)),
+            "models": list(dict.fromkeys(row["model"] for row in names)),
+            "sweeps": known["sweeps"],
+            "tradeoff": known["tradeoff"].to_plain()["rows"],
+            "each_run": known["runs"].to_plain()["rows"],
+        }
+        charts = known["charts"]
+        extra = {"charts": charts, "specs": {name: chart["spec"] for name, chart in charts.items()}}
+        return Answer("compare.html", data, known["paired"], extra, name=f"{a}-{b}")
+
+    def audit(self, request: Request) -> Answer:
+        """Who did what, when: the newest acts."""
+        acts = self._hub.audit.latest(AUDIT_SHOWN)
+        rows = [
+            {
+                **{key: act.get(key, "") for key in ("at", "who", "what")},
+                "details": "; ".join(f"{k}: {v}" for k, v in act.items() if k not in ("at", "who", "what")),
+            }
+            for act in acts
+        ]
+        return Answer("audit.html", {"acts": acts}, result_of(AUDIT_COLUMNS, rows), name="audit")

@@ -1,0 +1,191 @@
+"""The store's rows as pages need them: a snapshot that follows the store, and answers computed from it.
+
+A thread looks at the store's log once a second and has a new snapshot built when it grew. Answers are computed by
+worker processes (analysis/reader.py) and kept per snapshot. While a sweep runs the store grows all the time: then the
+last answer is given at once and a new one is computed behind it, so that a page is never slower than its cache.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from bnsweep.errors import BnsweepError, StoreError
+from bnsweep.store.store import Store
+
+__all__ = ["Rows", "Snapshot"]
+
+LOOK_S = 1.0
+LEAST_AGE_S = 2.0  # of a snapshot, before a new one is built
+BUILD_SHARE = 5  # a snapshot lives at least so many times as long as it took to build
+KEPT = 400  # answers
+OLDEST_S = 20.0  # an answer about an older state is not given any more: who asks waits for the new one
+WAIT_S = 120.0
+PROCESSES = 2
+SNAPSHOTS = 3  # kept, for questions that are still reading them
+
+logger = logging.getLogger("bnsweep.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The store at one moment. `seq` is the number of its newest log entry."""
+
+    path: str
+    seq: int
+
+
+@dataclass(slots=True)
+class _Answer:
+    seq: int
+    value: Any
+    current_until: float  # when its snapshot was replaced; infinity: it is the newest
+
+
+class Rows:
+    """Answers from the newest snapshot. Safe from several threads."""
+
+    def __init__(self, location: str, folder: Path | None = None) -> None:
+        self._location = location
+        self._store = Store.open(location)
+        self._temporary = tempfile.TemporaryDirectory(prefix="bnsweep-", dir=folder, ignore_cleanup_errors=True)
+        self._folder = Path(self._temporary.name)
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[Any, _Answer] = OrderedDict()
+        self._under_way: dict[Any, Future[Any]] = {}
+        self._pool = _pool()
+        self._snapshot: Snapshot | None = None
+        self._built_at, self._build_s = 0.0, 0.0
+        self._ready, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="rows", daemon=True)
+        self.trouble = ""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=30)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._temporary.cleanup()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest; waits for the first. Raises StoreError."""
+        self._ready.wait(WAIT_S)
+        if self._snapshot is None:
+            raise StoreError(f"{self._location} cannot be read yet: {self.trouble or 'the first look takes long'}")
+        return self._snapshot
+
+    def ask(self, function: str, *arguments: Any, **options: Any) -> Any:
+        """What a function of analysis/reader.py says; at most 20 s out of date. Raises what it raises."""
+        snapshot = self.snapshot
+        key = (function, arguments, tuple(sorted(options.items())))
+        with self._lock:
+            answer = self._answers.get(key)
+            if answer is not None:
+                self._answers.move_to_end(key)
+        if answer is not None and answer.seq == snapshot.seq:
+            return answer.value
+        future = self._compute(key, snapshot, partial(_call, function, snapshot.path, *arguments, **options))
+        if answer is not None and monotonic() - answer.current_until < OLDEST_S:
+            return answer.value
+        return future.result(timeout=WAIT_S)
+
+    def now(self, function: str, *arguments: Any, **options: Any) -> Any:
+        """The same, never kept: for what is asked once."""
+        return self._submit(partial(_call, function, self.snapshot.path, *arguments, **options)).result(timeout=WAIT_S)
+
+    def _compute(self, key: Any, snapshot: Snapshot, call: Callable[[], Any]) -> Future[Any]:
+        with self._lock:
+            if key in self._under_way:
+                return self._under_way[key]
+            future = self._submit(call)
+            self._under_way[key] = future
+        future.add_done_callback(partial(self._keep, key, snapshot))
+        return future
+
+    def _keep(self, key: Any, snapshot: Snapshot, future: Future[Any]) -> None:
+        with self._lock:
+            self._under_way.pop(key, None)
+            if future.cancelled() or future.exception() is not None:
+                self._answers.pop(key, None)
+                return
+            newest = self._snapshot is None or self._snapshot.seq == snapshot.seq
+            self._answers[key] = _Answer(snapshot.seq, future.result(), float("inf") if newest else monotonic())
+            while len(self._answers) > KEPT:
+                self._answers.popitem(last=False)
+
+    def _submit(self, call: Callable[[], Any]) -> Future[Any]:
+        try:
+            return self._pool.submit(call)
+        except BrokenProcessPool:  # a worker was killed, for want of memory perhaps: begin anew
+            self._pool = _pool()
+            return self._pool.submit(call)
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._look()
+                self.trouble = ""
+            except (BnsweepError, BrokenProcessPool, OSError) as error:
+                self.trouble = str(error)
+                logger.warning("the store cannot be read: %s", error)
+            self._stop.wait(LOOK_S)
+
+    def _look(self) -> None:
+        seq = self._store.refresh().state.seq
+        age = monotonic() - self._built_at
+        if self._snapshot is not None and (
+            self._snapshot.seq >= seq or age < max(LEAST_AGE_S, BUILD_SHARE * self._build_s)
+        ):
+            return
+        begin = monotonic()
+        path = self._folder / f"snapshot-{seq}.duckdb"
+        built = self._submit(partial(_call, "build", self._location, str(path))).result(timeout=600)
+        path.chmod(0o644)
+        with self._lock:
+            for answer in self._answers.values():
+                answer.current_until = min(answer.current_until, monotonic())
+            self._snapshot = Snapshot(str(path), built)
+        self._built_at, self._build_s = monotonic(), monotonic() - begin
+        self._ready.set()
+        for old in sorted(self._folder.glob("snapshot-*.duckdb"), key=lambda p: p.stat().st_mtime)[:-SNAPSHOTS]:
+            old.unlink(missing_ok=True)
+
+
+def _pool() -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_begin)
+
+
+def _begin() -> None:
+    """In a worker: behind those who answer requests, and gone when the service is."""
+    with suppress(OSError):
+        os.nice(5)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(0)
+
+
+def _call(function: str, *arguments: Any, **options: Any) -> Any:
+    return getattr(import_module("bnsweep.analysis.reader"), function)(*arguments, **options)

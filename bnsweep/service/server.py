@@ -1,0 +1,118 @@
+"""Start the service: where it listens, what it works with."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from bnsweep.errors import BnsweepError
+from bnsweep.service.app import make_app
+from bnsweep.service.audit import Audit
+from bnsweep.service.auth import Tokens
+from bnsweep.service.checks import Planner
+from bnsweep.service.console import Console
+from bnsweep.service.dispatcher import Dispatcher
+from bnsweep.service.guard import is_loopback
+from bnsweep.service.hub import Hub
+from bnsweep.service.jobs import Jobs
+from bnsweep.service.launcher import Launcher, LocalLauncher, RayLauncher
+from bnsweep.service.records import FOLDER, Records
+from bnsweep.service.rows import Rows
+from bnsweep.service.settings import Settings
+from bnsweep.store.filesystem import LocalFiles
+from bnsweep.store.store import Store
+
+__all__ = ["make_hub", "run_server"]
+
+LOOPBACK = "127.0.0.1"
+GRACE_S = 5
+
+
+def run_server(
+    location: str,
+    *,
+    data_root: Path,
+    host: str,
+    port: int,
+    address: str | None,
+    ray_token: str,
+    engine: str,
+    cpus: int | None,
+    folders: Sequence[Path],
+    settings: Sequence[tuple[str, float]],
+    say: Callable[[str], None],
+) -> None:
+    """Serve until interrupted. Raises BnsweepError if the port is taken."""
+    values = Settings(settings)
+    store = Store.open_or_create(location)
+    tokens = Tokens(Records(store.files))
+    if not tokens.list() and not is_loopback(host):
+        say(
+            f"No token was ever made for {store.location}: listening on {LOOPBACK} only, not on {host}. "
+            "Make one with `bnsweep token create NAME --role admin`, then start the service again."
+        )
+        host = LOOPBACK
+    elif not tokens.list():
+        say("No token was ever made: everybody on this machine is admin, and nobody else is let in.")
+    hub = make_hub(
+        store, tokens, data_root=data_root, address=address, ray_token=ray_token, engine=engine, cpus=cpus,
+        folders=folders, settings=values, loopback=is_loopback(host),
+    )  # fmt: skip
+    listening = _listen(host, port)
+    name, number = listening.getsockname()[:2]
+    say(f"bnsweep serves {store.location} at http://{f'[{name}]' if ':' in name else name}:{number}")
+    config = uvicorn.Config(
+        make_app(hub), log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def make_hub(
+    store: Store,
+    tokens: Tokens,
+    *,
+    data_root: Path,
+    address: str | None = None,
+    ray_token: str = "",
+    engine: str = "auto",
+    cpus: int | None = None,
+    folders: Sequence[Path] = (),
+    settings: Settings,
+    loopback: bool,
+) -> Hub:
+    """The parts of the service over a store; nothing runs yet."""
+    records = Records(store.files)
+    jobs = Jobs(records)
+    options = ["--store", store.location, "--data-root", str(data_root), "--engine", engine]
+    options += [word for folder in folders for word in ("--data-dir", str(folder.resolve()))]
+    launcher: Launcher
+    if address:
+        launcher = RayLauncher(address, token=ray_token, options=options)
+        where = f"Sweeps run on the Ray cluster at {address}."
+    else:
+        local = store.files.root if isinstance(store.files, LocalFiles) else str(data_root)
+        options += ["--cpus", str(cpus)] if cpus else []
+        launcher = LocalLauncher(options, Path(local) / FOLDER / "logs")
+        where = "Sweeps run on this machine."
+    return Hub(
+        store=store, settings=settings, tokens=tokens, audit=Audit(records), jobs=jobs, rows=Rows(store.location),
+        planner=Planner(store.location, data_root), console=Console(settings), launcher=launcher,
+        dispatcher=Dispatcher(jobs, launcher), folders=tuple(folders), where=where, loopback=loopback,
+    )  # fmt: skip
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(512)
+    except OSError as error:
+        raise BnsweepError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
+        ) from None
+    return listening

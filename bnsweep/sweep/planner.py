@@ -1,0 +1,55 @@
+"""Plans of specs that come from outside, by a process of its own: torch and strangers' specs stay out of the service.
+
+    python -m bnsweep.sweep.planner STORE DATA_ROOT
+
+Standard input is one JSON object per line, {"spec": YAML}; standard output one per question: {"plan": {..}} as
+`Preview.to_dict`, or {"problems": [{"where", "message", "line"}, ..]}. `import:` networks are refused: they run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from bnsweep.errors import BnsweepError, Problem, SpecError
+from bnsweep.experiment.plan import make_plan
+from bnsweep.experiment.reading import parse_spec, with_lines
+from bnsweep.store.store import Store
+from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.estimate import preview
+
+__all__ = ["answer", "main"]
+
+
+def main(store: str, data_root: str) -> None:
+    """Answer questions until standard input ends."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not stand between the answers
+    catalog = LocalCatalog(Path(data_root).expanduser(), allow_import=False)
+    for line in sys.stdin:
+        question = json.loads(line)
+        print(json.dumps(answer(question["spec"], store, catalog)), file=out, flush=True)
+
+
+def answer(text: str, location: str, catalog: LocalCatalog) -> dict[str, Any]:
+    """The plan of a spec, or what is wrong with it."""
+    try:
+        spec = parse_spec(text)
+        try:
+            plan = make_plan(spec, catalog)
+        except SpecError as error:
+            raise with_lines(error, text, source="the spec") from None
+        store = Store.open(location) if Store.exists(location) else None
+        return {"plan": preview(plan, store, cpus=None, data_root=catalog.root).to_dict()}
+    except SpecError as error:
+        problems = error.problems
+    except BnsweepError as error:
+        problems = (Problem("", str(error)),)
+    return {"problems": [{"where": p.where, "message": p.message, "line": p.line} for p in problems]}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
