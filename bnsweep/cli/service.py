@@ -54,7 +54,7 @@ def client_of(server: str | None, given: str | None) -> Client:
     "--address",
     default=None,
     metavar="URL",
-    help="Run sweeps as Ray Jobs there: a cluster's dashboard, http://HEAD:8265.",
+    help="Run sweeps as Ray Jobs there: a cluster's dashboard, http://HEAD:8265; HEAD:6379 stands for it.",
 )
 @click.option(
     "--engine", type=click.Choice(["auto", "ray", "inline"]), default="auto", show_default=True, help="Of sweeps."

@@ -28,7 +28,7 @@ from bnsweep.service.jobs import Job
 __all__ = ["Launcher", "LocalLauncher", "RayLauncher"]
 
 LOG_BYTES = 16_000  # shown of a job's log
-CONFLICT = "already exists"
+DASHBOARD_PORT = 8265
 
 
 class Launcher(ABC):
@@ -45,6 +45,14 @@ class Launcher(ABC):
     @abstractmethod
     def log(self, job: Job) -> str:
         """The end of what the job has printed."""
+
+
+def dashboard(address: str) -> str:
+    """The address of a cluster's dashboard: as given, or for HOST:PORT of the cluster itself, Ray's usual port."""
+    if "://" in address:
+        return address.rstrip("/")
+    host, _, port = address.rpartition(":")
+    return f"http://{host or port}:{DASHBOARD_PORT}"
 
 
 def job_command(job: Job, python: str, options: Sequence[str]) -> list[str]:
@@ -112,8 +120,8 @@ class RayLauncher(Launcher):
 
     def __init__(self, address: str, *, token: str, options: Sequence[str], python: str = "python") -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._address, self._options, self._python = address, options, python
-        self._http = httpx.Client(base_url=address, headers=headers, timeout=10.0)
+        self._address, self._options, self._python = dashboard(address), options, python
+        self._http = httpx.Client(base_url=self._address, headers=headers, timeout=10.0)
 
     def launch(self, job: Job) -> str:
         submission = job.submission_id(job.attempts + 1)

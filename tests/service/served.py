@@ -1,0 +1,91 @@
+"""A real service over a real store, as other processes see it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from bnsweep.service.auth import Role, Tokens
+from bnsweep.service.records import Records
+from bnsweep.store.store import Store
+
+TINY = """\
+name: tiny
+data: {source: digits, train_images: 200, test_images: 100}
+models: resnet8
+placements: [all, none]
+train_seeds: 2
+training: {epochs: 2, batch_size: 50, chance_epochs: null}
+noise: {targets: [weights, all]}
+eta: [0, 0.1, 0.3]
+trials: 4
+"""
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+
+
+def bnsweep(*arguments, **more):
+    command = [sys.executable, "-m", "bnsweep", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=False, env={**environment(), **more}
+    )
+
+
+def wait_until(true, timeout_s=120, every_s=0.2):
+    deadline = time.monotonic() + timeout_s
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(every_s)
+    return found
+
+
+def make_tokens(store):
+    """One token per role; the text of each."""
+    tokens = Tokens(Records(Store.open_or_create(store).files))
+    return {role.label: tokens.create(role.label, role) for role in Role}
+
+
+@contextmanager
+def service(store, *options, log=None):
+    """`bnsweep serve` on a free port; its address. Ended with SIGTERM."""
+    log = Path(log or f"{store}.log")
+    with log.open("ab") as sink:
+        begin = sink.tell()
+        command = [sys.executable, "-m", "bnsweep", "serve", "--store", str(store), "--port", "0"]
+        process = subprocess.Popen(
+            [*command, "--engine", "inline", *map(str, options)], stdout=sink, stderr=sink, env=environment()
+        )
+    try:
+
+        def said():
+            assert process.poll() is None, log.read_text()
+            return re.search(r" at (http://\S+)", log.read_bytes()[begin:].decode())
+
+        address = wait_until(said).group(1)
+        wait_until(lambda: httpx.get(f"{address}/healthz", timeout=30).status_code == 200)
+        served = Served(address, process, log)
+        yield served
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+class Served:
+    """Where it is, and its process."""
+
+    def __init__(self, address, process, log):
+        self.address, self.process, self.log = address, process, log
+
+    def client(self, token=None, **options):
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.address, headers=headers, timeout=60, **options)

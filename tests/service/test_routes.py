@@ -1,0 +1,181 @@
+"""Every route: who may use it, what it answers to whom, and in which form."""
+
+import json
+
+import pytest
+
+from bnsweep.service.answers import ERROR_SCHEMA
+from bnsweep.service.app import make_app, roles
+from bnsweep.service.auth import Role, Tokens
+from bnsweep.service.records import Records
+from bnsweep.service.server import make_hub
+from bnsweep.service.settings import Settings
+from bnsweep.store.store import Store
+
+RUN = "12f12ddcc8af7b9f"
+NAMES = {"{sweep}": "synthetic", "{query}": "accuracy", "{name}": "charts.js"}
+# What everybody may see; all others take a role. A new route fails here until somebody has thought about it.
+TABLE = {
+    ("GET", "/healthz"): None,
+    ("GET", "/openapi.json"): None,
+    ("GET", "/static/{name}"): None,
+    ("GET", "/signin"): None,
+    ("POST", "/signin"): None,
+    ("POST", "/signout"): None,
+    ("GET", "/"): Role.VIEWER,
+    ("GET", "/sweeps"): Role.VIEWER,
+    ("GET", "/sweeps.json"): Role.VIEWER,
+    ("GET", "/sweeps.csv"): Role.VIEWER,
+    ("GET", "/sweeps/{sweep}"): Role.VIEWER,
+    ("GET", "/sweeps/{sweep}.json"): Role.VIEWER,
+    ("GET", "/sweeps/{sweep}.csv"): Role.VIEWER,
+    ("GET", "/sweeps/{sweep}/live"): Role.VIEWER,
+    ("GET", "/sweeps/{sweep}/report"): Role.VIEWER,
+    ("GET", "/sweeps/{sweep}/spec"): Role.VIEWER,
+    ("GET", "/sweeps/{sweep}/events"): Role.VIEWER,
+    ("GET", "/runs/{run_id}"): Role.VIEWER,
+    ("GET", "/runs/{run_id}.json"): Role.VIEWER,
+    ("GET", "/runs/{run_id}.csv"): Role.VIEWER,
+    ("GET", "/compare"): Role.VIEWER,
+    ("GET", "/compare.json"): Role.VIEWER,
+    ("GET", "/compare.csv"): Role.VIEWER,
+    ("GET", "/ask"): Role.VIEWER,
+    ("GET", "/ask.json"): Role.VIEWER,
+    ("GET", "/ask.csv"): Role.VIEWER,
+    ("GET", "/ask.parquet"): Role.VIEWER,
+    ("GET", "/ask/{query}"): Role.VIEWER,
+    ("GET", "/ask/{query}.json"): Role.VIEWER,
+    ("GET", "/ask/{query}.csv"): Role.VIEWER,
+    ("GET", "/ask/{query}.parquet"): Role.VIEWER,
+    ("GET", "/new"): Role.RUNNER,
+    ("POST", "/new"): Role.RUNNER,
+    ("POST", "/check.json"): Role.RUNNER,
+    ("POST", "/read.json"): Role.RUNNER,
+    ("POST", "/sweeps.json"): Role.RUNNER,
+    ("POST", "/sweeps/{sweep}/cancel"): Role.RUNNER,
+    ("POST", "/sweeps/{sweep}/cancel.json"): Role.RUNNER,
+    ("POST", "/sweeps/{sweep}/retry"): Role.RUNNER,
+    ("POST", "/sweeps/{sweep}/retry.json"): Role.RUNNER,
+    ("GET", "/audit"): Role.ADMIN,
+    ("GET", "/audit.json"): Role.ADMIN,
+    ("GET", "/audit.csv"): Role.ADMIN,
+}
+
+
+def test_the_table_is_all_there_is(tmp_path):
+    store = Store.create(tmp_path / "store")
+    tokens = Tokens(Records(store.files))
+    hub = make_hub(store, tokens, data_root=tmp_path, settings=Settings(), loopback=True)
+    assert roles(make_app(hub)) == TABLE
+
+
+def send(client, method, path, run_id):
+    for name, value in {**NAMES, "{run_id}": run_id}.items():
+        path = path.replace(name, value)
+    if path.endswith("/events"):  # endless: only whether it begins
+        with client.stream(method, path) as response:
+            return response
+    content = {"json": {"spec": "name: x"}} if path.endswith(".json") and method == "POST" else {}
+    return client.request(method, path, **content)
+
+
+@pytest.fixture(scope="module")
+def run_id(viewer):
+    return viewer.get("/sweeps/synthetic.json").json()["rows"][0]["run_id"]
+
+
+@pytest.mark.parametrize(("method", "path"), TABLE, ids=lambda value: value)
+def test_roles_are_enforced(served, tokens, run_id, method, path):
+    """Without a token, with a wrong one, and with each role."""
+    needed = TABLE[method, path]
+    for name in (None, "wrong", *tokens):
+        token = "bnsweep-00000000-guessed" if name == "wrong" else tokens.get(name)
+        if needed is not None and name in tokens and Role.parse(name) >= needed and method == "POST":
+            continue  # what they do is tried in test_work.py
+        with served.client(token) as client:
+            response = send(client, method, path, run_id)
+        if needed is None:
+            # The door itself says 401 to a form without a token that is one.
+            assert response.status_code in ((200, 303, 401, 415) if method == "POST" else (200,)), response.text
+        elif name in (None, "wrong"):
+            assert response.status_code == 401
+            assert response.headers["www-authenticate"] == "Bearer"
+        elif Role.parse(name) < needed:
+            assert response.status_code == 403
+            assert "this takes the role" in response.json()["error"]
+        else:
+            assert response.status_code in (200, 303), response.text
+
+
+@pytest.mark.parametrize("path", ["/sweeps", "/sweeps/synthetic", "/compare", "/ask/accuracy"])
+def test_a_page_and_its_data_say_the_same(viewer, path):
+    page = viewer.get(path, headers={"accept": "text/html"})
+    data = viewer.get(f"{path}.json").json()
+    lines = viewer.get(f"{path}.csv").text.splitlines()
+    assert page.status_code == 200
+    assert "</html>" in page.text
+    assert data["ok"] is True
+    assert len(lines) == 1 + len(data["rows"])
+    assert lines[0].split(",") == [column["name"] for column in data["columns"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "error"),
+    [
+        ("/nothing.json", 404, "Not Found"),
+        ("/sweeps/none.json", 404, "there is no sweep 'none' in this store"),
+        ("/runs/none.json", 404, "there is no training run 'none'"),
+        ("/runs/'; DROP TABLE x.json", 404, "there is no training run"),
+        ("/ask/acuracy.json", 404, "there is no question 'acuracy'.* there are: accuracy"),
+        ("/ask/accuracy.json?seed=1", 400, "unknown parameter of query accuracy 'seed'"),
+        ("/ask/accuracy.json?confidence=2", 400, "`0 < confidence < 1` must hold"),
+        ("/ask/accuracy.csv?sweep=none", 400, "unknown sweep 'none'. .*synthetic"),
+        ("/ask/accuracy.json?view=tree", 422, "view"),
+        ("/compare.json?sweep=none", 400, "unknown sweep 'none'"),
+        ("/sweeps/none/report", 404, "there is no sweep"),
+        ("/static/passwd", 404, "there is no file"),
+        ("/static/..%2f..%2fapp.py", 404, "Not Found"),
+    ],
+)
+def test_errors_have_one_form(viewer, path, status, error):
+    response = viewer.get(path)
+    body = response.json()
+    assert response.status_code == status
+    assert set(ERROR_SCHEMA["required"]) <= set(body)
+    assert (body["ok"], body["status"]) == (False, status)
+    import re
+
+    assert re.search(error, body["error"])
+
+
+def test_a_person_gets_a_page_for_an_error_and_a_door_without_a_token(served, viewer):
+    page = viewer.get("/sweeps/none", headers={"accept": "text/html"})
+    assert page.status_code == 404
+    assert "there is no sweep &#39;none&#39;" in page.text
+    with served.client() as nobody:
+        response = nobody.get("/ask?sql=SELECT+1", headers={"accept": "text/html"})
+    assert response.status_code == 303
+    assert response.headers["location"] == "/signin?next=%2Fask%3Fsql%3DSELECT%2B1"
+
+
+def test_every_answer_carries_the_headers(viewer):
+    for path in ("/sweeps", "/sweeps.json", "/static/live.js", "/nothing", "/ask.csv?sql=SELECT 1"):
+        headers = viewer.get(path).headers
+        assert "script-src 'self'" in headers["content-security-policy"], path
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+    report = viewer.get("/sweeps/synthetic/report")
+    assert "default-src 'none'" in report.headers["content-security-policy"]
+    assert "connect-src" not in report.headers["content-security-policy"]
+
+
+def test_names_of_a_store_cannot_become_markup(tmp_path):
+    from bnsweep.service.look import charts_json, link
+
+    assert link("sweeps", "a/b?<script>") == "/sweeps/a%2Fb%3F%3Cscript%3E"
+    assert link("sweeps", "x.json") == "/sweeps/x.json.html"
+    assert link("ask", "paired", a="all", b="") == "/ask/paired?a=all"
+    hostile = charts_json({"</script><script>alert(1)</script>": {}})
+    assert "<" not in hostile
+    assert json.loads(hostile)["specs"] == {"</script><script>alert(1)</script>": {}}
