@@ -7,6 +7,7 @@ allows no connection at all, and Vega evaluates its expressions without `eval`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +32,7 @@ __all__ = [
     "Text",
     "Words",
     "chart_specs",
+    "charts_text",
     "looks",
     "render",
     "render_sections",
@@ -189,6 +191,12 @@ def chart_specs(sections: Sequence[Section]) -> dict[str, Any]:
     """The Vega-Lite specifications of the charts, by the names that the HTML knows them by."""
     drawings = [block for section in sections for block in section.blocks if isinstance(block, Drawing)]
     return {drawing.name: drawing.figure.specification() for drawing in drawings}
+
+
+def charts_text(specs: Mapping[str, Any]) -> str:
+    """Charts and looks as templates/report.js reads them: JSON that cannot end the script element it stands in."""
+    text = json.dumps({"specs": specs, "looks": looks()}, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
 def looks() -> dict[str, Any]:

@@ -169,7 +169,7 @@ def paired(rows: Sequence[Row], a: str, b: str) -> Iterator[Figure]:
     """Accuracy with placement a less accuracy with placement b, over the noise level, with its interval."""
     drawn = [
         {
-            "panel": f"{row['model']}, {row['dataset']}",
+            "panel": ", ".join(row[name] for name in ("model", "dataset", "placement") if name in row),
             "label": panel_of(row, several=True),
             "eta_pct": 100.0 * row["eta"],
             "value": row["difference_pct"],

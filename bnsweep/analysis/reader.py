@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from bnsweep.analysis.contents import build_page
 from bnsweep.analysis.database import Database, open_snapshot, write_snapshot
 from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import read_inputs
-from bnsweep.analysis.page import chart_specs, render, render_sections, script_bundle
+from bnsweep.analysis.page import chart_specs, charts_text, render, render_sections, script_bundle
 from bnsweep.analysis.result import Result
 from bnsweep.errors import UnknownNameError
 from bnsweep.store.store import Store
@@ -27,6 +28,7 @@ __all__ = [
     "ask",
     "build",
     "compare",
+    "compare_sweeps",
     "full_report",
     "one_run",
     "report_sections",
@@ -51,10 +53,11 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class Fragment:
-    """A piece of a page: HTML, and the specifications of the charts in it."""
+    """A piece of a page: HTML, its charts as text for a script element, and figures that are not in the HTML."""
 
     html: str
-    specs: Mapping[str, Any]
+    charts: str
+    figures: list[dict[str, str]]
 
 
 def build(location: str, path: str) -> int:
@@ -85,8 +88,11 @@ def ask(
 def report_sections(path: str, sweep: str) -> Fragment:
     """The figures, tables and verdicts of a sweep's report."""
     page = build_page(read_inputs(_open(path, sweep)))
+    epochs = _open(path, sweep).query("epochs").to_dicts()
+    curves = list(panels.loss_curves(epochs))
     sections = [section for section in page.sections if section.anchor in SHOWN]
-    return Fragment(render_sections(sections), chart_specs(sections))
+    specs = {**chart_specs(sections), **{figure.name: figure.specification() for figure in curves}}
+    return Fragment(render_sections(sections), charts_text(specs), _words(curves))
 
 
 def full_report(path: str, sweep: str) -> str:
@@ -106,13 +112,15 @@ def one_run(path: str, run_id: str) -> dict[str, Any]:
     epochs = _rows(database, f"SELECT * FROM epochs {chosen} ORDER BY epoch")  # noqa: S608
     points = database.query("run_accuracy", run_id=run_id)
     draws = database.query("draws", run_id=run_id).to_dicts()
-    figures = [*panels.training_curve(epochs), *panels.accuracy_over_eta(points.to_dicts()), *panels.histogram(draws)]
+    drawn = (panels.training_curve(epochs), panels.accuracy_over_eta(points.to_dicts()), panels.histogram(draws))
+    words, charts = _drawn(chain.from_iterable(drawn))
     return {
         "run": {**planned[0], **(trained[0] if trained else {"status": None})},
         "sweeps": [row["sweep"] for row in sweeps],
         "epochs": epochs,
         "points": points,
-        "charts": _drawn(figures),
+        "figures": words,
+        "charts": charts,
     }
 
 
@@ -126,15 +134,31 @@ def compare(
     paired = database.query("paired", a=a, b=b, **chosen)
     traded = database.query("tradeoff", **chosen)
     runs = database.query("run_averages", **chosen)
-    figures = [*panels.paired(paired.to_dicts(), a, b), *panels.pareto(traded.to_dicts(), runs.to_dicts())]
+    drawn = (panels.paired(paired.to_dicts(), a, b), panels.pareto(traded.to_dicts(), runs.to_dicts()))
+    words, charts = _drawn(chain.from_iterable(drawn))
     return {
         "names": _rows(database, names),
         "sweeps": list(_open(path, None).sweeps),
         "paired": paired,
         "tradeoff": traded,
         "runs": runs,
-        "charts": _drawn(figures),
+        "figures": words,
+        "charts": charts,
     }
+
+
+def compare_sweeps(
+    path: str, a: str, b: str, *, dataset: str | None = None, model: str | None = None
+) -> dict[str, Any]:
+    """Paired differences between two sweeps. Raises UnknownNameError for a sweep."""
+    database = _open(path, None)
+    for name in (a, b):
+        if name not in database.sweeps:
+            raise UnknownNameError("sweep", name, database.sweeps or ["none yet"])
+    chosen: dict[str, Any] = {key: value for key, value in (("dataset", dataset), ("model", model)) if value}
+    paired = database.query("paired_sweeps", a=a, b=b, **chosen)
+    words, charts = _drawn(panels.paired(paired.to_dicts(), a, b))
+    return {"paired": paired, "figures": words, "charts": charts}
 
 
 def sweep_facts(path: str, sweep: str) -> dict[str, Any]:
@@ -145,7 +169,6 @@ def sweep_facts(path: str, sweep: str) -> dict[str, Any]:
         "runs": database.query("coverage"),
         "failures": database.query("failures"),
         "workers": _workers(work.to_dicts()),
-        "curves": _drawn(panels.loss_curves(database.query("epochs").to_dicts())),
         "spec": _rows(database, "SELECT spec_yaml, revision, planned_runs, planned_points FROM sweep")[0],
     }
 
@@ -168,18 +191,21 @@ def script(_: str) -> str:
     return script_bundle()
 
 
-def result_chart(_: str, result: Result, *, x: str, y: str, colour: str | None) -> dict[str, Any]:
+def result_chart(_: str, result: Result, *, x: str, y: str, colour: str | None) -> tuple[list[dict[str, str]], str]:
     """The charts of an answer. Raises UnknownNameError for a column."""
     for name in (x, y, *([colour] if colour else [])):
         result.column(name)
     return _drawn(panels.of_result(result.to_dicts(), x=x, y=y, colour=colour))
 
 
-def _drawn(figures: Iterable[Figure]) -> dict[str, Any]:
-    return {
-        figure.name: {"title": figure.title, "caption": figure.caption, "spec": figure.specification()}
-        for figure in figures
-    }
+def _drawn(figures: Iterable[Figure]) -> tuple[list[dict[str, str]], str]:
+    """What a page says of its figures, and their charts as text for a script element."""
+    made = list(figures)
+    return _words(made), charts_text({figure.name: figure.specification() for figure in made}) if made else ""
+
+
+def _words(figures: Iterable[Figure]) -> list[dict[str, str]]:
+    return [{"name": figure.name, "title": figure.title, "caption": figure.caption} for figure in figures]
 
 
 def _rows(database: Database, sql: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import click
 
 from bnsweep.cli.common import database_of, deliver, open_store, parameters_of, print_json, writing
 from bnsweep.cli.options import json_option, store_option, sweep_option
+from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
 
 __all__ = ["claims", "query", "report"]
@@ -30,6 +31,7 @@ __all__ = ["claims", "query", "report"]
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write to this file.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--show-sql", is_flag=True, help="Print the query's SQL and do not run it.")
+@or_server_options
 def query(
     name: str | None,
     location: str,
@@ -41,6 +43,8 @@ def query(
     out: Path | None,
     as_json: bool,
     show_sql: bool,
+    server: str | None,
+    token: str | None,
 ) -> None:
     """Ask a question: a named query, or SQL of your own.
 
@@ -60,8 +64,15 @@ def query(
 
         click.echo(find_query(name).sql)
         return
-    database = open_paper() if paper else database_of(open_store(location), sweep)
-    result = database.sql(sql) if sql is not None else database.query(str(name), **parameters_of(params))
+    parameters = parameters_of(params)
+    if server and not paper:
+        client = client_of(server, token)
+        result = (
+            client.result(str(sql)) if sql is not None else client.result(name=str(name), sweep=sweep, **parameters)
+        )
+    else:
+        database = open_paper() if paper else database_of(open_store(location), sweep)
+        result = database.sql(sql) if sql is not None else database.query(str(name), **parameters)
     deliver(result, "json" if as_json else form, out)
 
 

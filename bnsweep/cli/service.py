@@ -17,17 +17,20 @@ from bnsweep.errors import BnsweepError, InputError
 if TYPE_CHECKING:
     from bnsweep.service.client import Client
 
-__all__ = ["cancel", "client_of", "serve", "server_options", "submit", "token"]
+__all__ = ["cancel", "client_of", "or_server_options", "serve", "server_options", "submit", "token"]
 
-_server = click.option(
-    "--server", envvar="BNSWEEP_SERVER", default=None, help="Address of a service, e.g. http://host:8000."
-)
+SERVER = "Address of a service, e.g. http://host:8000."
 _token = click.option("--token", envvar="BNSWEEP_TOKEN", default=None, help="Your token; better in BNSWEEP_TOKEN.")
 
 
 def server_options(function: Any) -> Any:
-    """--server and --token."""
-    return _server(_token(function))
+    """--server and --token, for commands that work on a service alone."""
+    return click.option("--server", envvar="BNSWEEP_SERVER", default=None, help=SERVER)(_token(function))
+
+
+def or_server_options(function: Any) -> Any:
+    """--server and --token, for commands that look into a store unless told otherwise."""
+    return click.option("--server", default=None, help=f"Ask a service instead of a store. {SERVER}")(_token(function))
 
 
 def client_of(server: str | None, given: str | None) -> Client:

@@ -11,9 +11,12 @@ import click
 
 from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, print_table, read_plan
 from bnsweep.cli.options import data_option, json_option, source_option, store_option
+from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
 
 __all__ = ["models", "plan", "run", "status"]
+
+SERVED = ("sweep", "state", "done_pct", "by", "planned_runs", "trained", "trials", "missing", "failed")
 
 
 @click.command()
@@ -147,9 +150,17 @@ def run(
 
 @click.command()
 @store_option
+@or_server_options
 @json_option
-def status(location: str, as_json: bool) -> None:
-    """Show how far each sweep of a store is."""
+def status(location: str, server: str | None, token: str | None, as_json: bool) -> None:
+    """Show how far each sweep of a store, or of a service, is."""
+    if server:
+        answer = client_of(server, token).status()
+        if as_json:
+            print_json(answer)
+        else:
+            print_table([{name: row[name] for name in SERVED} for row in answer["sweeps"]])
+        return
     store = open_store(location)
     result = database_of(store).query("sweeps")
     holder = store.holder()

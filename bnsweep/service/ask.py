@@ -107,9 +107,9 @@ class Ask:
         """What the template needs, with nothing where there is nothing."""
         empty: dict[str, Any] = {
             "sql": "", "question": None, "given": {}, "sweep": "", "result": None, "error": "", "view": "table",
-            "x": "", "y": "", "colour": "", "chart": {}, "specs": {},
+            "x": "", "y": "", "colour": "", "figures": [], "specs": "",
         }  # fmt: skip
-        sweeps = [row["sweep"] for row in self._hub.rows.ask("ask", "sweeps", limit=1000, seconds=30.0).to_dicts()]
+        sweeps = sorted(self._hub.overview.look().begun)
         contents = self._contents()
         return {**contents, "sweeps": sweeps, "shown": SHOWN_ROWS, **empty, **given}
 
@@ -121,9 +121,8 @@ class Ask:
         numbers = [n for n in names if _is_number(result, n)]
         y = y or next((n for n in reversed(numbers) if n.endswith("_pct")), numbers[-1] if numbers else names[-1])
         x = x or next((n for n in ("eta", "epoch", "bn_kept", *names) if n in names and n != y), names[0])
-        chart = self._hub.rows.now("result_chart", result, x=x, y=y, colour=colour or None)
-        specs = {name: each["spec"] for name, each in chart.items()}
-        return {"x": x, "y": y, "colour": colour, "chart": chart, "specs": specs}
+        figures, specs = self._hub.rows.now("result_chart", result, x=x, y=y, colour=colour or None)
+        return {"x": x, "y": y, "colour": colour, "figures": figures, "specs": specs}
 
 
 def _is_number(result: Result, name: str) -> bool:

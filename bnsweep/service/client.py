@@ -14,7 +14,10 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import pyarrow as pa
 
+from bnsweep.analysis.queries import Column
+from bnsweep.analysis.result import Result
 from bnsweep.errors import BnsweepError, EngineError, InputError, Problem, SpecError
 
 __all__ = ["Client"]
@@ -29,9 +32,14 @@ class Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=timeout_s)
 
+    def status(self) -> dict[str, Any]:
+        """The store, who writes to it, and every sweep with its state, progress and counts."""
+        answer = self._get("/sweeps.json")
+        return {key: answer[key] for key in ("store", "writer", "trouble", "sweeps")}
+
     def sweeps(self) -> list[dict[str, Any]]:
         """Every sweep with its state, progress and counts."""
-        found: list[dict[str, Any]] = self._get("/sweeps.json")["sweeps"]
+        found: list[dict[str, Any]] = self.status()["sweeps"]
         return found
 
     def sweep(self, name: str) -> dict[str, Any]:
@@ -68,13 +76,21 @@ class Client:
 
     def query(self, name: str, *, sweep: str = "", **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a named question."""
-        rows: list[dict[str, Any]] = self._get(f"/ask/{quote(name, safe='')}.json", sweep=sweep, **parameters)["rows"]
-        return rows
+        return self.result(name=name, sweep=sweep, **parameters).to_dicts()
 
     def sql(self, text: str) -> list[dict[str, Any]]:
         """The rows of one SELECT."""
-        rows: list[dict[str, Any]] = self._get("/ask.json", sql=text)["rows"]
-        return rows
+        return self.result(text).to_dicts()
+
+    def result(self, sql: str = "", *, name: str = "", sweep: str | None = None, **parameters: Any) -> Result:
+        """An answer with its columns' units: of a named question, or of one SELECT."""
+        path = f"/ask/{quote(name, safe='')}.json" if name else "/ask.json"
+        given = {"sql": sql} if sql else {"sweep": sweep or "", **parameters}
+        answer = self._get(path, **given)
+        columns = tuple(Column(each["name"], each["unit"], each["meaning"]) for each in answer["columns"])
+        values = [pa.array([row[column.name] for row in answer["rows"]]) for column in columns]
+        table = pa.table(values, names=[column.name for column in columns])
+        return Result(columns, table, answer["truncated"], answer.get("sql", sql))
 
     def page(self, name: str) -> str:
         """Where people look at a sweep."""

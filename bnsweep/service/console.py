@@ -23,7 +23,7 @@ from bnsweep.service.settings import Settings
 
 __all__ = ["BusyError", "Console"]
 
-LATE_S = 4.0  # past the time limit: for starting, and for handing the answer over
+LATE_S = 20.0  # past the time limit, which the process keeps itself: for starting and handing over on a busy machine
 LISTEN_S = 0.5  # between looks whether who asked is still there
 
 

@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from bnsweep.service.hub import Hub
-from bnsweep.service.overview import overview
 
 __all__ = ["Events"]
 
@@ -75,5 +74,6 @@ class Events:
             return self._seen
 
     def _look(self) -> dict[str, Any]:
-        progress = {job.sweep: job.progress for job in self._hub.jobs.all() if job.active}
-        return {row["sweep"]: {**row, "progress": progress.get(row["sweep"], {})} for row in overview(self._hub)}
+        seen = self._hub.overview.look()
+        progress = {job.sweep: job.progress for job in seen.jobs if job.active}
+        return {name: {**row, "progress": progress.get(name, {})} for name, row in seen.sweeps.items()}

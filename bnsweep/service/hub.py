@@ -14,6 +14,7 @@ from bnsweep.service.console import Console
 from bnsweep.service.dispatcher import Dispatcher
 from bnsweep.service.jobs import Job, Jobs
 from bnsweep.service.launcher import Launcher
+from bnsweep.service.overview import Overview
 from bnsweep.service.rows import Rows
 from bnsweep.service.settings import Settings
 from bnsweep.store.store import Store
@@ -31,6 +32,7 @@ class Hub:
     audit: Audit
     jobs: Jobs
     rows: Rows
+    overview: Overview
     planner: Planner
     console: Console
     launcher: Launcher
@@ -38,6 +40,11 @@ class Hub:
     folders: Sequence[Path]  # where submitted specs may find images
     where: str  # jobs run, for people
     loopback: bool
+
+    def changed(self) -> None:
+        """Something was submitted or cancelled: let everybody see it, and act on it."""
+        self.overview.forget()
+        self.dispatcher.wake()
 
     def may_change(self, user: User, job: Job | None) -> bool:
         """Whether a user may cancel, retry or extend a sweep: its own, or anything as admin."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -11,11 +10,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from starlette.requests import Request
 
 from bnsweep._version import __version__
-from bnsweep.analysis.theme import DARK, LIGHT, chart_config
 from bnsweep.analysis.wording import close, number
 from bnsweep.service.auth import Role, User, form_proof
 
@@ -51,17 +48,9 @@ def _environment() -> Environment:
     environment.filters |= {
         "close": close, "number": _number, "duration": duration, "ago": _ago, "time": _time, "value": _value,
     }  # fmt: skip
-    environment.globals |= {"link": link, "charts_json": charts_json}
+    environment.globals |= {"link": link}
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
     return environment
-
-
-def charts_json(specs: Mapping[str, Any]) -> Markup:
-    """What static/charts.js draws, safe inside a script element."""
-    text = json.dumps(
-        {"specs": specs, "looks": {"light": chart_config(LIGHT), "dark": chart_config(DARK)}}, separators=(",", ":")
-    )
-    return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))  # noqa: S704 (escaped)
 
 
 def link(kind: str, name: str, ending: str = "", **query: object) -> str:

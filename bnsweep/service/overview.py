@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 from bnsweep.analysis.queries import Column
-from bnsweep.service.hub import Hub
-from bnsweep.service.jobs import Job
+from bnsweep.service.jobs import Job, Jobs
+from bnsweep.service.rows import Rows
 from bnsweep.store.claim import Holder
+from bnsweep.store.store import Store
 
-__all__ = ["COLUMNS", "overview"]
+__all__ = ["COLUMNS", "Overview", "Seen"]
 
 Row = Mapping[str, Any]
 
@@ -32,26 +36,61 @@ COLUMNS = (
     Column("trials", "trials", "landed"),
     Column("note", "", "what is to be known about its state"),
 )
+FRESH_S = 0.5
 COUNTS = ("planned_runs", "trained", "failed_runs", "planned", "done", "missing", "failed", "trials")
 
 
-def overview(hub: Hub) -> list[dict[str, Any]]:
-    """A row per sweep, as `COLUMNS` says; what runs comes first, then the newest."""
-    rows = {row["sweep"]: row for row in hub.rows.ask("ask", "sweeps", limit=10_000, seconds=30.0).to_dicts()}
-    latest: dict[str, Job] = {}
-    for job in hub.jobs.all():
-        if job.sweep not in latest or latest[job.sweep].number < job.number:
-            latest[job.sweep] = job
-    driver = None if any(job.state in ("running", "cancelling") for job in latest.values()) else hub.store.holder()
-    # A driver that nobody submitted works on what was committed to last, since it took the store.
-    since = datetime.fromisoformat(driver.since) if driver else None
-    moved = [(row["latest_at"] or row["asked_at"], name) for name, row in rows.items()]
-    busy = max(((at, name) for at, name in moved if since and at and at >= since), default=(None, ""))[1]
-    names = [*rows, *(name for name in latest if name not in rows)]
-    found = [_row(name, rows.get(name), latest.get(name), driver if name == busy else None) for name in names]
-    order = {"running": 0, "cancelling": 0, "lost": 1, "queued": 2}
-    newest_first = sorted(found, key=lambda row: str(row["at"]), reverse=True)
-    return sorted(newest_first, key=lambda row: order.get(row["state"], 3))
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The store's sweeps at one moment."""
+
+    sweeps: dict[str, dict[str, Any]]  # rows as `COLUMNS` says: what runs comes first, then the newest
+    jobs: list[Job]  # oldest first
+    latest: dict[str, Job]  # of each sweep
+    begun: set[str]  # sweeps that the store has rows of
+    writer: Holder | None
+    at: float
+
+
+class Overview:
+    """The state of every sweep, looked up at most twice a second however many ask."""
+
+    def __init__(self, store: Store, jobs: Jobs, rows: Rows) -> None:
+        self._store, self._jobs, self._rows = store, jobs, rows
+        self._lock = threading.Lock()
+        self._seen: Seen | None = None
+
+    def look(self) -> Seen:
+        """The sweeps and jobs as they are."""
+        with self._lock:
+            if self._seen is None or monotonic() - self._seen.at > FRESH_S:
+                self._seen = self._look()
+            return self._seen
+
+    def forget(self) -> None:
+        """Something was submitted or cancelled: look anew."""
+        self._seen = None
+
+    def _look(self) -> Seen:
+        known = self._rows.ask("ask", "sweeps", limit=10_000, seconds=30.0).to_dicts()
+        rows = {row["sweep"]: row for row in known}
+        jobs = self._jobs.all()
+        latest: dict[str, Job] = {}
+        for job in jobs:
+            if job.sweep not in latest or latest[job.sweep].number < job.number:
+                latest[job.sweep] = job
+        writer = self._store.holder()
+        driver = None if any(job.state in ("running", "cancelling") for job in latest.values()) else writer
+        # A driver that nobody submitted works on what was committed to last, since it took the store.
+        since = datetime.fromisoformat(driver.since) if driver else None
+        moved = [(row["latest_at"] or row["asked_at"], name) for name, row in rows.items()]
+        busy = max(((at, name) for at, name in moved if since and at and at >= since), default=(None, ""))[1]
+        names = [*rows, *(name for name in latest if name not in rows)]
+        found = [_row(name, rows.get(name), latest.get(name), driver if name == busy else None) for name in names]
+        order = {"running": 0, "cancelling": 0, "lost": 1, "queued": 2}
+        newest_first = sorted(found, key=lambda row: str(row["at"]), reverse=True)
+        ordered = sorted(newest_first, key=lambda row: order.get(row["state"], 3))
+        return Seen({row["sweep"]: row for row in ordered}, jobs, latest, set(rows), writer, monotonic())
 
 
 def _row(name: str, row: Row | None, job: Job | None, driver: Holder | None) -> dict[str, Any]:

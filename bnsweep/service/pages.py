@@ -13,7 +13,7 @@ from bnsweep.errors import UnknownNameError
 from bnsweep.service.answers import Answer, NotFoundError, html, result_of
 from bnsweep.service.hub import Hub
 from bnsweep.service.jobs import Job
-from bnsweep.service.overview import COLUMNS, overview
+from bnsweep.service.overview import COLUMNS
 
 __all__ = ["Pages"]
 
@@ -39,11 +39,11 @@ class Pages:
     def sweeps(self, request: Request) -> Answer:
         """Every sweep of the store: state, progress, time left, who, when."""
         hub = self._hub
-        rows = overview(hub)
-        driver = hub.store.holder()
+        seen = hub.overview.look()
+        rows = list(seen.sweeps.values())
         data = {
             "store": hub.store.location,
-            "writer": str(driver) if driver else None,
+            "writer": str(seen.writer) if seen.writer else None,
             "where": hub.where,
             "trouble": hub.dispatcher.trouble or hub.rows.trouble,
             "sweeps": rows,
@@ -53,13 +53,11 @@ class Pages:
     def sweep(self, request: Request, sweep: str) -> Answer:
         """One sweep: progress, runs, workers, failures, its spec; on the page also its report's figures and tables."""
         data, runs = self._sweep(request, sweep)
-        extra: dict[str, Any] = {"report": None, "specs": {}}
+        extra: dict[str, Any] = {"report": None, "specs": ""}
         wanted = request.url.path.endswith((".json", ".csv", ".parquet"))
         if runs is not None and not wanted:
             report = self._hub.rows.ask("report_sections", sweep)
-            curves = self._hub.rows.ask("sweep_facts", sweep)["curves"]
-            specs = {**report.specs, **{name: chart["spec"] for name, chart in curves.items()}}
-            extra = {"report": report.html, "specs": specs, "curves": curves}
+            extra = {"report": report.html, "specs": report.charts, "figures": report.figures}
         return Answer("sweep.html", data, runs, {**extra, **self._rights(request, sweep)}, name=sweep)
 
     def live(self, request: Request, sweep: str) -> Response:
@@ -69,11 +67,12 @@ class Pages:
 
     def _sweep(self, request: Request, sweep: str) -> tuple[dict[str, Any], Result | None]:
         hub = self._hub
-        row = next((row for row in overview(hub) if row["sweep"] == sweep), None)
+        seen = hub.overview.look()
+        row = seen.sweeps.get(sweep)
         if row is None:
             raise NotFoundError(f"there is no sweep {sweep!r} in this store; /sweeps has them all")
-        jobs = hub.jobs.of(sweep)
-        job = jobs[-1] if jobs else None
+        jobs = [job for job in seen.jobs if job.sweep == sweep]
+        job = seen.latest.get(sweep)
         facts: dict[str, Any] = {}
         try:
             facts = hub.rows.ask("sweep_facts", sweep)
@@ -91,7 +90,7 @@ class Pages:
         return data, facts["runs"] if facts else None
 
     def _rights(self, request: Request, sweep: str) -> dict[str, Any]:
-        job: Job | None = self._hub.jobs.latest(sweep)
+        job: Job | None = self._hub.overview.look().latest.get(sweep)
         may = self._hub.may_change(request.state.user, job)
         return {
             "may_change": may,
@@ -118,8 +117,7 @@ class Pages:
         except UnknownNameError:
             raise NotFoundError(f"there is no training run {run_id!r} in this store") from None
         data = {key: known[key] for key in ("run", "sweeps", "epochs")}
-        charts = known["charts"]
-        extra = {"charts": charts, "specs": {name: chart["spec"] for name, chart in charts.items()}}
+        extra = {"figures": known["figures"], "specs": known["charts"]}
         return Answer("run.html", data, known["points"], extra, name=f"run-{run_id}")
 
     def compare(
@@ -128,16 +126,22 @@ class Pages:
         a: Annotated[str, Query(description="placement", max_length=200)] = "all",
         b: Annotated[str, Query(description="placement to compare it with", max_length=200)] = "none",
         sweep: Annotated[str, Query(description="only this sweep", max_length=200)] = "",
+        other: Annotated[
+            str, Query(description="compare the sweep with this one, not placements", max_length=200)
+        ] = "",
         dataset: Annotated[str, Query(description="only this data set", max_length=200)] = "",
         model: Annotated[str, Query(description="only this network", max_length=200)] = "",
     ) -> Answer:
-        """Two placements, draw by draw, with intervals; and what each placement gives and costs."""
-        known = self._hub.rows.ask("compare", a, b, sweep=sweep or None, dataset=dataset or None, model=model or None)
+        """Two placements or two sweeps, draw by draw, with intervals; and what each placement gives and costs."""
+        only = {"dataset": dataset or None, "model": model or None}
+        known = self._hub.rows.ask("compare", a, b, sweep=sweep or None, **only)
+        shown = self._hub.rows.ask("compare_sweeps", sweep, other, **only) if sweep and other else known
         names = known["names"]
         data = {
             "a": a,
             "b": b,
             "sweep": sweep,
+            "other": other,
             "dataset": dataset,
             "model": model,
             "placements": list(dict.fromkeys(row["placement"] for row in names)),
@@ -147,9 +151,9 @@ class Pages:
             "tradeoff": known["tradeoff"].to_plain()["rows"],
             "each_run": known["runs"].to_plain()["rows"],
         }
-        charts = known["charts"]
-        extra = {"charts": charts, "specs": {name: chart["spec"] for name, chart in charts.items()}}
-        return Answer("compare.html", data, known["paired"], extra, name=f"{a}-{b}")
+        extra = {"figures": shown["figures"], "specs": shown["charts"]}
+        name = f"{sweep}-{other}" if sweep and other else f"{a}-{b}"
+        return Answer("compare.html", data, shown["paired"], extra, name=name)
 
     def audit(self, request: Request) -> Answer:
         """Who did what, when: the newest acts."""

@@ -19,6 +19,7 @@ from bnsweep.service.guard import is_loopback
 from bnsweep.service.hub import Hub
 from bnsweep.service.jobs import Jobs
 from bnsweep.service.launcher import Launcher, LocalLauncher, RayLauncher
+from bnsweep.service.overview import Overview
 from bnsweep.service.records import FOLDER, Records
 from bnsweep.service.rows import Rows
 from bnsweep.service.settings import Settings
@@ -85,7 +86,7 @@ def make_hub(
 ) -> Hub:
     """The parts of the service over a store; nothing runs yet."""
     records = Records(store.files)
-    jobs = Jobs(records)
+    jobs, rows = Jobs(records), Rows(store.location)
     options = ["--store", store.location, "--data-root", str(data_root), "--engine", engine]
     options += [word for folder in folders for word in ("--data-dir", str(folder.resolve()))]
     launcher: Launcher
@@ -98,7 +99,8 @@ def make_hub(
         launcher = LocalLauncher(options, Path(local) / FOLDER / "logs")
         where = "Sweeps run on this machine."
     return Hub(
-        store=store, settings=settings, tokens=tokens, audit=Audit(records), jobs=jobs, rows=Rows(store.location),
+        store=store, settings=settings, tokens=tokens, audit=Audit(records), jobs=jobs, rows=rows,
+        overview=Overview(store, jobs, rows),
         planner=Planner(store.location, data_root), console=Console(settings), launcher=launcher,
         dispatcher=Dispatcher(jobs, launcher), folders=tuple(folders), where=where, loopback=loopback,
     )  # fmt: skip

@@ -108,27 +108,26 @@ class Work:
         limit = hub.settings.count("jobs_per_user")
         job = hub.jobs.submit(spec.name, text, by=user.name, retry_failed=retry_failed, limit=limit)
         hub.audit.add(user.name, "retry" if retry_failed else "submit", sweep=spec.name, job=job.id)
-        hub.dispatcher.wake()
+        hub.changed()
         return job
 
     def _check_name(self, user: User, spec: Spec) -> None:
         """A name that is taken belongs to who took it: submitting it again extends that sweep."""
         job = self._hub.jobs.latest(spec.name)
-        taken = job is not None or self._known(spec.name) is not None
-        if taken:
+        if job is not None or self._begun(spec.name):
             self._hub.check_may_change(user, spec.name, job)
 
     def _cancel(self, user: User, sweep: str) -> Job:
         hub = self._hub
         job = hub.jobs.latest(sweep)
         if job is None:
-            if self._known(sweep) is None:
+            if not self._begun(sweep):
                 raise NotFoundError(f"there is no sweep {sweep!r} in this store")
             raise InputError(f"sweep {sweep!r} was run from the command line: it is stopped there, with Ctrl-C")
         hub.check_may_change(user, sweep, job)
         cancelled = hub.jobs.cancel(job, by=user.name)
         hub.audit.add(user.name, "cancel", sweep=sweep, job=job.id)
-        hub.dispatcher.wake()
+        hub.changed()
         return cancelled
 
     def _retry(self, user: User, sweep: str) -> Job:
@@ -136,18 +135,17 @@ class Work:
 
     def _spec_of(self, sweep: str) -> str:
         """The file that a sweep was last run or submitted with."""
-        known = self._known(sweep)
         job = self._hub.jobs.latest(sweep)
         if job is not None:
             return job.spec
-        if known is None:
+        if not self._begun(sweep):
             raise NotFoundError(f"there is no sweep {sweep!r} in this store")
         facts: dict[str, Any] = self._hub.rows.ask("sweep_facts", sweep)
         return str(facts["spec"]["spec_yaml"])
 
-    def _known(self, sweep: str) -> dict[str, Any] | None:
-        rows = self._hub.rows.ask("ask", "sweeps", limit=10_000, seconds=30.0).to_dicts()
-        return next((row for row in rows if row["sweep"] == sweep), None)
+    def _begun(self, sweep: str) -> bool:
+        """Whether the store has rows of a sweep."""
+        return sweep in self._hub.overview.look().begun
 
     def _checked(self, user: User, text: str, *, plan: bool) -> dict[str, Any]:
         try:
@@ -160,10 +158,9 @@ class Work:
             price = self._hub.settings["price_per_core_hour"]
             hours = made["core_hours_training"] + made["core_hours_trials"]
             made = {**made, "cost": round(hours * price, 2) if price else None}
-        known = self._known(spec.name)
         job = self._hub.jobs.latest(spec.name)
         note = ""
-        if known is not None or job is not None:
+        if job is not None or self._begun(spec.name):
             note = f"There is a sweep {spec.name!r}: this extends it, and only what is missing is done."
             if not self._hub.may_change(user, job):
                 note = f"There is a sweep {spec.name!r} of somebody else: choose another name."

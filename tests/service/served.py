@@ -89,3 +89,8 @@ class Served:
     def client(self, token=None, **options):
         headers = {"authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.address, headers=headers, timeout=60, **options)
+
+
+def make_other(store):
+    """One more runner's token."""
+    return Tokens(Records(Store.open(store).files)).create("stranger", Role.RUNNER)

@@ -171,11 +171,12 @@ def test_every_answer_carries_the_headers(viewer):
 
 
 def test_names_of_a_store_cannot_become_markup(tmp_path):
-    from bnsweep.service.look import charts_json, link
+    from bnsweep.analysis.page import charts_text
+    from bnsweep.service.look import link
 
     assert link("sweeps", "a/b?<script>") == "/sweeps/a%2Fb%3F%3Cscript%3E"
     assert link("sweeps", "x.json") == "/sweeps/x.json.html"
     assert link("ask", "paired", a="all", b="") == "/ask/paired?a=all"
-    hostile = charts_json({"</script><script>alert(1)</script>": {}})
+    hostile = charts_text({"</script><script>alert(1)</script>": {}})
     assert "<" not in hostile
     assert json.loads(hostile)["specs"] == {"</script><script>alert(1)</script>": {}}
