@@ -28,16 +28,19 @@ COLUMNS = (
     Column("at", "UTC", "when it was submitted, or run first"),
     Column("planned_runs", "runs", "training runs"),
     Column("trained", "runs", "that ended with a network"),
-    Column("failed_runs", "runs", "that failed or diverged"),
+    Column("diverged_runs", "runs", "that ended without a network to perturb"),
+    Column("failed_runs", "runs", "given up"),
     Column("planned", "points", "planned"),
     Column("done", "points", "with all of their trials"),
     Column("missing", "points", "still to do"),
+    Column("diverged", "points", "of runs that diverged"),
     Column("failed", "points", "given up"),
     Column("trials", "trials", "landed"),
     Column("note", "", "what is to be known about its state"),
 )
 FRESH_S = 0.5
-COUNTS = ("planned_runs", "trained", "failed_runs", "planned", "done", "missing", "failed", "trials")
+COUNTS = ("planned_runs", "trained", "diverged_runs", "failed_runs")
+COUNTS += ("planned", "done", "missing", "diverged", "failed", "trials")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,10 @@ def _state(row: Row | None, job: Job | None, driver: Holder | None) -> tuple[str
         return "running", f"run from the command line: {driver}"
     if row is not None and not row["missing"]:
         failed = row["failed"] or row["failed_runs"]
-        return ("failed", f"{row['failed']} points and {row['failed_runs']} runs failed") if failed else ("done", "")
+        diverged = f"{row['diverged_runs']} networks diverged" if row["diverged_runs"] else ""
+        return (
+            ("failed", f"{row['failed']} points and {row['failed_runs']} runs failed") if failed else ("done", diverged)
+        )
     if job is not None:
         return job.state, job.message.partition("\n")[0] if job.state != "done" else ""
     return "incomplete", "not all is there; run or submit it again"

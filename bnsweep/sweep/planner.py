@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bnsweep.errors import BnsweepError, Problem, SpecError
-from bnsweep.experiment.plan import make_plan
-from bnsweep.experiment.reading import parse_spec, with_lines
+from bnsweep.experiment.checking import plan_from_text
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
@@ -37,11 +36,7 @@ def main(store: str, data_root: str) -> None:
 def answer(text: str, location: str, catalog: LocalCatalog) -> dict[str, Any]:
     """The plan of a spec, or what is wrong with it."""
     try:
-        spec = parse_spec(text)
-        try:
-            plan = make_plan(spec, catalog)
-        except SpecError as error:
-            raise with_lines(error, text, source="the spec") from None
+        plan = plan_from_text(text, catalog)
         store = Store.open(location) if Store.exists(location) else None
         return {"plan": preview(plan, store, cpus=None, data_root=catalog.root).to_dict()}
     except SpecError as error:
