@@ -83,7 +83,7 @@ def _over_epochs(rows: Sequence[Row], *, legend: str) -> Any:
         alt.Chart(alt.NamedData(name="rows"), width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT)
         .mark_line(strokeWidth=1.5, opacity=0.85, point=alt.OverlayMarkDef(size=14))
         .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
+            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(format="d", **_whole(rows))),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=True)),
             color=alt.Color("label:N", title=legend),
             detail="run:N",
@@ -92,6 +92,12 @@ def _over_epochs(rows: Sequence[Row], *, legend: str) -> Any:
     )
     faceted = chart.facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=2)
     return faceted.resolve_scale(y="independent").resolve_axis(x="independent", y="independent")
+
+
+def _whole(rows: Sequence[Row]) -> dict[str, Any]:
+    """Ticks at whole epochs; Vega puts some between them where there are few."""
+    last = max(row["epoch"] for row in rows)
+    return {"values": list(range(1, last + 1))} if last <= 12 else {"tickMinStep": 1}
 
 
 def accuracy_over_eta(points: Sequence[Row]) -> Iterator[Figure]:
@@ -169,7 +175,8 @@ def paired(rows: Sequence[Row], a: str, b: str) -> Iterator[Figure]:
     """Accuracy with placement a less accuracy with placement b, over the noise level, with its interval."""
     drawn = [
         {
-            "panel": ", ".join(row[name] for name in ("model", "dataset", "placement") if name in row),
+            "panel": ", ".join(row[name] for name in ("model", "dataset", "placement") if name in row)
+            + _recipe(row, rows),
             "label": panel_of(row, several=True),
             "eta_pct": 100.0 * row["eta"],
             "value": row["difference_pct"],
@@ -217,7 +224,7 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row]) -> Iterator[Figure]:
     Rows: of query tradeoff; runs: run_id, dataset, model, placement, bn_kept, bn_sites, train_seed, baseline_pct,
     average_normalized_pct.
     """
-    drawn = [_mean(row) for row in rows if row["bn_kept"] is not None] + [_single(row) for row in runs]
+    drawn = [_mean(row, rows) for row in rows if row["bn_kept"] is not None] + [_single(row, runs) for row in runs]
     if not drawn:
         return
     x = alt.X("x:Q", title="baseline accuracy, %", scale=alt.Scale(zero=False, padding=20))
@@ -266,9 +273,9 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row]) -> Iterator[Figure]:
     )
 
 
-def _mean(row: Row) -> dict[str, Any]:
+def _mean(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     return {
-        **_place(row),
+        **_place(row, rows),
         "kind": "placement",
         "what": f"mean of {row['seeds']} training runs, {row['n']} trials",
         "x": row["baseline_pct"],
@@ -281,9 +288,9 @@ def _mean(row: Row) -> dict[str, Any]:
     }
 
 
-def _single(row: Row) -> dict[str, Any]:
+def _single(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     return {
-        **_place(row),
+        **_place(row, rows),
         "kind": "run",
         "what": f"training seed {row['train_seed']}: click to open",
         "x": row["baseline_pct"],
@@ -292,9 +299,15 @@ def _single(row: Row) -> dict[str, Any]:
     }
 
 
-def _place(row: Row) -> dict[str, Any]:
+def _recipe(row: Row, rows: Sequence[Row]) -> str:
+    """What tells apart networks of one name that were trained differently."""
+    same = {each["training"] for each in rows if "training" in each and each["model"] == row["model"]}
+    return f", recipe {row['training']}" if len(same) > 1 else ""
+
+
+def _place(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     kept = 100.0 * row["bn_kept"] / row["bn_sites"] if row["bn_sites"] else 0.0
-    panel = f"{row['model']}, {row['dataset']}, {panel_of(row, several=True)}"
+    panel = f"{row['model']}, {row['dataset']}, {panel_of(row, several=True)}{_recipe(row, rows)}"
     return {"panel": panel, "label": placement_label(row), "kept_pct": kept}
 
 
@@ -321,7 +334,10 @@ def of_result(rows: Sequence[Row], *, x: str, y: str, colour: str | None) -> Ite
     }
     if 1 < colours <= MANY_COLOURS:
         encodings["color"] = alt.Color("c:N", title=colour)
-    marked = chart.mark_line(point=True) if numeric else chart.mark_bar()
+    once = len({(row["x"], row["c"]) for row in drawn}) == len(drawn)
+    marked = chart.mark_bar()
+    if numeric:  # a line through several values at one x would mean nothing
+        marked = chart.mark_line(point=True) if once else chart.mark_point(filled=True, opacity=0.7)
     if not numeric and "color" in encodings:
         encodings["xOffset"] = "c:N"
     yield Figure(

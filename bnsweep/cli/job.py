@@ -141,7 +141,7 @@ class JobProgress:
     def begin(self, driver: Driver) -> None:
         from bnsweep.sweep.progress import Work
 
-        self._work, self.note = Work(driver.plan, driver), ""
+        self._work, self.note = Work(driver), ""
 
     def heard(self, outcome: Outcome) -> None:
         from bnsweep.sweep.work import Progressed, Trained
@@ -176,7 +176,6 @@ class JobProgress:
         work = self._work
         if work is None:
             return {"note": self.note}
-        total = work.done + work.left
         return {
             "note": self.note,
             "runs": work.runs_done,
@@ -184,7 +183,7 @@ class JobProgress:
             "trials": work.trials_done,
             "trials_total": work.trials_total,
             "trials_per_s": round(work.trials_per_s, 2),
-            "done": round(work.done / total, 4) if total else 1.0,
+            "done": round(work.share_done, 4),
             "left_s": work.seconds_left,
             "epochs": dict(list(self._epochs.items())[:100]),
         }

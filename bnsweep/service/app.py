@@ -80,6 +80,7 @@ def _showing(app: FastAPI, hub: Hub) -> None:
     _get(app, "/sweeps/{sweep}/spec", pages.spec, role=viewer, schema=True)
     _get(app, "/sweeps/{sweep}/events", events.sweep, role=viewer)
     add(app, "/sweeps/{sweep}", pages.sweep, role=viewer, tag="sweeps")
+    _get(app, "/runs/{run_id}/sites.json", pages.sites, role=viewer)
     add(app, "/runs/{run_id}", pages.run, role=viewer, tag="runs")
     add(app, "/compare", pages.compare, role=viewer, tag="compare")
     forms = ("html", "json", "csv", "parquet")

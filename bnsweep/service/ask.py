@@ -119,7 +119,9 @@ class Ask:
             return {"x": x, "y": y, "colour": colour}
         names = [column.name for column in result.columns]
         numbers = [n for n in names if _is_number(result, n)]
-        y = y or next((n for n in reversed(numbers) if n.endswith("_pct")), numbers[-1] if numbers else names[-1])
+        if not y:
+            colour = colour or ("placement" if "placement" in names else "")
+            y = next((n for n in numbers if n.endswith("_pct")), numbers[-1] if numbers else names[-1])
         x = x or next((n for n in ("eta", "epoch", "bn_kept", *names) if n in names and n != y), names[0])
         figures, specs = self._hub.rows.now("result_chart", result, x=x, y=y, colour=colour or None)
         return {"x": x, "y": y, "colour": colour, "figures": figures, "specs": specs}

@@ -72,12 +72,22 @@ class Planner:
         """The plan as `Preview.to_dict`. Raises SpecError, also for a spec that takes too long to plan."""
         with self._lock:
             answer = self._last[1] if self._last and self._last[0] == text else self._ask(text)
+            self._last = (text, answer) if "problems" in answer else None  # a plan depends on what the store holds
         if "problems" in answer:
             raise SpecError([Problem(p["where"], p["message"], p["line"]) for p in answer["problems"]])
         plan: dict[str, Any] = answer["plan"]
         return plan
 
-    def _ask(self, text: str) -> dict[str, Any]:
+    def sites(self, text: str, run_id: str) -> list[str]:
+        """Names of the BN sites of a run's network, in forward order; none if they cannot be found out."""
+        with self._lock:
+            try:
+                found: list[str] = self._ask(text, run_id).get("sites", [])
+            except SpecError:
+                return []
+        return found
+
+    def _ask(self, text: str, run: str = "") -> dict[str, Any]:
         process = self._running()
         self._used = monotonic()
         timer = threading.Timer(PLAN_S, process.kill)
@@ -85,7 +95,7 @@ class Planner:
         try:
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(json.dumps({"spec": text}) + "\n")
+            process.stdin.write(json.dumps({"spec": text, "run": run}) + "\n")
             process.stdin.flush()
             answer: dict[str, Any] = json.loads(process.stdout.readline())
         except (OSError, ValueError):
@@ -95,7 +105,6 @@ class Planner:
             ) from None
         finally:
             timer.cancel()
-        self._last = (text, answer) if "problems" in answer else None  # a plan depends on what the store holds
         return answer
 
     def _running(self) -> subprocess.Popen[str]:

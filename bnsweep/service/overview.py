@@ -39,8 +39,7 @@ COLUMNS = (
     Column("note", "", "what is to be known about its state"),
 )
 FRESH_S = 0.5
-COUNTS = ("planned_runs", "trained", "diverged_runs", "failed_runs")
-COUNTS += ("planned", "done", "missing", "diverged", "failed", "trials")
+COUNTS = [column.name for column in COLUMNS if column.unit in ("runs", "points", "trials")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from bnsweep.analysis.queries import Column
 from bnsweep.analysis.result import Result
@@ -119,6 +119,13 @@ class Pages:
         data = {key: known[key] for key in ("run", "sweeps", "epochs")}
         extra = {"figures": known["figures"], "specs": known["charts"]}
         return Answer("run.html", data, known["points"], extra, name=f"run-{run_id}")
+
+    def sites(self, request: Request, run_id: str) -> JSONResponse:
+        """Names of the BN sites of a run's network, in forward order; empty for networks of a user's own."""
+        sweeps = self.run(request, run_id).data["sweeps"]
+        facts = self._hub.rows.ask("sweep_facts", sweeps[0]) if sweeps else None
+        names = self._hub.planner.sites(facts["spec"]["spec_yaml"], run_id) if facts else []
+        return JSONResponse({"ok": True, "sites": names})
 
     def compare(
         self,

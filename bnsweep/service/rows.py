@@ -80,7 +80,9 @@ class Rows:
     def close(self) -> None:
         self._stop.set()
         self._thread.join(timeout=30)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        self._pool.shutdown(wait=True, cancel_futures=True)
         self._temporary.cleanup()
 
     @property

@@ -2,8 +2,9 @@
 
     python -m bnsweep.sweep.planner STORE DATA_ROOT
 
-Standard input is one JSON object per line, {"spec": YAML}; standard output one per question: {"plan": {..}} as
-`Preview.to_dict`, or {"problems": [{"where", "message", "line"}, ..]}. `import:` networks are refused: they run code.
+Standard input is one JSON object per line, {"spec": YAML}, and with a "run" the run's id; standard output one per
+question: {"plan": {..}} as `Preview.to_dict`, {"sites": [names]} of the run's network, or {"problems": [{"where",
+"message", "line"}, ..]}. `import:` networks are refused: they run code.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ def main(store: str, data_root: str) -> None:
     catalog = LocalCatalog(Path(data_root).expanduser(), allow_import=False)
     for line in sys.stdin:
         question = json.loads(line)
-        print(json.dumps(answer(question["spec"], store, catalog)), file=out, flush=True)
+        print(json.dumps(answer(question["spec"], store, catalog, run=question.get("run", ""))), file=out, flush=True)
 
 
-def answer(text: str, location: str, catalog: LocalCatalog) -> dict[str, Any]:
-    """The plan of a spec, or what is wrong with it."""
+def answer(text: str, location: str, catalog: LocalCatalog, *, run: str = "") -> dict[str, Any]:
+    """The plan of a spec, or what is wrong with it; of one run, the names of its network's BN sites."""
     try:
         plan = plan_from_text(text, catalog)
+        if run:
+            chosen = next((each for each in plan.runs if each.run_id == run), None)
+            return {"sites": [site.name for site in chosen.architecture.sites] if chosen else []}
         store = Store.open(location) if Store.exists(location) else None
         return {"plan": preview(plan, store, cpus=None, data_root=catalog.root).to_dict()}
     except SpecError as error:

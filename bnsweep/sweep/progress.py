@@ -53,6 +53,7 @@ class Work:
             self.trials_done += landed
             self.trials_total += landed + missing
             self._left += missing * self._trial_cost(run)
+        self._all = self._left
 
     def heard(self, outcome: Outcome) -> None:
         match outcome:
@@ -81,6 +82,11 @@ class Work:
         if self._heard_first is None or not self._done:
             return None
         return (self._clock() - self._heard_first) * self._left / self._done
+
+    @property
+    def share_done(self) -> float:
+        """Of the work that was missing at the beginning, from 0 to 1."""
+        return 1.0 - self._left / self._all if self._all else 1.0
 
     @property
     def trials_per_s(self) -> float:

@@ -36,6 +36,7 @@ TABLE = {
     ("GET", "/runs/{run_id}"): Role.VIEWER,
     ("GET", "/runs/{run_id}.json"): Role.VIEWER,
     ("GET", "/runs/{run_id}.csv"): Role.VIEWER,
+    ("GET", "/runs/{run_id}/sites.json"): Role.VIEWER,
     ("GET", "/compare"): Role.VIEWER,
     ("GET", "/compare.json"): Role.VIEWER,
     ("GET", "/compare.csv"): Role.VIEWER,
