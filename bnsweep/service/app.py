@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
@@ -25,6 +26,7 @@ from bnsweep.service.work import Work
 
 __all__ = ["make_app", "roles"]
 
+THREADS = 100  # of requests that wait for an answer at the same time
 DESCRIPTION = """\
 Sweeps over batch-normalization placements: submit, watch, ask.
 
@@ -38,6 +40,7 @@ def make_app(hub: Hub) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
         hub.rows.start()
         hub.dispatcher.start()
         yield

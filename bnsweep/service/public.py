@@ -33,8 +33,8 @@ class Public:
         self._wrong = Buckets(per_s=per_minute / 60, most=per_minute)
         self._bodies: dict[str, bytes] = {}
 
-    def healthz(self, request: Request) -> JSONResponse:
-        """Whether the service lives, and reads its store."""
+    async def healthz(self, request: Request) -> JSONResponse:
+        """Whether the service lives, and reads its store; at once, however busy it is."""
         trouble = self._hub.rows.trouble
         return JSONResponse({"ok": not trouble, "version": __version__, "store": "unreadable" if trouble else "read"})
 

@@ -181,3 +181,70 @@ def test_names_of_a_store_cannot_become_markup(tmp_path):
     hostile = charts_text({"</script><script>alert(1)</script>": {}})
     assert "<" not in hostile
     assert json.loads(hostile)["specs"] == {"</script><script>alert(1)</script>": {}}
+
+
+def test_the_settings_are_documented_and_hold_their_rules(tmp_path):
+    """One table for the command line, the document and this test."""
+    from pathlib import Path
+
+    from bnsweep.errors import InputError, UnknownNameError
+    from bnsweep.service.settings import SETTINGS
+
+    text = (Path(__file__).parent.parent.parent / "docs" / "service.md").read_text()
+    for setting in SETTINGS:
+        assert f"| `{setting.name}` | {setting.default:,.10g} | {setting.meaning} |" in text
+        assert Settings([(setting.name, setting.least)])[setting.name] == setting.least
+        with pytest.raises(InputError, match=rf"`{setting.name} >= {setting.least:g}` must hold, but got"):
+            Settings([(setting.name, setting.least - 0.05)])
+    with pytest.raises(UnknownNameError, match="unknown setting 'sql_second'. Did you mean 'sql_seconds'"):
+        Settings([("sql_second", 1)])
+
+
+def test_a_user_s_rate_is_limited_and_no_one_else_s(rows_store, tokens):
+    import served as helpers
+
+    with helpers.service(rows_store, "--setting", "requests_per_s", 0.5, "--setting", "requests_at_once", 5) as running:
+        with running.client(tokens["viewer"]) as busy, running.client(tokens["runner"]) as other:
+            answers = [busy.get("/static/live.js").status_code for _ in range(9)]
+            assert answers == [200] * 5 + [429] * 4
+            refused = busy.get("/sweeps.json")
+            assert (refused.status_code, refused.json()["ok"]) == (429, False)
+            assert int(refused.headers["retry-after"]) >= 1
+            assert other.get("/sweeps.json").status_code == 200
+            assert busy.get("/healthz").status_code == 200
+        with running.client(tokens["admin"]) as admin:
+            long = admin.post("/read.json", content=b"x" * 1_200_000, headers={"content-type": "application/json"})
+            assert long.status_code == 413
+
+            def endless():
+                for _ in range(30):
+                    yield b"x" * 100_000
+
+            chunked = {"content-type": "application/json"}
+            assert admin.post("/read.json", content=endless(), headers=chunked).status_code in (400, 413, 422)
+
+
+def test_guessing_tokens_is_slowed_down(served):
+    with served.client() as client:
+        page = client.get("/signin", headers={"accept": "text/html"}).text
+        proof = page.partition('name="proof" value="')[2].partition('"')[0]
+        form = {"proof": proof, "token": "bnsweep-00000000-guess", "next": "//evil.example"}
+        found = [client.post("/signin", data=form).status_code for _ in range(12)]
+    assert set(found[:5]) == {401}
+    assert found[-1] == 429
+
+
+def test_signing_in_leads_nowhere_else(served, tokens):
+    for target, then in (
+        ("/ask?sql=1", "/ask?sql=1"),
+        ("//evil.example", "/sweeps"),
+        ("https://evil.example", "/sweeps"),
+    ):
+        with served.client() as client:
+            page = client.get("/signin", headers={"accept": "text/html"}).text
+            proof = page.partition('name="proof" value="')[2].partition('"')[0]
+            answer = client.post("/signin", data={"proof": proof, "token": tokens["viewer"], "next": target})
+            assert (answer.status_code, answer.headers["location"]) == (303, then)
+            assert client.get("/sweeps.json").status_code == 200
+            assert client.post("/signout", data={"proof": proof}).status_code == 303
+            assert client.get("/sweeps.json").status_code == 401
