@@ -83,7 +83,7 @@ def serve(location: str, data_root: Path, host: str, port: int, help_settings: b
         for each in SETTINGS:
             click.echo(f"{each.name:<22}{each.default:>12,g}  {each.meaning}")
         return
-    for package in ("fastapi", "uvicorn", "httpx", "multipart"):
+    for package in ("fastapi", "uvicorn", "httpx", "python_multipart"):
         if find_spec(package) is None:
             raise BnsweepError(f"{package} is not installed: pip install 'bnsweep[service]'")
     from bnsweep.service.server import run_server

@@ -20,7 +20,7 @@ from bnsweep.store.schema import SCHEMAS, describe
 __all__ = ["Ask"]
 
 LONGEST_SQL = 20_000  # characters: an address must hold it
-SHOWN_ROWS = 1000  # on a page; the files have all
+SHOWN_ROWS = 300  # on a page; the files have all
 OURS = frozenset({"sql", "sweep", "view", "x", "y", "colour"})
 
 Sweep = Annotated[str, Query(description="only this sweep", max_length=200)]
