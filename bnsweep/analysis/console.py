@@ -18,36 +18,21 @@ import ctypes
 import io
 import json
 import os
-import re
 import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset
+
+from bnsweep.analysis.locked import CHANGES, LOCKED, operators
 
 __all__ = ["answer", "main"]
 
-LOCKED = {
-    "enable_external_access": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "allow_community_extensions": "false",
-    "allow_persistent_secrets": "false",
-    "python_enable_replacements": "false",
-    "temp_directory": "",
-    "threads": "1",
-}
-# Operators of a plan that change something. Data-modifying statements are allowed in WITH, and so is COPY TO.
-CHANGES = re.compile(
-    r"COPY|INSERT|UPDATE|DELETE|MERGE|CREATE|DROP|ALTER|ATTACH|EXPORT|LOAD|SET\b|VACUUM", re.IGNORECASE
-)
+CAGE = {**LOCKED, "enable_external_access": "false", "temp_directory": "", "threads": "1"}
 BATCH_ROWS = 1024
 GRACE_S = 2  # after the time limit, until the kernel ends a process that does not listen
 OVERHEAD_MB = 1024  # of address space: libraries, Arrow's pools, stacks
@@ -79,7 +64,7 @@ def main() -> None:
 
 def answer(*, snapshot: str, sql: str, rows: int, bytes: int, seconds: float, memory_mb: int) -> tuple[bytes, bool]:  # noqa: A002
     """The rows as an Arrow stream, and whether there were more. Raises RefusedError."""
-    connection = duckdb.connect(snapshot, read_only=True, config={**LOCKED, "memory_limit": f"{memory_mb}MB"})
+    connection = duckdb.connect(snapshot, read_only=True, config={**CAGE, "memory_limit": f"{memory_mb}MB"})
     connection.execute("SET TimeZone = 'UTC'")
     names = [
         name for (name,) in connection.execute("SELECT table_name FROM information_schema.tables ORDER BY 1").fetchall()
@@ -117,16 +102,9 @@ def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
             f"a question has no parameters, but got: {', '.join(sorted(statements[0].named_parameters))}"
         )
     plan = connection.execute(f"EXPLAIN (FORMAT json) {statements[0].query}").fetchall()
-    for operator in _operators(json.loads(plan[0][1])):
+    for operator in operators(json.loads(plan[0][1])):
         if CHANGES.search(operator):
             raise RefusedError(f"a question only reads, but this statement has {operator} in its plan")
-
-
-def _operators(plan: Any) -> Iterator[str]:
-    """The names of all operators of a plan in JSON."""
-    for node in plan if isinstance(plan, list) else [plan]:
-        yield str(node.get("name", ""))
-        yield from _operators(node.get("children", []))
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, sql: str, *, rows: int, limit: int) -> tuple[bytes, bool]:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from scipy.special import ndtri, stdtrit
 
+from bnsweep.analysis.locked import CHANGES, LOCKED, operators
 from bnsweep.analysis.paper import paper_store, paper_tables
 from bnsweep.analysis.queries import QUERIES, Column, Query, find_query, views
 from bnsweep.analysis.result import Result
@@ -47,18 +48,6 @@ __all__ = [
 IN_MEMORY_ROWS = 200_000  # per table: about 60 MB, and a report asks some twenty times
 CONFIDENCES = (0.5, 0.68, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)  # for which a snapshot has quantiles
 STUDENT_DF = 1000  # beyond, Student's t is taken for normal: 0.2 % off at 95 %
-
-LOCKED = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "allow_community_extensions": "false",
-    "allow_persistent_secrets": "false",
-    "python_enable_replacements": "false",
-}
-# Operators of a plan that change something. Data-modifying statements are allowed in WITH, and so is COPY TO.
-CHANGES = re.compile(
-    r"COPY|INSERT|UPDATE|DELETE|MERGE|CREATE|DROP|ALTER|ATTACH|EXPORT|LOAD|SET\b|VACUUM", re.IGNORECASE
-)
 
 UNREADABLE = re.compile(r"magic bytes|Parquet")  # in what DuckDB says of a part that is no part any more
 
@@ -120,7 +109,7 @@ class Database:
             raise QueryError(f"a question is one SELECT statement, but got: {kinds}")
         with self._explained(), _reading(self._connection):
             rows = self._connection.execute(f"EXPLAIN (FORMAT json)\n{statements[0].query}").fetchall()
-        for operator in _operators(json.loads(rows[0][1])):
+        for operator in operators(json.loads(rows[0][1])):
             if CHANGES.search(operator):
                 raise QueryError(f"a question only reads, but this statement has {operator} in its plan")
 
@@ -319,13 +308,6 @@ def _stopped(connection: duckdb.DuckDBPyConnection, time_limit_s: float | None) 
     finally:
         timer.cancel()
         timer.join()
-
-
-def _operators(plan: Any) -> Iterator[str]:
-    """The names of all operators of a plan in JSON."""
-    for node in plan if isinstance(plan, list) else [plan]:
-        yield str(node.get("name", ""))
-        yield from _operators(node.get("children", []))
 
 
 def _columns(query: Query, table: pa.Table) -> tuple[Column, ...]:

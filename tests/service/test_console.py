@@ -133,11 +133,11 @@ REFUSED = {
     "long strings": ("SELECT max(repeat('x', 1000000) || i) FROM range(100000000) t(i)", ENDLESS),
     "a long list": ("SELECT range(1000000000)", ENDLESS),
     "many groups": ("SELECT count(*) FROM (SELECT i, count(*) FROM range(2000000000) t(i) GROUP BY i)", ENDLESS),
-    "nested lists": ("SELECT list(list_value(i, repeat('y', 1000))) FROM range(100000000) t(i)", ENDLESS),
+    "nested lists": ("SELECT list(list_value(i::VARCHAR, repeat('y', 1000))) FROM range(100000000) t(i)", ENDLESS),
     "a deep expression": ("SELECT " + "(" * 6000 + "1" + ")" * 6000, SYNTAX),
     "a deep sum": ("SELECT " + "+".join(["1"] * 9000), f"{SYNTAX}|{ENDLESS}"),
     "a wide answer": ("SELECT repeat('x', 3000) AS a, i FROM range(100000) t(i)", "larger than 2,000,000 bytes"),
-    "a very wide row": ("SELECT repeat('x', 30000000)", "larger than 2,000,000 bytes"),
+    "a very wide row": ("SELECT repeat('x', 30000000)", f"larger than 2,000,000 bytes|{ENDLESS}"),
     "no UTF-8": ("SELECT '\ud800'", "."),
     "a null character": ("SELECT 1\x00; DROP TABLE trials", f"{KINDS}|{SYNTAX}"),
 }
@@ -147,7 +147,7 @@ HARMLESS = {
     "the databases": "SELECT database_name FROM duckdb_databases()",
     "secrets": "SELECT * FROM duckdb_secrets()",
     "many rows": "SELECT * FROM range(1000000000000)",
-    "extensions": "SELECT extension_name, loaded FROM duckdb_extensions()",
+    "a join that merges": "SELECT count(*) AS n FROM runs a, runs b WHERE a.train_seed > b.epochs",
     "SQL in SQL": "SELECT * FROM query('SELECT count(*) FROM trials')",
     "a semicolon": "SELECT ';' AS a;",
 }
