@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bnsweep.service.jobs import Job, Jobs
     from bnsweep.sweep.driver import Driver, Summary
     from bnsweep.sweep.progress import Work
-    from bnsweep.sweep.work import Outcome
+    from bnsweep.sweep.tasks import Outcome
 
 __all__ = ["job"]
 
@@ -144,7 +144,7 @@ class JobProgress:
         self._work, self.note = Work(driver), ""
 
     def heard(self, outcome: Outcome) -> None:
-        from bnsweep.sweep.work import Progressed, Trained
+        from bnsweep.sweep.tasks import Progressed, Trained
 
         if self._work is not None:
             self._work.heard(outcome)

@@ -40,7 +40,7 @@ def answer(text: str, location: str, catalog: LocalCatalog, *, run: str = "") ->
         plan = plan_from_text(text, catalog)
         if run:
             chosen = next((each for each in plan.runs if each.run_id == run), None)
-            return {"sites": [site.name for site in chosen.architecture.sites] if chosen else []}
+            return {"sites": [site.path for site in chosen.architecture.sites] if chosen else []}
         store = Store.open(location) if Store.exists(location) else None
         return {"plan": preview(plan, store, cpus=None, data_root=catalog.root).to_dict()}
     except SpecError as error:
