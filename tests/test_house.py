@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 FOREIGN = {
-    "ray": {"sweep/ray_engine.py"},
+    "ray": {"sweep/ray_engine.py", "sweep/search/run.py", "sweep/search/study.py", "sweep/search/tuning.py"},
+    "optuna": {"sweep/search/samplers.py", "sweep/search/study.py"},
     "duckdb": {"analysis"},
     "torch": {"training", "noise", "sweep"},
     "pydantic": {"experiment", "service"},

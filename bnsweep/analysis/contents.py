@@ -12,6 +12,7 @@ from bnsweep.analysis import figures, tables
 from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.page import Block, Cell, Code, Column, Drawing, Page, Section, Table, Text, Words, rows_table
+from bnsweep.analysis.search_figures import search_figures
 from bnsweep.analysis.sentences import attribution, headline, widest_gap
 from bnsweep.analysis.theory import explanation, noise_figures
 from bnsweep.analysis.wording import distinct, listed, number
@@ -50,6 +51,7 @@ def _figures(inputs: Inputs) -> dict[str, list[Figure]]:
             *figures.task_figures(inputs.tasks),
         ],
         "theory": list(noise_figures(inputs.noise)),
+        "search": list(search_figures(inputs.searches)),
         "training": list(figures.training_figures(inputs.epochs)),
         "work": [*figures.coverage_figure(inputs.coverage), *figures.timeline_figure(inputs.timeline)],
     }
@@ -91,6 +93,7 @@ def build_page(inputs: Inputs) -> Page:
             "Does gradient noise explain it?",
             [*map(Text, explanation(inputs.noise_correlations)), *_drawings(inputs, drawn["theory"])],
         ),
+        Section("search", "What the search found", [*_searches(inputs), *_drawings(inputs, drawn["search"])]),
         Section("training", "Training", [*tables.training_runs(inputs), *_drawings(inputs, drawn["training"])]),
         Section("evidence", "Evidence for each verdict", tables.evidence(inputs)),
         Section("coverage", "Coverage", [*_coverage(inputs), *_drawings(inputs, drawn["work"])]),
@@ -127,6 +130,11 @@ def _facts(inputs: Inputs) -> list[tuple[str, str]]:
     ]
     lost = len(inputs.runs) - len(ended)
     return [*facts, (number(lost), f"run{'s' if lost != 1 else ''} without a network")] if lost else facts
+
+
+def _searches(inputs: Inputs) -> list[Block]:
+    """What each search asked for, and what it says about the fewest layers."""
+    return [Code(f"{each.sweep}: {each.model} on {each.dataset}", each.to_text()) for each in inputs.searches]
 
 
 def _coverage(inputs: Inputs) -> list[Block]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnsweep.analysis.claims import judge
 from bnsweep.analysis.queries import find_query
+from bnsweep.analysis.searches import Found, read_searches
 
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database
@@ -76,6 +77,7 @@ class Inputs:
     noise: Sequence[Row] = ()  # of gradients: as query gradient_noise
     noise_correlations: Sequence[Row] = ()  # as query gradient_noise_correlation
     verdicts: Sequence[Row] = ()  # as `Verdict.to_dict`; + sql
+    searches: Sequence[Found] = ()
     sql: Mapping[str, str] = field(default_factory=dict)  # text of each query by name
 
 
@@ -111,7 +113,8 @@ def read_inputs(database: Database) -> Inputs:
         noise=rows["gradient_noise"],
         noise_correlations=rows["gradient_noise_correlation"],
         verdicts=_verdicts(database),
-        sql={name: answer.sql for name, answer in answers.items()},
+        searches=read_searches(database),
+        sql={name: find_query(name).sql for name in (*answers, "pareto", "site_importance")},
     )
 
 

@@ -16,6 +16,7 @@ from bnsweep.errors import BnsweepError, InputError
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database, Result
     from bnsweep.experiment.plan import Plan
+    from bnsweep.experiment.search import SearchSpec
     from bnsweep.store.store import Store
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "print_json",
     "print_table",
     "read_plan",
+    "read_search",
     "writing",
 ]
 
@@ -42,6 +44,17 @@ def read_plan(spec: str, data_root: Path, source: str | None) -> tuple[Plan, str
     text = read_text(spec)
     catalog = LocalCatalog(data_root.expanduser(), allow_import=True)
     return plan_from_text(text, catalog, source=spec, images=source), text
+
+
+def read_search(spec: str, source: str | None) -> tuple[SearchSpec, str]:
+    from bnsweep.experiment.reading import read_spec
+    from bnsweep.experiment.search import SearchSpec
+
+    sys.path.insert(0, str(Path.cwd()))  # import: networks of the user's own
+    parsed, text = read_spec(spec)
+    if not isinstance(parsed, SearchSpec):
+        raise InputError(f"{spec} has no `search` section, so it is a sweep: bnsweep run {spec}")
+    return (parsed.with_source(source) if source is not None else parsed), text
 
 
 def open_store(location: str, *, writable: bool = False, missing_ok: bool = False) -> Any:

@@ -9,7 +9,7 @@ Runs are listed; points are made on demand, since a plan of 100,000 runs holds m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -20,7 +20,7 @@ from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.identity import canonical_json, digest, noise_seed
 from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec, Training, resolve_augment
 
-__all__ = ["Catalog", "Plan", "Point", "TrainingRun", "make_plan"]
+__all__ = ["Catalog", "Plan", "Point", "TrainingRun", "image_problems", "make_plan", "run_maker"]
 
 
 class Catalog(Protocol):
@@ -170,6 +170,7 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
     Raises:
         SpecError: every model, data set and placement that does not fit, at once.
     """
+    _refuse_search(spec)
     runs: dict[str, TrainingRun] = {}
     problems: list[Problem] = []
     for data_index, data in enumerate(spec.data):
@@ -180,7 +181,7 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
         except BnsweepError as error:
             problems.append(Problem(f"data.{data_index}", str(error)))
         if counts is not None:
-            problems += _image_problems(spec, data, *counts)
+            problems += image_problems(spec, data, *counts)
         for model_index, model in enumerate(spec.models):
             where = f"models.{model_index}"
             try:
@@ -202,7 +203,14 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
     return Plan(spec, tuple(runs.values()))
 
 
-def _image_problems(spec: Spec, data: Data, train_images: int, test_images: int) -> Iterator[Problem]:
+def _refuse_search(spec: Spec) -> None:
+    if spec.is_search:
+        problem = Problem("search", "this file describes a search, not a sweep; run it with: bnsweep search FILE")
+        raise SpecError([problem], source=f"sweep {spec.name!r}")
+
+
+def image_problems(spec: Spec, data: Data, train_images: int, test_images: int) -> Iterator[Problem]:
+    """What asks for more images than the data set has."""
     if isinstance(spec.images, int) and spec.images > test_images:
         rule = f"`images <= test images` must hold, but got images={spec.images} and {test_images} of {data.dataset}"
         yield Problem("images", rule)
@@ -239,6 +247,16 @@ def _runs(
     architecture: Architecture,
     labels: dict[str, str],
 ) -> Iterator[TrainingRun]:
+    run = run_maker(spec, model, data, fingerprint, counts, architecture)
+    for mask, label in labels.items():
+        for seed in spec.train_seeds:
+            yield run(mask, label, seed)
+
+
+def run_maker(
+    spec: Spec, model: Model, data: Data, fingerprint: str, counts: tuple[int, int], architecture: Architecture
+) -> Callable[[str, str, int], TrainingRun]:
+    """(mask, label, training seed) -> training run, for one network on one data set."""
     training = resolve_augment(model.training or spec.training, data)
     recipe = canonical_json(
         {
@@ -250,7 +268,9 @@ def _runs(
             "threads": spec.resources.train.threads,
         }
     )
-    for mask, label in labels.items():
-        for seed in spec.train_seeds:
-            run_id = digest("run-1", recipe, mask, str(seed))
-            yield TrainingRun(run_id, data, fingerprint, model.name, label, mask, seed, training, architecture, *counts)
+
+    def run(mask: str, label: str, seed: int) -> TrainingRun:
+        run_id = digest("run-1", recipe, mask, str(seed))
+        return TrainingRun(run_id, data, fingerprint, model.name, label, mask, seed, training, architecture, *counts)
+
+    return run

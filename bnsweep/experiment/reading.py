@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator
 
 from bnsweep.errors import InputError, Problem, SpecError
+from bnsweep.experiment.search import SearchSpec
 from bnsweep.experiment.spec import Spec
 
 __all__ = ["READY", "Remnant", "parse_spec", "read_spec", "read_text", "ready_specs", "remnant", "with_lines"]
@@ -62,7 +63,7 @@ def read_text(source: str | Path) -> str:
 
 
 def parse_spec(text: str, *, source: str = "the spec") -> Spec:
-    """A spec from YAML text.
+    """A spec from YAML text; a `SearchSpec` if it has a `search` section.
 
     Raises:
         SpecError: what is wrong, all at once, with line numbers.
@@ -71,8 +72,9 @@ def parse_spec(text: str, *, source: str = "the spec") -> Spec:
         raise SpecError([Problem("", f"a sweep file has at most {LARGEST_BYTES} bytes")], source=source)
     root = _compose(text, source)
     content, problems = _construct(root, source)
+    kind = SearchSpec if isinstance(content, dict) and "search" in content else Spec
     try:
-        spec = Spec.model_validate(content)
+        spec = kind.model_validate(content)
     except ValidationError as error:
         problems += _problems(error, root)
     if problems:
@@ -271,7 +273,7 @@ def _message(item: Any, path: list[int | str]) -> str:
 
 def _valid_keys(path: list[int | str]) -> list[str]:
     """The fields of the model that the last but one part of the path leads to."""
-    from bnsweep.experiment import spec
+    from bnsweep.experiment import search, spec
 
     models: dict[str, type[spec.Frozen]] = {
         "data": spec.Data,
@@ -284,6 +286,9 @@ def _valid_keys(path: list[int | str]) -> list[str]:
         "augment": spec.Augment,
         "train": spec.Resource,
         "trial": spec.Resource,
+        "search": search.Search,
+        "early_stopping": search.Stopping,
+        "minimal": search.Minimal,
     }
     names = [part for part in path[:-1] if isinstance(part, str)]
     if names and names[-1] == "schedule":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from itertools import product
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
@@ -23,6 +23,7 @@ __all__ = [
     "Cosine",
     "Data",
     "Evaluation",
+    "Frozen",
     "Model",
     "NoiseCell",
     "Precision",
@@ -269,6 +270,8 @@ def _grid(cells: Any) -> Any:
 class Spec(Frozen):
     """One sweep: data x models x placements x training seeds x noise cells x eta."""
 
+    is_search: ClassVar[bool] = False  # a search file is one with more to it
+
     version: Literal[1] = Field(1, description="of this file's format")
     name: str = Field(description="the `sweep` column", pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")
     description: str = Field("", max_length=10_000, description="shown in the report")
@@ -374,7 +377,7 @@ class Spec(Frozen):
             )
         return value
 
-    def with_source(self, source: str) -> Spec:
+    def with_source(self, source: str) -> Self:
         """The same sweep with images from elsewhere: size, prefixes and the data set's label stay.
 
         Raises:

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from bnsweep.errors import BnsweepError, StoreUnwritableError
 from bnsweep.experiment.spec import Data
-from bnsweep.sweep.tasks import Failed, Outcome, Progressed, TrainTask, TrialTask
+from bnsweep.sweep.tasks import Failed, Outcome, Progressed, Row, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
 
 __all__ = ["ATTEMPTS", "Datasets", "Engine", "InlineEngine"]
@@ -124,10 +124,10 @@ class InlineEngine:
                 last = error
         return Failed(task, f"{type(last).__name__}: {last}", ATTEMPTS)
 
-    def _report(self, task: TrainTask) -> Callable[[int], None]:
-        def report(epoch: int) -> None:
+    def _report(self, task: TrainTask) -> Callable[[Row], None]:
+        def report(epoch: Row) -> None:
             if self._on_epoch:
-                self._on_epoch(Progressed(task.run.run_id, epoch))
+                self._on_epoch(Progressed(task.run.run_id, epoch["epoch"]))
 
         return report
 

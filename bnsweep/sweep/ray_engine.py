@@ -44,7 +44,7 @@ from bnsweep.sweep.tasks import (
 )
 from bnsweep.training.datasets import Dataset
 
-__all__ = ["RayEngine"]
+__all__ = ["RayEngine", "check_fits", "connect"]
 
 RUNS_PER_EXPERIMENT = 1000  # Tune slows down with thousands of trials in one experiment
 BLOCKS_PER_SLOT = 3  # in flight per core or GPU share: enough that no slot waits for the driver
@@ -82,12 +82,12 @@ class RayEngine:
         self._tune_error: BaseException | None = None
         self._tune_thread: threading.Thread | None = None
         if self._owns_ray:
-            _connect(address, cpus)
+            connect(address, cpus)
 
     def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None:
         self._datasets = datasets
         for task in trainings[:1]:
-            self._check_fits(task.resource, "train")
+            check_fits(task.resource, "train")
         self._trainings_left = {task.run.run_id for task in trainings}
         if not trainings:
             return
@@ -114,22 +114,10 @@ class RayEngine:
     def busy(self) -> bool:
         return bool(self._trainings_left or self._blocks)
 
-    def _check_fits(self, resource: Resource, what: str) -> None:
-        """Ray would wait for ever, and say nothing, for what no node of the cluster has."""
-        most = {
-            name: max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-            for name in ("CPU", "GPU")
-        }
-        if resource.cpu > most["CPU"] or resource.gpu > most["GPU"]:
-            raise InputError(
-                f"`resources.{what}` asks for cpu: {resource.cpu:g}, gpu: {resource.gpu:g}, but no node has more than "
-                f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs. Ask for less, or use another cluster (--address)"
-            )
-
     def submit(self, task: TrialTask) -> None:
         resource = task.resource
         if not self._checked:
-            self._check_fits(resource, "trial")
+            check_fits(resource, "trial")
             self._checked = True
         if self._remote is None or self._remote[0] != (task.run.run_id, resource):
             name = f"trials {task.run.title}"
@@ -288,7 +276,7 @@ def _train(config: Mapping[str, Any], tasks: Mapping[str, TrainTask], references
     try:
         dataset: Dataset = ray.get(references[task.run.fingerprint])
         outcome: Outcome | StoreUnwritableError = _work().train_run(
-            task, dataset, on_epoch=lambda epoch: tune.report({"epoch": epoch})
+            task, dataset, on_epoch=lambda epoch: tune.report({"epoch": epoch["epoch"]})
         )
     except StoreUnwritableError as error:
         outcome = error
@@ -324,7 +312,21 @@ def _unpickled(run: bytes) -> TrainingRun:
     return unpickled
 
 
-def _connect(address: str | None, cpus: int | None) -> None:
+def check_fits(resource: Resource, what: str) -> None:
+    """Ray would wait for ever, and say nothing, for what no node of the cluster has: InputError instead."""
+    most = {
+        name: max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+        for name in ("CPU", "GPU")
+    }
+    if resource.cpu > most["CPU"] or resource.gpu > most["GPU"]:
+        raise InputError(
+            f"`resources.{what}` asks for cpu: {resource.cpu:g}, gpu: {resource.gpu:g}, but no node has more than "
+            f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs. Ask for less, or use another cluster (--address)"
+        )
+
+
+def connect(address: str | None, cpus: int | None) -> None:
+    """To an existing cluster by its address, else to one that is started here. Raises EngineError."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
     try:
         if address:

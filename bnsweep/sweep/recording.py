@@ -87,14 +87,18 @@ class RowBuffer:
                 signal.signal(number, handler)
 
 
-def record_plan(store: Store, plan: Plan, *, text: str) -> None:
-    """Write what is planned into the store, once per version of a spec: `coverage` compares rows with it."""
+def record_plan(store: Store, plan: Plan, *, text: str, planned_runs: int | None = None) -> str:
+    """Write what is planned into the store, once per version of a spec: `coverage` compares rows with it.
+
+    A search does not know its runs beforehand and says how many there will be at most. Returns the spec's digest.
+    """
     spec_json = canonical_json(plan.spec.model_dump(mode="json"))
     spec_sha256 = hashlib.sha256(spec_json.encode()).hexdigest()
     known = store.read("sweeps", columns=["sweep", "spec_sha256", "revision"]).sort_by("revision").to_pylist()
     mine = [row["spec_sha256"] for row in known if row["sweep"] == plan.spec.name]
     if mine and mine[-1] == spec_sha256:
-        return
+        return spec_sha256
+    runs = len(plan.runs) if planned_runs is None else planned_runs
     now = datetime.now(UTC)
     sweep = {
         "sweep": plan.spec.name,
@@ -102,19 +106,21 @@ def record_plan(store: Store, plan: Plan, *, text: str) -> None:
         "spec_sha256": spec_sha256,
         "spec": spec_json,
         "spec_yaml": text,
-        "planned_runs": len(plan.runs),
-        "planned_points": len(plan.runs) * plan.points_per_run,
+        "planned_runs": runs,
+        "planned_points": runs * plan.points_per_run,
         "versions": versions(),
         "committed_at": now,
     }
     tables = {"sweeps": pa.Table.from_pylist([sweep], schema=SCHEMAS["sweeps"])}
     if spec_sha256 not in mine:
-        points = list(point_rows(plan, spec_sha256, now))
+        points = [{**row, "committed_at": now} for row in point_rows(plan, spec_sha256)]
         tables["points"] = pa.Table.from_pylist(points, schema=SCHEMAS["points"])
     store.commit(tables)
+    return spec_sha256
 
 
-def point_rows(plan: Plan, spec_sha256: str, now: datetime) -> Iterator[dict[str, Any]]:
+def point_rows(plan: Plan, spec_sha256: str) -> Iterator[dict[str, Any]]:
+    """The `points` rows of a plan."""
     spec = plan.spec
     design = spec.trials if isinstance(spec.trials, AdaptiveTrials) else None
     for run in plan.runs:
@@ -131,7 +137,6 @@ def point_rows(plan: Plan, spec_sha256: str, now: datetime) -> Iterator[dict[str
                 "max_trials": high,
                 "half_width": design.half_width if design and point.eta else None,
                 "confidence": design.confidence if design and point.eta else None,
-                "committed_at": now,
             }
 
 

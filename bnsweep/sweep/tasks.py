@@ -19,7 +19,7 @@ from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import Point, TrainingRun
 from bnsweep.experiment.spec import Evaluation, Probes, Resource
 
-__all__ = ["Failed", "Outcome", "Progressed", "Scored", "TrainTask", "Trained", "TrialTask"]
+__all__ = ["Failed", "Outcome", "Progressed", "Row", "Scored", "TrainTask", "Trained", "TrialTask"]
 
 Row = dict[str, Any]
 

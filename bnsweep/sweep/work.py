@@ -36,8 +36,11 @@ from bnsweep.training.trainer import train
 __all__ = ["score_block", "train_run"]
 
 
-def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[int], None] | None = None) -> Trained:
-    """Train one network, from where an earlier attempt stopped, and put it into the store."""
+def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[Row], None] | None = None) -> Trained:
+    """Train one network, from where an earlier attempt stopped, and put it into the store.
+
+    `on_epoch` hears of each epoch by its row.
+    """
     run, started = task.run, datetime.now(UTC)
     begin = monotonic()
     checkpoints = Checkpoints(open_files(task.store))
@@ -53,7 +56,7 @@ def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[int], No
             device=device,
             slot=checkpoints.slot(run.run_id),
             probes=task.probes,
-            on_epoch=(lambda row: on_epoch(row["epoch"])) if on_epoch else None,
+            on_epoch=on_epoch,
         )
         sha256, strata_sizes = None, None
         if result.test_correct is not None:

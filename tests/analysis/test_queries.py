@@ -12,7 +12,7 @@ from bnsweep.analysis.queries import parse_query, views
 from bnsweep.errors import InputError, UnknownNameError
 
 UNITS = {"", "%", "points", "fraction", "runs", "trials", "sites", "images", "levels", "classes", "epochs", "nats", "s"}
-UNITS |= {"times", "UTC", "parameters"}
+UNITS |= {"times", "UTC", "parameters", "placements"}
 
 
 @pytest.fixture(scope="module")

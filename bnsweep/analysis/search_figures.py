@@ -1,0 +1,170 @@
+"""The figures of a search: the front, and which sites matter. Rows as `searches` reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import altair as alt
+
+from bnsweep.analysis.charts import PANEL_HEIGHT, PANEL_WIDTH
+from bnsweep.analysis.figures import Figure
+from bnsweep.analysis.pictures import network_picture
+from bnsweep.analysis.searches import Found, Placed
+
+__all__ = ["search_figures"]
+
+ACCURACY, NORMALIZED = "baseline accuracy, %", "average normalized accuracy, %"
+
+
+def search_figures(searches: Sequence[Found]) -> Iterator[Figure]:
+    """Per network: accuracy against A_avr, coloured by kept layers; the effect of each site."""
+    for found in searches:
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{found.sweep}-{found.model}-{found.dataset}").strip("-").lower()
+        if len(found.placed) > 1:
+            yield _front(found, name)
+        if any(effect.effect is not None for _, effect, _ in found.effects):
+            yield _sites(found, name)
+
+
+def _front(found: Found, name: str) -> Figure:
+    sites = [site for site, _, _ in found.effects]
+    rows = [_point(each, sites) for each in found.placed]
+    runs, unbeaten = sum(each.seeds for each in found.placed), len(found.front_masks)
+    return Figure(
+        name=f"front-{name}",
+        title=f"What the search found: {found.model} on {found.dataset}",
+        caption=f"Up and right is better. {len(rows)} placements, {runs} training runs; {unbeaten} "
+        f"placements that no other one beats in {', '.join(found.spec['search']['objectives'])} are full, the others "
+        "hollow; squares: what the paper compares. Lines: 95 % intervals over training seeds.",
+        chart=_front_chart(rows),
+        rows=rows,
+        query="pareto",
+        table=(
+            ("label", "Placement"),
+            ("kept", "BN layers"),
+            ("seeds", "Training runs"),
+            ("x", "Accuracy, %"),
+            ("y", "A_avr, %"),
+            ("standing", ""),
+        ),
+    )
+
+
+def _point(point: Placed, sites: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "label": point.placement,
+        "mask": point.mask,
+        "kept": point.kept,
+        "seeds": point.seeds,
+        "x": point.baseline,
+        "x_low": point.baseline_low,
+        "x_high": point.baseline_high,
+        "y": point.normalized,
+        "low": point.low,
+        "high": point.high,
+        "front": point.front,
+        "paper": point.paper or "",
+        "standing": "on the front" if point.front else "beaten",
+        "picture": network_picture(point.mask, sites),
+    }
+
+
+def _front_chart(rows: Sequence[dict[str, Any]]) -> Any:
+    bare = alt.Chart(alt.NamedData(name="rows")).encode(
+        x=alt.X("x:Q", title=ACCURACY, scale=alt.Scale(zero=False, padding=14)),
+        y=alt.Y("y:Q", title=NORMALIZED, scale=alt.Scale(zero=False, padding=14)),
+    )
+    colour = alt.Color(
+        "kept:Q",
+        title="BN layers kept",
+        scale=alt.Scale(range=["#e69f00", "#0072b2"], interpolate="lab"),
+        legend=alt.Legend(tickMinStep=1, format="d"),
+    )
+    tooltip = [
+        alt.Tooltip("picture:N", title="image"),
+        alt.Tooltip("mask:N", title="BN at"),
+        alt.Tooltip("label:N", title="placement"),
+        alt.Tooltip("kept:Q", title="BN layers"),
+        alt.Tooltip("seeds:Q", title="training runs"),
+        alt.Tooltip("x:Q", title=ACCURACY, format=".2f"),
+        alt.Tooltip("y:Q", title=NORMALIZED, format=".2f"),
+        alt.Tooltip("standing:N", title="standing"),
+        alt.Tooltip("paper:N", title="in the paper"),
+    ]
+    shape = alt.Shape(
+        "marked:N",
+        title=None,
+        scale=alt.Scale(domain=["found", "the paper's"], range=["circle", "square"]),
+        legend=None,
+    )
+    marked = bare.transform_calculate(marked="datum.paper ? \"the paper's\" : 'found'").encode(shape=shape)
+    front = bare.transform_filter("datum.front")
+    layers = []
+    if any(row["front"] and row["low"] is not None for row in rows):
+        layers.append(
+            front.mark_rule(opacity=0.35).encode(y=alt.Y("low:Q", title=NORMALIZED), y2="high:Q", color=colour)
+        )
+    if any(row["front"] and row["x_low"] is not None for row in rows):
+        wide = alt.X("x_low:Q", title=ACCURACY)
+        layers.append(front.mark_rule(opacity=0.35).encode(x=wide, x2="x_high:Q", color=colour))
+    for filled, test in ((False, "!datum.front"), (True, "datum.front")):
+        if any(row["front"] is filled for row in rows):
+            points = marked.transform_filter(test).mark_point(filled=filled, size=90 if filled else 45, opacity=1)
+            layers.append(points.encode(color=colour, tooltip=tooltip))
+    if any(row["paper"] for row in rows):
+        named = bare.transform_filter("datum.paper")
+        layers.append(named.mark_text(dy=-12, fontSize=10.5).encode(text="paper:N"))
+    return alt.layer(*layers).properties(width=2 * PANEL_WIDTH, height=int(1.6 * PANEL_HEIGHT))
+
+
+def _sites(found: Found, name: str) -> Figure:
+    rows = []
+    for site, baseline, normalized in found.effects:
+        for what, effect in ((ACCURACY, baseline), (NORMALIZED, normalized)):
+            if effect.effect is not None:
+                rows.append(
+                    {
+                        "panel": what,
+                        "site": site["site"],
+                        "label": f"{site['site']} {site['path']}",
+                        "value": effect.effect,
+                        "low": effect.low,
+                        "high": effect.high,
+                    }
+                )
+    return Figure(
+        name=f"sites-{name}",
+        title=f"Which sites matter: {found.model} on {found.dataset}",
+        caption=f"What BN at a site changes, the other sites being as they are: least squares over {len(found.placed)} "
+        "placements, each the mean of its training runs. Lines: 95 % intervals (Student's t); "
+        "the residual holds chance and what sites do together.",
+        chart=_sites_chart(rows, [f"{site['site']} {site['path']}" for site, _, _ in found.effects]),
+        rows=rows,
+        query="site_importance",
+        panels=2,
+        columns=2,
+        table=(("panel", "Of"), ("label", "Site"), ("value", "Effect, points"), ("low", "From"), ("high", "To")),
+    )
+
+
+def _sites_chart(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> Any:
+    base = alt.Chart(alt.NamedData(name="rows")).encode(
+        y=alt.Y("label:N", title=None, sort=list(labels), axis=alt.Axis(labelLimit=170))
+    )
+    title = "change, points"
+    zero = base.mark_rule(strokeDash=[3, 3], opacity=0.5).encode(x=alt.datum(0), y=alt.value(0), y2=alt.value("height"))
+    value = alt.X("value:Q", title=title)
+    tooltip = [
+        alt.Tooltip("label:N", title="site"),
+        alt.Tooltip("value:Q", title=title, format="+.2f"),
+        alt.Tooltip("low:Q", title="95 % from", format=".2f"),
+        alt.Tooltip("high:Q", title="to", format=".2f"),
+    ]
+    layers = [zero, base.mark_point(filled=True).encode(x=value, tooltip=tooltip)]
+    if any(row["low"] is not None for row in rows):
+        layers.insert(1, base.mark_rule(strokeWidth=2, opacity=0.55).encode(x=alt.X("low:Q", title=title), x2="high:Q"))
+    sized = alt.layer(*layers).properties(width=PANEL_WIDTH, height=max(PANEL_HEIGHT, 17 * len(labels)))
+    facet = alt.Facet("panel:N", title=None, header=alt.Header(labelLimit=0))
+    return sized.facet(facet=facet, columns=2).resolve_scale(x="independent")

@@ -1,0 +1,220 @@
+"""What the searches of a store have found: the front, the sites that matter, the fewest layers that converge."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from bnsweep.analysis.importance import Effect, main_effects
+
+if TYPE_CHECKING:
+    from bnsweep.analysis.database import Database
+
+__all__ = ["Found", "Placed", "read_searches"]
+
+Row = Mapping[str, Any]
+
+SEARCHES = "SELECT sweep, spec, spec_sha256 FROM sweep WHERE json_exists(spec, '$.search') ORDER BY sweep"
+ASKED = """
+SELECT proposals.*, run.status, run.reason, run.epochs_run
+FROM proposals SEMI JOIN sweep ON proposals.sweep = sweep.sweep AND proposals.spec_sha256 = sweep.spec_sha256
+LEFT JOIN run ON run.run_id = proposals.run_id
+ORDER BY sweep, dataset, model, study, number
+"""
+SITES = "SELECT dataset, model, bn_sites, site, path, stage, shortcut FROM sites ORDER BY ALL"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One placement by its means over training seeds; percent."""
+
+    mask: str
+    placement: str
+    kept: int
+    seeds: int
+    baseline: float
+    baseline_low: float | None
+    baseline_high: float | None
+    normalized: float  # A_avr, the mean over the search's noise cells
+    low: float | None  # with several cells: none
+    high: float | None
+    paper: str | None
+    front: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One network on one data set of one search."""
+
+    sweep: str
+    spec: Mapping[str, Any]
+    dataset: str
+    model: str
+    placed: Sequence[Placed]
+    effects: Sequence[tuple[Row, Effect, Effect]]  # site, effect on the baseline, on A_avr; points
+    asked: Sequence[Row]  # proposals with the end of their run
+
+    @property
+    def front_masks(self) -> list[str]:
+        """The masks on the front."""
+        return [each.mask for each in self.placed if each.front]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "sweep": self.sweep,
+            "dataset": self.dataset,
+            "model": self.model,
+            "objectives": list(self.spec["search"]["objectives"]),
+            "asked": dict(Counter(row["study"] for row in self.asked)),
+            "ends": dict(Counter(row["status"] or "open" for row in self.asked)),
+            "front": [asdict(each) for each in self.placed if each.front],
+            "sites": [
+                {**site, "baseline": asdict(baseline), "normalized": asdict(normalized)}
+                for site, baseline, normalized in self.effects
+            ],
+            "minimal": self._minimal(),
+        }
+
+    def to_text(self) -> str:
+        """For people."""
+        ends = Counter(row["status"] or "open" for row in self.asked)
+        search = self.spec["search"]
+        lines = [
+            f"search {self.sweep}: {self.model} on {self.dataset}, {search['sampler']} for "
+            f"{', '.join(search['objectives'])}",
+            f"{len(self.asked)} runs asked for: " + ", ".join(f"{n} {end}" for end, n in sorted(ends.items())),
+        ]
+        if self.placed:
+            lines += [
+                "",
+                f"front, {sum(p.front for p in self.placed)} of {len(self.placed)} placements; 95 % intervals",
+            ]
+            lines += _aligned([_HEADS, *(_cells(each) for each in self.placed if each.front)])
+        if any(effect.effect is not None for _, effect, _ in self.effects):
+            lines += ["", "what BN at a site changes, points (least squares over placements, 95 % intervals)"]
+            heads = ["site", "path", "accuracy", "", "A_avr", ""]
+            lines += _aligned([heads, *(_effect_cells(*each) for each in self.effects)])
+        for row in self._minimal():
+            lines.append(f"{row['kept']} BN layers: {row['failed']} runs failed, {row['ended']} ended well")
+        return "\n".join(lines)
+
+    def _minimal(self) -> list[dict[str, int]]:
+        """Evidence by number of layers, for `--minimal`."""
+        counts: dict[int, Counter[str]] = {}
+        for row in self.asked:
+            if row["study"] == "minimal" and row["status"]:
+                good = row["status"] in ("converged", "finished")
+                counts.setdefault(row["bn_kept"], Counter())["ended" if good else "failed"] += 1
+        return [{"kept": k, "failed": c["failed"], "ended": c["ended"]} for k, c in sorted(counts.items())]
+
+
+def read_searches(database: Database) -> list[Found]:
+    """Every search in the database's scope, network by network."""
+    searches = database.sql(SEARCHES, limit=None).to_dicts()
+    if not searches:
+        return []
+    asked = database.sql(ASKED, limit=None).to_dicts()
+    sites = database.sql(SITES, limit=None).to_dicts()
+    placed = database.query("pareto").to_dicts()
+    found = []
+    for search in searches:
+        spec = json.loads(search["spec"])
+        mine = [row for row in asked if row["sweep"] == search["sweep"]]
+        for dataset, model in dict.fromkeys((row["dataset"], row["model"]) for row in mine):
+            about = [row for row in mine if (row["dataset"], row["model"]) == (dataset, model)]
+            masks = {row["bn_mask"] for row in about}
+            rows = [
+                row for row in placed if (row["dataset"], row["model"]) == (dataset, model) and row["bn_mask"] in masks
+            ]
+            points = _placed(rows, spec["search"]["objectives"])
+            where = [row for row in sites if (row["dataset"], row["model"]) == (dataset, model)]
+            found.append(Found(search["sweep"], spec, dataset, model, points, _effects(points, where), about))
+    return found
+
+
+def _placed(rows: Iterable[Row], objectives: Sequence[str]) -> list[Placed]:
+    """Cells averaged; the front in the search's own objectives."""
+    by_mask: dict[str, list[Row]] = {}
+    for row in rows:
+        by_mask.setdefault(row["bn_mask"], []).append(row)
+    points = []
+    for mask, cells in by_mask.items():
+        first, single = cells[0], len(cells) == 1
+        points.append(
+            Placed(
+                mask,
+                first["placement"],
+                first["bn_kept"],
+                min(row["seeds"] for row in cells),
+                first["baseline_pct"],
+                first["baseline_low_pct"],
+                first["baseline_high_pct"],
+                sum(row["average_normalized_pct"] for row in cells) / len(cells),
+                first["low_pct"] if single else None,
+                first["high_pct"] if single else None,
+                first["paper"],
+                front=False,
+            )
+        )
+    values = {each.mask: _values(each, by_mask[each.mask], objectives) for each in points}
+    marked = [_marked(each, values) for each in points]
+    return sorted(marked, key=lambda each: (not each.front, each.kept, -each.baseline, each.mask))
+
+
+def _values(point: Placed, cells: Sequence[Row], objectives: Sequence[str]) -> tuple[float, ...]:
+    """The objectives, all to be made larger."""
+    by_cell = {f"{c['sigma_reference']}/{c['targets']}/{c['bn_treatment']}": c["average_normalized_pct"] for c in cells}
+    simple = {"accuracy": point.baseline, "average_normalized": point.normalized, "kept": -float(point.kept)}
+    return tuple(simple[name] if name in simple else by_cell[name.partition(":")[2]] for name in objectives)
+
+
+def _marked(point: Placed, values: Mapping[str, tuple[float, ...]]) -> Placed:
+    own = values[point.mask]
+    beaten = any(all(o >= v for o, v in zip(other, own, strict=True)) and other != own for other in values.values())
+    return Placed(**{**asdict(point), "front": not beaten})
+
+
+def _effects(points: Sequence[Placed], sites: Sequence[Row]) -> list[tuple[Row, Effect, Effect]]:
+    if not points or len(sites) != len(points[0].mask):
+        return []
+    masks, weights = [each.mask for each in points], [each.seeds for each in points]
+    baseline = main_effects(masks, [each.baseline for each in points], weights=weights)
+    normalized = main_effects(masks, [each.normalized for each in points], weights=weights)
+    return list(zip(sites, baseline, normalized, strict=True))
+
+
+_HEADS = ["kept", "mask", "placement", "seeds", "accuracy, %", "", "A_avr, %", ""]
+
+
+def _cells(point: Placed) -> list[str]:
+    name = point.placement if point.placement != point.mask else ""
+    return [
+        str(point.kept),
+        point.mask,
+        f"{name} ({point.paper})" if point.paper and point.paper != name else name,
+        str(point.seeds),
+        f"{point.baseline:.2f}",
+        _between(point.baseline_low, point.baseline_high),
+        f"{point.normalized:.2f}",
+        _between(point.low, point.high),
+    ]
+
+
+def _effect_cells(site: Row, baseline: Effect, normalized: Effect) -> list[str]:
+    cells = [str(site["site"]), str(site["path"])]
+    for effect in (baseline, normalized):
+        cells += ["" if effect.effect is None else f"{effect.effect:+.2f}", _between(effect.low, effect.high)]
+    return cells
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]

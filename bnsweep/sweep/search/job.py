@@ -1,0 +1,135 @@
+"""One task of a search: train a placement, then score it until its intervals are narrow enough.
+
+Everything happens on the task's own resources, one thing after the other; what is done is reported at once, so that
+its rows land even if the task dies later. The rows are those that a sweep would get (`work.train_run`,
+`work.score_block`, `points.PointWork`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.experiment.spec import Resource
+from bnsweep.store.checkpoints import Checkpoints
+from bnsweep.store.filesystem import open_files
+from bnsweep.store.store import Store
+from bnsweep.sweep.driver import FIRST_BLOCK
+from bnsweep.sweep.estimate import BLOCK_S
+from bnsweep.sweep.ledger import NETWORK_ENDS, TrainedRun, read_scores
+from bnsweep.sweep.points import PointWork, Request, design_of
+from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, TrialTask
+from bnsweep.sweep.work import score_block, train_run
+from bnsweep.training.images import Dataset
+
+__all__ = ["Job", "Trainee", "perform", "scores_done", "usable"]
+
+Report = Callable[["Trained | Scored | Row"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all tasks of one search share, as far as it is not data."""
+
+    sweep: str
+    store: str
+    plan: Plan  # of no runs: a spec's way of scoring
+    resource: Resource
+    allow_import: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trainee:
+    """One run to be done, and what of it is done already."""
+
+    run: TrainingRun
+    trained: TrainedRun | None = None
+
+    @property
+    def attempt(self) -> int:
+        return 1 if self.trained is None else self.trained.attempt + 1
+
+
+def perform(job: Job, trainee: Trainee, dataset: Dataset, report: Report) -> None:
+    """Train unless that is done, then score what lacks trials. Epochs are reported as their rows."""
+    run, trained = trainee.run, trainee.trained
+    if trained is None or not usable(trained) or not _kept(job, run, trained):
+        task = TrainTask(
+            job.sweep,
+            job.store,
+            run,
+            job.resource,
+            probes=job.plan.spec.probes,
+            allow_import=job.allow_import,
+            attempt=trainee.attempt,
+        )
+        outcome = train_run(task, dataset, on_epoch=report)
+        report(outcome)
+        row = outcome.row
+        trained = TrainedRun(
+            row["status"], row["checkpoint_sha256"], task.attempt, tuple(row["strata_sizes"] or ()), row["epochs_run"]
+        )
+    if not usable(trained):
+        return
+    for block in _blocks(job, run, trained, dataset):
+        report(block)
+
+
+def scores_done(plan: Plan, run: TrainingRun, trained: TrainedRun, rows: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether every point of a trained network has all of its trials."""
+    return all(work.done for work in _works(plan, run, trained, rows))
+
+
+def usable(trained: TrainedRun | None) -> bool:
+    """Whether a run left a network that can be scored."""
+    return trained is not None and trained.status in NETWORK_ENDS and trained.checkpoint_sha256 is not None
+
+
+def _kept(job: Job, run: TrainingRun, trained: TrainedRun) -> bool:
+    """Whether the network's file is still there; else it is trained once more."""
+    return Checkpoints(open_files(job.store)).has_network(run.run_id, str(trained.checkpoint_sha256))
+
+
+def _blocks(job: Job, run: TrainingRun, trained: TrainedRun, dataset: Dataset) -> Iterator[Scored]:
+    size = FIRST_BLOCK
+    for work in _works(job.plan, run, trained, read_scores(Store.open(job.store), run)):
+        while not work.done:
+            for request in list(work.requests()):
+                rest: Request | None = request
+                while rest is not None:
+                    first, rest = rest.split(size)
+                    scored = score_block(_trial_task(job, run, trained, work, first), dataset)
+                    work.add(scored.rows)
+                    yield scored
+                    size = max(1, int(BLOCK_S * len(scored.rows) / max(scored.duration_s, 1e-3)))
+
+
+def _works(
+    plan: Plan, run: TrainingRun, trained: TrainedRun, rows: dict[str, list[dict[str, Any]]]
+) -> Iterator[PointWork]:
+    for point in plan.points(run):
+        low, _ = plan.trial_bounds(point.eta)
+        landed = rows.get(point.point_id, [])
+        design = design_of(plan, point, test_images=run.test_images, strata_sizes=trained.strata_sizes)
+        missing = sorted(set(range(low)) - {row["trial"] for row in landed})
+        yield PointWork(point, plan, design=design, missing=missing, rows=landed)
+
+
+def _trial_task(job: Job, run: TrainingRun, trained: TrainedRun, work: PointWork, request: Request) -> TrialTask:
+    return TrialTask(
+        job.sweep,
+        job.store,
+        run,
+        work.point,
+        str(trained.checkpoint_sha256),
+        first=request.first,
+        seeds=tuple(job.plan.noise_seed(run, trial) for trial in request.trials),
+        resource=job.resource,
+        evaluation=job.plan.spec.evaluation,
+        sampling=job.plan.sampling,
+        images=request.images,
+        allocation=request.allocation,
+        allow_import=job.allow_import,
+    )

@@ -1,0 +1,147 @@
+"""All studies of one search, side by side: who is asked next, what the store answers, what is written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.store.store import Store
+from bnsweep.sweep.ledger import NETWORK_ENDS, TrainedRun, read_runs, read_scores
+from bnsweep.sweep.search.job import Trainee, scores_done
+from bnsweep.sweep.search.objectives import Verdict, objective_values
+from bnsweep.sweep.search.study import Proposal, Study
+
+__all__ = ["Gathered", "Memory", "Panel"]
+
+Row = Mapping[str, Any]
+
+
+class Memory:
+    """What a store knows of training runs, as it was when the search began."""
+
+    def __init__(self, store: Store, plan: Plan, objectives: Sequence[str], *, retry_failed: bool = False) -> None:
+        self._store, self._plan, self._objectives = store, plan, objectives
+        self._retry_failed = retry_failed
+        self._runs = read_runs(store)
+        self._epochs: dict[str, list[float]] | None = None
+
+    def trained(self, run: TrainingRun) -> TrainedRun | None:
+        """How the run ended; None if it has not, or is to be done again."""
+        known = self._runs.get(run.run_id)
+        return None if known is None or (known.status == "failed" and self._retry_failed) else known
+
+    def attempts(self, run: TrainingRun) -> TrainedRun | None:
+        """The run's last attempt, whatever became of it."""
+        return self._runs.get(run.run_id)
+
+    def verdict(self, run: TrainingRun) -> Verdict | None:
+        """What the rows say of a run; None if they do not say all."""
+        known = self.trained(run)
+        if known is None:
+            return None
+        if known.status not in NETWORK_ENDS:
+            return Verdict(known.status, epochs=self._curve(run))
+        rows = read_scores(self._store, run)
+        if not scores_done(self._plan, run, known, rows):
+            return None
+        values = objective_values(self._objectives, self._plan, run, (row for point in rows.values() for row in point))
+        return Verdict(known.status, values, _clean(rows), self._curve(run))
+
+    def _curve(self, run: TrainingRun) -> tuple[float, ...]:
+        if self._epochs is None:
+            self._epochs = {}
+            columns = ["run_id", "epoch", "test_correct", "test_images"]
+            for row in self._store.read("epochs", columns=columns).sort_by("epoch").to_pylist():
+                self._epochs.setdefault(row["run_id"], []).append(row["test_correct"] / row["test_images"])
+        return tuple(self._epochs.get(run.run_id, ()))
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What came back of one run so far."""
+
+    trained: Row | None = None
+    epochs: list[Row] = field(default_factory=list)
+    trials: dict[tuple[str, int], Row] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class _Seat:
+    """One study and the batch that it waits for."""
+
+    study: Study
+    waiting: deque[Proposal] = field(default_factory=deque)  # proposed, not yet begun
+    flying: dict[str, Proposal] = field(default_factory=dict)  # begun, by run id
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # of the batch
+
+
+class Panel:
+    """Studies that share a cluster. `next` hands out runs, `ended` takes verdicts.
+
+    The study with the fewest runs in flight is served first, so that each gets its share for as long as it has
+    questions, however large the others' networks are.
+    """
+
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        memory: Memory,
+        *,
+        proposed: Callable[[Proposal], None],
+        heard: Callable[[Proposal, Verdict, bool], None],
+    ) -> None:
+        self._seats = [_Seat(study) for study in studies]
+        self._memory = memory
+        self._proposed, self._heard = proposed, heard
+
+    @property
+    def over(self) -> bool:
+        """Whether no study has anything left to ask or to wait for."""
+        return not any(seat.waiting or seat.flying or not seat.study.over for seat in self._seats)
+
+    def next(self) -> tuple[int, Proposal, Trainee] | None:
+        """Number of the study, what it asks for and what is known of it; None: wait, or over."""
+        for index, seat in sorted(enumerate(self._seats), key=lambda pair: len(pair[1].flying)):
+            self._advance(seat)
+            if seat.waiting:
+                proposal = seat.waiting.popleft()
+                seat.flying[proposal.run.run_id] = proposal
+                return index, proposal, Trainee(proposal.run, self._memory.attempts(proposal.run))
+        return None
+
+    def ended(self, index: int, run_id: str, verdict: Verdict) -> None:
+        """A run is over; the last of a batch brings the study on."""
+        seat = self._seats[index]
+        proposal = seat.flying.pop(run_id)
+        seat.verdicts[run_id] = verdict
+        self._heard(proposal, verdict, False)
+        self._advance(seat)
+
+    def _advance(self, seat: _Seat) -> None:
+        """Batch after batch, until one holds a run that the store does not answer."""
+        while not seat.waiting and not seat.flying:
+            if seat.verdicts:
+                seat.study.tell(seat.verdicts)
+                seat.verdicts = {}
+            if seat.study.over:
+                return
+            batch = seat.study.batch()
+            for proposal in batch:
+                self._proposed(proposal)
+                verdict = self._memory.verdict(proposal.run)
+                if verdict is None:
+                    seat.waiting.append(proposal)
+                else:
+                    seat.verdicts[proposal.run.run_id] = verdict
+                    self._heard(proposal, verdict, True)
+            if not batch:
+                return
+
+
+def _clean(rows: Mapping[str, Sequence[Row]]) -> float | None:
+    clean = [row["accuracy"] for point in rows.values() for row in point if row["eta"] == 0]
+    return sum(clean) / len(clean) if clean else None

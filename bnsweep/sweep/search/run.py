@@ -1,0 +1,294 @@
+"""One call that searches: store, claim, studies, Ray Tune.
+
+Call `ray_settings.prepare_ray` before this module is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from time import monotonic
+
+import ray
+
+from bnsweep.errors import InputError, StoreError
+from bnsweep.experiment.plan import Plan
+from bnsweep.experiment.search import SearchSpec, Subject, subjects
+from bnsweep.experiment.spec import Resource
+from bnsweep.store.store import Store
+from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.ray_engine import check_fits, connect
+from bnsweep.sweep.recording import COMMIT_S, RowBuffer, point_rows, record_plan
+from bnsweep.sweep.search.job import Job
+from bnsweep.sweep.search.minimal import MinimalStudy
+from bnsweep.sweep.search.objectives import Verdict
+from bnsweep.sweep.search.panel import Memory, Panel
+from bnsweep.sweep.search.study import FrontStudy, Proposal, Study
+from bnsweep.sweep.search.tuning import Landed, Tuning
+from bnsweep.training.datasets import load_dataset
+
+__all__ = ["SearchSummary", "Told", "run_search"]
+
+Told = Callable[[str], None]  # one line for people
+
+
+@dataclass(slots=True)
+class SearchSummary:
+    """What one call did."""
+
+    trained: int = 0
+    from_store: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    interrupted: bool = False
+    seconds: float = 0.0
+    studies: list[Study] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        return self.ends["failed"] > 0
+
+    def lines(self, *, again: str) -> list[str]:
+        """For people: what happened, and how to go on."""
+        lines = [
+            f"{self.trained} placements trained and scored in {self.seconds:.1f} s, {self.from_store} were in the store"
+        ]
+        for status, what in (("diverged", "did not learn"), ("pruned", "were stopped early"), ("failed", "failed")):
+            if self.ends[status]:
+                lines.append(f"{self.ends[status]} {what}: their rows say so (bnsweep query failures)")
+        if self.failed:
+            lines.append(f"to try what failed once more: {again} --retry-failed")
+        if self.interrupted:
+            lines.append(f"interrupted; what has landed is kept. To go on: {again}")
+        return lines
+
+
+def run_search(
+    spec: SearchSpec,
+    location: str,
+    *,
+    text: str,
+    minimal: bool = False,
+    address: str | None = None,
+    cpus: int | None = None,
+    retry_failed: bool = False,
+    take_over: bool = False,
+    data_root: Path,
+    told: Told,
+) -> SearchSummary:
+    """Search, or go on with a search.
+
+    Args:
+        spec: what to search.
+        location: the store; made if it is not there.
+        text: the file as its user wrote it, kept in the store.
+        minimal: look for the fewest BN layers that converge instead of the trade-off.
+        address: an existing Ray cluster.
+        cpus: cores of a Ray cluster of our own.
+        retry_failed: do what failed before once more.
+        take_over: write although another driver holds the store.
+        data_root: where torchvision's data sets lie.
+        told: hears a line per run.
+
+    Raises:
+        SpecError: networks that cannot be searched.
+        InputError: the store holds another search or a sweep under this name.
+        StoreClaimedError, StoreUnwritableError, EngineError: as a sweep.
+    """
+    found = subjects(spec, LocalCatalog(data_root, allow_import=True))
+    store = Store.open_or_create(location)
+    with store.claim(take_over=take_over):
+        _check_same_study(store, spec)
+        plan = Plan(spec, ())
+        sha256 = record_plan(store, plan, text=text, planned_runs=spec.search.trainings * len(found))
+        session = _Session(spec, store, plan, sha256, found, minimal=minimal, retry_failed=retry_failed, told=told)
+        return session.run(address=address, cpus=cpus, data_root=data_root)
+
+
+class _Session:
+    """From the first proposal to the last commit."""
+
+    def __init__(
+        self,
+        spec: SearchSpec,
+        store: Store,
+        plan: Plan,
+        sha256: str,
+        found: tuple[Subject, ...],
+        *,
+        minimal: bool,
+        retry_failed: bool,
+        told: Told,
+    ) -> None:
+        self.spec, self.store, self.plan, self.sha256, self.found, self.told = spec, store, plan, sha256, found, told
+        self.summary = SearchSummary()
+        self.buffer = RowBuffer(store)
+        self.landed: queue.SimpleQueue[Landed | BaseException | None] = queue.SimpleQueue()
+        self._noted = _noted(store, spec.name, sha256)
+        self._planned = _planned(store, spec.name, sha256)
+        studies: list[Study] = [MinimalStudy(each) if minimal else FrontStudy(each) for each in found]
+        self.summary.studies = studies
+        memory = Memory(Store.open(store.location), plan, spec.search.objectives, retry_failed=retry_failed)
+        self.panel = Panel(studies, memory, proposed=self._proposed, heard=self._heard)
+
+    def run(self, *, address: str | None, cpus: int | None, data_root: Path) -> SearchSummary:
+        begin = monotonic()
+        self._put_sites()
+        datasets = {each.fingerprint: cache(partial(load_dataset, each.data, root=data_root)) for each in self.found}
+        for load in datasets.values():
+            load()  # what is wrong with the data is said before any work
+        job = Job(self.spec.name, self.store.location, self.plan, _resource(self.spec), allow_import=True)
+        with self._cluster(address, cpus):
+            tuning = Tuning(job, self.panel, self.found, datasets, self.store, self.landed)
+            try:
+                with self.buffer.interruptible():
+                    tuning.start()
+                    self._commit_until_over()
+            except KeyboardInterrupt:
+                self.summary.interrupted = True
+            finally:
+                with suppress(StoreError):
+                    self._drain()
+                    self.buffer.flush()
+                self._shut_down()
+                tuning.close()
+        self.summary.seconds = monotonic() - begin
+        return self.summary
+
+    def _commit_until_over(self) -> None:
+        while True:
+            try:
+                message = self.landed.get(timeout=COMMIT_S)
+            except queue.Empty:
+                self.buffer.flush_if_due()
+                continue
+            if message is None:
+                self.buffer.flush()
+                return
+            if isinstance(message, BaseException):
+                raise message
+            self.buffer.add(message.table, message.rows)
+            self.buffer.flush_if_due()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                message = self.landed.get_nowait()
+            except queue.Empty:
+                return
+            if message is not None and not isinstance(message, BaseException):
+                self.buffer.add(message.table, message.rows)
+
+    def _proposed(self, proposal: Proposal) -> None:
+        """What is asked for becomes rows: the proposal, and the points that it plans. Called in Tune's thread."""
+        run = proposal.run
+        key = (proposal.study, run.data.dataset, run.model, proposal.number)
+        if key not in self._noted:
+            self._noted.add(key)
+            row = {
+                "sweep": self.spec.name,
+                "spec_sha256": self.sha256,
+                "study": proposal.study,
+                "number": proposal.number,
+                **run.columns(),
+                "origin": proposal.origin,
+                "why": proposal.why,
+            }
+            self.landed.put(Landed("proposals", (row,)))
+        if run.run_id not in self._planned:
+            self._planned.add(run.run_id)
+            rows = tuple(point_rows(Plan(self.spec, (run,)), self.sha256))
+            self.landed.put(Landed("points", rows))
+
+    def _heard(self, proposal: Proposal, verdict: Verdict, from_store: bool) -> None:
+        self.summary.ends[verdict.status] += 1
+        if from_store:
+            self.summary.from_store += 1
+            return
+        self.summary.trained += 1
+        run = proposal.run
+        shown = ", ".join(
+            f"{name} {value:.4g}"
+            for name, value in zip(self.spec.search.objectives, verdict.values or (), strict=False)
+        )
+        self.told(
+            f"{run.data.dataset} {run.model} #{proposal.number} {run.bn_mask} seed {run.train_seed} "
+            f"({proposal.origin}{': ' + proposal.why if proposal.why else ''}): {shown or verdict.status}"
+        )
+
+    def _put_sites(self) -> None:
+        """The networks' sites, once: a mask is a picture of them."""
+        known = {
+            (row["dataset"], row["model"], row["bn_sites"])
+            for row in self.store.read("sites", columns=["dataset", "model", "bn_sites"]).to_pylist()
+        }
+        for subject in self.found:
+            key = (subject.data.dataset, subject.model.name, subject.sites)
+            if key in known:
+                continue
+            name = dict(zip(("dataset", "model", "bn_sites"), key, strict=True))
+            rows = [
+                {**name, "site": number, "path": site.path, "channels": site.channels}
+                | {"stage": site.stage, "shortcut": site.shortcut}
+                for number, site in enumerate(subject.architecture.sites, 1)
+            ]
+            self.buffer.add("sites", rows)
+            known.add(key)
+
+    @contextmanager
+    def _cluster(self, address: str | None, cpus: int | None) -> Iterator[None]:
+        self._owns = not ray.is_initialized()
+        if self._owns:
+            connect(address, cpus)
+        try:
+            check_fits(_resource(self.spec), "train")
+            yield
+        finally:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        if self._owns and ray.is_initialized():
+            ray.shutdown()
+
+
+def _resource(spec: SearchSpec) -> Resource:
+    """Training and scoring happen in one task: it has what either needs. Threads are those of training."""
+    train, trial = spec.resources.train, spec.resources.trial
+    return Resource(cpu=train.cpu, gpu=max(train.gpu, trial.gpu))
+
+
+def _noted(store: Store, sweep: str, sha256: str) -> set[tuple[str, str, str, int]]:
+    columns = ["sweep", "spec_sha256", "study", "dataset", "model", "number"]
+    rows = store.read("proposals", columns=columns).to_pylist()
+    mine = (row for row in rows if row["sweep"] == sweep and row["spec_sha256"] == sha256)
+    return {(row["study"], row["dataset"], row["model"], row["number"]) for row in mine}
+
+
+def _planned(store: Store, sweep: str, sha256: str) -> set[str]:
+    rows = store.read("points", columns=["sweep", "spec_sha256", "run_id"]).to_pylist()
+    return {row["run_id"] for row in rows if row["sweep"] == sweep and row["spec_sha256"] == sha256}
+
+
+def _check_same_study(store: Store, spec: SearchSpec) -> None:
+    """A name stands for one study. Raises InputError with what differs."""
+    rows = store.read("sweeps", columns=["sweep", "revision", "spec"]).sort_by("revision").to_pylist()
+    mine = [json.loads(row["spec"]) for row in rows if row["sweep"] == spec.name]
+    if not mine:
+        return
+    way_out = "give this one another `name`, or use another --store"
+    if "search" not in mine[-1]:
+        raise InputError(f"{store.location} holds a sweep {spec.name!r}, which is no search; {way_out}")
+    before, now = SearchSpec.model_validate(mine[-1]).identity(), spec.identity()
+    changed = [key for key in now if before.get(key) != now[key] and key != "search"]
+    changed += [f"search.{key}" for key in now["search"] if before["search"].get(key) != now["search"][key]]
+    if changed:
+        raise InputError(
+            f"{store.location} holds a search {spec.name!r} made from another file (it differs in "
+            f"{', '.join(changed)}): its study says nothing about this one. To go on with it, put these back; else "
+            f"{way_out}"
+        )

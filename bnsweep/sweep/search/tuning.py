@@ -1,0 +1,369 @@
+"""Ray Tune around the studies: one Tune trial trains one placement and scores it, on its own resources.
+
+Tune runs in a thread of its own. It asks the panel of studies for the next run, stops runs that ASHA finds hopeless,
+and hands every row to the thread that commits. Tune's own state is of no use to anybody afterwards: the rows are.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import secrets
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from bnsweep.errors import BnsweepError, EngineError, StoreUnwritableError
+from bnsweep.experiment.plan import TrainingRun
+from bnsweep.experiment.search import Search, Subject
+from bnsweep.store.store import Store
+from bnsweep.sweep.engine import ATTEMPTS, Datasets
+from bnsweep.sweep.ledger import TrainedRun, read_scores
+from bnsweep.sweep.search.job import Job, Trainee, perform, usable
+from bnsweep.sweep.search.objectives import Verdict, objective_values
+from bnsweep.sweep.search.panel import Gathered, Panel
+from bnsweep.sweep.search.study import Proposal
+from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, failed_run_row, recipe_columns, versions
+
+__all__ = ["Landed", "Tuning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """Rows to be committed."""
+
+    table: str
+    rows: tuple[Row, ...]
+
+
+class Tuning:
+    """Runs a panel's proposals on a Ray cluster until it has no more."""
+
+    def __init__(
+        self,
+        job: Job,
+        panel: Panel,
+        subjects: tuple[Subject, ...],
+        datasets: Datasets,
+        store: Store,
+        landed: queue.SimpleQueue[Landed | BaseException | None],
+    ) -> None:
+        self.landed = landed
+        self._job, self._panel, self._subjects, self._store = job, panel, subjects, store
+        self._references = {fingerprint: ray.put(load()) for fingerprint, load in datasets.items()}
+        self._thread = threading.Thread(target=self._run, name="tune", daemon=True)
+
+    def start(self) -> None:
+        """Begin; rows, and None at the end, come out of `landed`."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """After the end, or instead of it: what Tune wrote is deleted."""
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        with suppress(OSError):
+            self._store.filesystem.delete_dir(self._store.files.path("tune"))
+
+    def _run(self) -> None:
+        try:
+            self._fit()
+            self.landed.put(None)
+        except BaseException as error:  # noqa: BLE001 - the thread that commits must hear of it
+            self.landed.put(error)
+
+    def _fit(self) -> None:
+        resource = self._job.resource
+        search = self._subjects[0].spec.search
+        stopping = _Stopping(search, self._subjects)
+        searcher = _Searcher(self._job, self._panel, self._subjects, stopping, self.landed)
+        bases = [subject.run("1" * subject.sites, 0) for subject in self._subjects]
+        trainable = tune.with_resources(
+            tune.with_parameters(_train, job=self._job, bases=bases, references=self._references),
+            {"cpu": resource.cpu, "gpu": resource.gpu},
+        )
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=stopping,
+                num_samples=-1,  # the searcher says when it is over
+                trial_dirname_creator=lambda trial: trial.config["run_id"],
+                trial_name_creator=lambda trial: trial.config["run_id"],
+                reuse_actors=resource.gpu == 0,
+            ),
+            run_config=tune.RunConfig(
+                name=f"tune-{secrets.token_hex(4)}",
+                storage_path=self._store.files.path("tune"),
+                storage_filesystem=self._store.filesystem,
+                callbacks=[_Gatherer(searcher)],
+                failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                verbose=0,
+            ),
+        ).fit()
+        if not self._panel.over:
+            raise EngineError(
+                "Ray Tune stopped before the search was over; what has landed is kept, run again to go on"
+            )
+
+
+class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
+    """Tune's side of the panel. All calls come from Tune's thread."""
+
+    def __init__(
+        self,
+        job: Job,
+        panel: Panel,
+        subjects: tuple[Subject, ...],
+        stopping: _Stopping,
+        landed: queue.SimpleQueue[Landed | BaseException | None],
+    ) -> None:
+        super().__init__()
+        self.job, self.panel, self.subjects, self.stopping, self.landed = job, panel, subjects, stopping, landed
+        self.gathered: dict[str, Gathered] = {}  # by run id
+        self._of_trial: dict[str, tuple[int, Proposal, Trainee]] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The config of the next trial; None: not now."""
+        step = self.panel.next()
+        if step is None:
+            return Searcher.FINISHED if self.panel.over else None
+        index, proposal, trainee = step
+        run = proposal.run
+        self._of_trial[trial_id] = step
+        self.gathered[run.run_id] = Gathered()
+        return {
+            "study": index,
+            "run_id": run.run_id,
+            "mask": run.bn_mask,
+            "placement": run.placement,
+            "seed": run.train_seed,
+            "spared": proposal.origin in ("known", "minimal"),  # of early stopping
+            "trained": json.dumps(trainee.trained and asdict(trainee.trained)),  # Tune replaces objects of ours
+        }
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Rows come through the callback, which also hears of a trial's last result."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial is over: finished, stopped early, or given up."""
+        if trial_id not in self._of_trial:
+            return
+        index, proposal, trainee = self._of_trial.pop(trial_id)
+        gathered = self.gathered.pop(proposal.run.run_id)
+        verdict = self._verdict(proposal.run, trainee, gathered, error=error)
+        self.stopping.learn(index, proposal.run.run_id, verdict.epochs)
+        self.panel.ended(index, proposal.run.run_id, verdict)
+
+    def _verdict(self, run: TrainingRun, trainee: Trainee, gathered: Gathered, *, error: bool) -> Verdict:
+        curve = tuple(row["test_correct"] / row["test_images"] for row in gathered.epochs)
+        before = trainee.trained
+        status = gathered.trained["status"] if gathered.trained else None
+        if error or gathered.error is not None:
+            self._give_up(run, trainee, gathered)
+            return Verdict("failed", epochs=curve)
+        if status is None and not usable(before):
+            self._prune(run, trainee, gathered)
+            return Verdict("pruned", epochs=curve)
+        if status == "diverged":
+            return Verdict("diverged", epochs=curve)
+        rows = [*gathered.trials.values(), *self._earlier(run, gathered)]
+        values = objective_values(self.subjects[0].spec.search.objectives, self.job.plan, run, rows)
+        clean = [row["accuracy"] for row in rows if row["eta"] == 0]
+        return Verdict(status or str(before and before.status), values, sum(clean) / len(clean), curve)
+
+    def _earlier(self, run: TrainingRun, gathered: Gathered) -> list[Row]:
+        """Rows of an interrupted trial that landed before this search began."""
+        scores = read_scores(Store.open(self.job.store), run)
+        return [
+            row for rows in scores.values() for row in rows if (row["point_id"], row["trial"]) not in gathered.trials
+        ]
+
+    def _prune(self, run: TrainingRun, trainee: Trainee, gathered: Gathered) -> None:
+        last = gathered.epochs[-1]
+        accuracy = last["test_correct"] / last["test_images"]
+        row = {
+            "sweep": self.job.sweep,
+            **run.columns(),
+            **recipe_columns(run),
+            "data_fingerprint": run.fingerprint,
+            "train_images": run.train_images,
+            "test_images": run.test_images,
+            "multiply_adds": run.architecture.multiply_adds,
+            "status": "pruned",
+            "reason": f"stopped by ASHA: test accuracy {accuracy:.4f} after epoch {last['epoch']} of "
+            f"{run.training.epochs} is behind that of other placements",
+            "epochs_run": len(gathered.epochs),
+            "train_loss": last["train_loss"],
+            "train_accuracy": last["train_accuracy"],
+            "attempt": trainee.attempt,
+            "versions": versions(),
+        }
+        self.landed.put(Landed("runs", (row,)))
+        self._land_epochs(run, trainee, gathered.epochs)
+
+    def _give_up(self, run: TrainingRun, trainee: Trainee, gathered: Gathered) -> None:
+        reason = gathered.error or "the worker died"
+        task = TrainTask(self.job.sweep, self.job.store, run, self.job.resource, attempt=trainee.attempt)
+        failure = {"sweep": task.sweep, "run_id": run.run_id, "error": reason, "attempt": trainee.attempt}
+        self.landed.put(Landed("failures", (failure,)))
+        if gathered.trained is None:
+            self.landed.put(Landed("runs", (failed_run_row(task, reason, 1),)))
+
+    def take(self, run_id: str, outcome: Trained | Scored | Row) -> None:
+        """Something of a run has come back."""
+        gathered = self.gathered[run_id]
+        if isinstance(outcome, Trained):
+            if gathered.trained is None:
+                gathered.trained = outcome.row
+                self.landed.put(Landed("runs", (outcome.row,)))
+                trainee = self._trainee(run_id)
+                self._land_epochs(outcome.task.run, trainee, outcome.epochs)
+                landed = trainee.trained.epochs if trainee.trained else 0
+                probes = tuple(row for row in outcome.probes if not landed or row["epoch"] > landed)
+                self.landed.put(Landed("probes", probes))
+        elif isinstance(outcome, Scored):
+            fresh = [row for row in outcome.rows if (row["point_id"], row["trial"]) not in gathered.trials]
+            gathered.trials |= {(row["point_id"], row["trial"]): row for row in fresh}
+            self.landed.put(Landed("trials", tuple(fresh)))
+        else:
+            gathered.epochs = [*(row for row in gathered.epochs if row["epoch"] < outcome["epoch"]), outcome]
+
+    def _trainee(self, run_id: str) -> Trainee:
+        return next(trainee for _, _, trainee in self._of_trial.values() if trainee.run.run_id == run_id)
+
+    def _land_epochs(self, run: TrainingRun, trainee: Trainee, epochs: Any) -> None:
+        landed = trainee.trained.epochs if trainee.trained else 0  # by an earlier attempt, whose epochs were the same
+        rows = [{key: value for key, value in row.items() if key != "run_id"} for row in epochs][landed:]
+        self.landed.put(Landed("epochs", tuple({"run_id": run.run_id, **row} for row in rows)))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a search goes on from its rows."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    # Tune copies what it is given and pickles it with the experiment's state.
+    def __deepcopy__(self, memo: Any) -> _Searcher:
+        return self
+
+    def __reduce__(self) -> Any:
+        return (Searcher, ())
+
+
+class _Stopping(FIFOScheduler):  # type: ignore[misc]  # ray has no types
+    """One ASHA per study: networks are compared with themselves. What is not a sampler's is trained in full."""
+
+    def __init__(self, search: Search, subjects: tuple[Subject, ...]) -> None:
+        super().__init__()
+        self._ashas: list[Any] = []
+        if search.early_stopping is not None:
+            self._ashas = [_asha(search, subject) for subject in subjects]
+
+    def learn(self, index: int, run_id: str, curve: tuple[float, ...]) -> None:
+        """A run that is over counts among those that later ones are compared with, in whatever session it was made."""
+        if self._ashas:
+            for epoch, accuracy in enumerate(curve, 1):
+                self._ashas[index]._brackets[0].on_result(SimpleNamespace(trial_id=run_id), epoch, accuracy)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether the run goes on."""
+        config = trial.config
+        if not self._ashas or "accuracy" not in result or config["spared"]:
+            return str(TrialScheduler.CONTINUE)
+        named = SimpleNamespace(trial_id=config["run_id"])
+        bracket = self._ashas[config["study"]]._brackets[0]
+        return str(bracket.on_result(named, result["epoch"], result["accuracy"]))
+
+    def __deepcopy__(self, memo: Any) -> _Stopping:
+        return self
+
+    def __reduce__(self) -> Any:
+        return (FIFOScheduler, ())
+
+
+def _asha(search: Search, subject: Subject) -> Any:
+    assert search.early_stopping is not None
+    epochs = (subject.model.training or subject.spec.training).epochs
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric="accuracy",
+        mode="max",
+        max_t=max(epochs, search.early_stopping.grace_epochs + 1),
+        grace_period=search.early_stopping.grace_epochs,
+        reduction_factor=search.early_stopping.reduction,
+    )
+
+
+class _Gatherer(tune.Callback):  # type: ignore[misc]  # ray has no types
+    """Hands what trials report to the searcher."""
+
+    def __init__(self, searcher: _Searcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        outcome = result.get("outcome")
+        run_id = trial.config["run_id"]
+        if isinstance(outcome, StoreUnwritableError):
+            self._searcher.landed.put(outcome)
+        elif isinstance(outcome, BnsweepError):
+            self._searcher.gathered[run_id].error = str(outcome)
+        elif outcome is not None:
+            self._searcher.take(run_id, outcome.row if isinstance(outcome, _Epoch) else outcome)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        gathered = self._searcher.gathered.get(trial.config["run_id"])
+        if gathered is not None and trial.num_failures > ATTEMPTS - 1:
+            error = trial.get_pickled_error() or RuntimeError("the worker died")
+            cause = getattr(error, "cause", None) or error
+            lines = str(cause).strip().splitlines()
+            gathered.error = f"{type(cause).__name__}: {lines[0] if lines else ''}"
+
+    def __deepcopy__(self, memo: Any) -> _Gatherer:
+        return self
+
+    def __reduce__(self) -> Any:
+        return (tune.Callback, ())
+
+
+def _train(config: Mapping[str, Any], job: Job, bases: list[TrainingRun], references: Mapping[str, Any]) -> None:
+    base = bases[config["study"]]
+    run = replace(
+        base,
+        run_id=config["run_id"],
+        placement=config["placement"],
+        bn_mask=config["mask"],
+        train_seed=config["seed"],
+    )
+    try:
+        dataset = ray.get(references[run.fingerprint])
+        perform(job, Trainee(run, _unpacked(config["trained"])), dataset, _report)
+    except BnsweepError as error:
+        tune.report({"outcome": error})
+
+
+def _unpacked(text: str) -> TrainedRun | None:
+    fields = json.loads(text)
+    return fields and TrainedRun(**{**fields, "strata_sizes": tuple(fields["strata_sizes"])})
+
+
+@dataclass(frozen=True, slots=True)
+class _Epoch:
+    """An epoch's row; Tune would take a dictionary apart."""
+
+    row: Row
+
+
+def _report(outcome: Trained | Scored | Row) -> None:
+    if isinstance(outcome, dict):
+        accuracy = outcome["test_correct"] / outcome["test_images"]
+        tune.report({"epoch": outcome["epoch"], "accuracy": accuracy, "outcome": _Epoch(outcome)})
+    else:
+        tune.report({"outcome": outcome})

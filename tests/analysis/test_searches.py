@@ -1,0 +1,110 @@
+"""What searches found: fronts, main effects and pictures against independent computations."""
+
+from __future__ import annotations
+
+import base64
+from collections import defaultdict
+from itertools import product
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bnsweep.analysis.database import Database
+from bnsweep.analysis.importance import main_effects
+from bnsweep.analysis.pictures import network_picture
+from bnsweep.analysis.searches import read_searches
+
+CELL = ("dataset", "model", "training", "targets", "bn_treatment")
+
+
+def test_effects_are_those_of_a_designed_experiment() -> None:
+    """With every mask once, least squares gives the difference of means, and the textbook interval."""
+    masks = ["".join(digits) for digits in product("01", repeat=4)]
+    random = np.random.default_rng(0)
+    bits = np.array([[int(d) for d in mask] for mask in masks])
+    values = bits @ np.array([3.0, 0.0, -1.0, 0.5]) + random.normal(0, 0.2, 16)
+    for site, effect in enumerate(main_effects(masks, values)):
+        assert effect.effect is not None
+        on, off = values[bits[:, site] == 1], values[bits[:, site] == 0]
+        assert effect.effect == pytest.approx(on.mean() - off.mean())
+    residual = (
+        values
+        - np.column_stack([np.ones(16), bits])
+        @ np.linalg.lstsq(np.column_stack([np.ones(16), bits]), values, rcond=None)[0]
+    )
+    # The variance of a difference of two means of 8 is s^2 (1/8 + 1/8), with 16 - 5 degrees of freedom.
+    half = stats.t.ppf(0.975, 11) * np.sqrt(residual @ residual / 11 / 4)
+    assert main_effects(masks, values)[0].half_width == pytest.approx(half)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    random = np.random.default_rng(1)
+    truth = np.array([1.0, 0.0, -2.0, 0.0, 0.5, 0.0])
+    hits = []
+    for _ in range(300):
+        bits = random.integers(0, 2, (30, 6))
+        values = bits @ truth + random.normal(0, 1, 30)
+        masks = ["".join(map(str, row)) for row in bits]
+        for effect, true in zip(main_effects(masks, values), truth, strict=True):
+            if effect.low is not None and effect.high is not None:
+                hits.append(effect.low <= true <= effect.high)
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.02)  # 1,800 intervals: standard error 0.005
+
+
+def test_sites_that_are_always_kept_together_are_not_told_apart() -> None:
+    effects = main_effects(["110", "001", "111", "000", "110"], [1.0, 2.0, 3.0, 4.0, 5.0])
+    assert [effect.effect is None for effect in effects] == [True, True, False]
+    alone = main_effects(["10", "01", "00"], [1.0, 2.0, 4.0])
+    assert [effect.half_width for effect in alone] == [None, None]  # no degrees of freedom
+    assert [effect.effect for effect in alone] == pytest.approx([-3.0, -2.0])
+
+
+def groups(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    found = defaultdict(list)
+    for row in rows:
+        found[tuple(row[name] for name in CELL)].append(row)
+    return found
+
+
+@pytest.mark.parametrize("by_kept", [0, 1])
+def test_the_front_is_that_of_the_definition(database: Database, by_kept: int) -> None:
+    for rows in groups(database.query("pareto", by_kept=by_kept).to_dicts()).values():
+        values = np.array([[r["baseline_pct"], r["average_normalized_pct"], -r["bn_kept"] * by_kept] for r in rows])
+        for row, own in zip(rows, values, strict=True):
+            beaten = any((other >= own).all() and (other > own).any() for other in values)
+            assert row["front"] is not beaten
+
+
+def test_the_papers_points_are_marked(database: Database) -> None:
+    marks = {(row["placement"], row["paper"]) for row in database.query("pareto").to_dicts()}
+    assert marks == {("all", "BN everywhere"), ("none", "no BN"), ("first: 4", None)}
+
+
+def test_importance_in_sql_is_the_difference_of_means_with_welchs_interval(database: Database) -> None:
+    placements = groups(database.query("pareto").to_dicts())
+    for key, sites in groups(database.query("site_importance").to_dicts()).items():
+        for site in sites:
+            on = [r["baseline_pct"] for r in placements[key] if r["bn_mask"][site["site"] - 1] == "1"]
+            off = [r["baseline_pct"] for r in placements[key] if r["bn_mask"][site["site"] - 1] == "0"]
+            assert (len(on), len(off)) == (site["with_bn"], site["without_bn"])
+            assert site["baseline_effect_pct"] == pytest.approx(np.mean(on) - np.mean(off))
+            assert (site["baseline_low_pct"] is None) == (min(len(on), len(off)) < 2)
+
+
+def test_a_store_without_a_search_has_none(database: Database) -> None:
+    assert read_searches(database) == []
+
+
+def test_a_picture_shows_each_site_where_it_stands() -> None:
+    sites = [{"stage": 1, "shortcut": False}, {"stage": 2, "shortcut": False}, {"stage": 2, "shortcut": True}]
+    address = network_picture("101", sites)
+    head, _, content = address.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    boxes = [each for each in ElementTree.fromstring(base64.b64decode(content)) if each.tag.endswith("rect")]
+    assert [box.get("fill") != "none" for box in boxes] == [True, False, True]
+    assert [float(box.get("rx", 0)) > 5 for box in boxes] == [False, False, True]
+    assert len({box.get("y") for box in boxes}) == 2
+    assert len(ElementTree.fromstring(base64.b64decode(network_picture("11").partition(",")[2]))) == 2

@@ -1,0 +1,209 @@
+"""Searches through a real Ray cluster: the rows of a sweep, whatever happens on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from sweep_helpers import bnsweep, quiet_env, rows, wait_until
+
+from bnsweep.analysis.database import open_database
+from bnsweep.analysis.searches import read_searches
+from bnsweep.errors import InputError
+from bnsweep.experiment.plan import make_plan
+from bnsweep.experiment.reading import parse_spec
+from bnsweep.store.store import Store
+from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.ray_settings import prepare_ray
+
+SEARCH = """\
+name: tiny-search
+data: {source: digits, size: 8, train_images: 200, test_images: 100}
+models: [resnet8]
+train_seeds: 2
+training: {epochs: 2, batch_size: 50, learning_rate: 0.005, chance_epochs: 2}
+noise: {targets: all}
+eta: [0, 0.2]
+trials: 3
+search: {trainings: 14, batch: 3}
+"""
+TRIALS = ("run_id", "point_id", "trial", "bn_mask", "train_seed", "eta", "noise_seed", "correct", "accuracy")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two CPUs for every search of this module."""
+    prepare_ray(own_cluster=True)
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def search(cluster, tmp_path):
+    """Run a search into a store; the summary and what was said."""
+    from bnsweep.sweep.search.run import run_search
+
+    def run(text, store, **options):
+        said = []
+        summary = run_search(parse_spec(text), str(store), text=text, data_root=tmp_path, told=said.append, **options)
+        return summary, said
+
+    return run
+
+
+def asked(store):
+    return [
+        (row["model"], row["study"], row["number"], row["bn_mask"], row["train_seed"], row["origin"])
+        for row in sorted(
+            Store.open(store).read("proposals").to_pylist(), key=lambda row: (row["model"], row["study"], row["number"])
+        )
+    ]
+
+
+def test_a_search_lands_the_rows_of_a_sweep_and_costs_nothing_when_it_is_done(search, run, tmp_path):
+    summary, said = search(SEARCH, tmp_path / "store")
+    assert (summary.trained, summary.from_store, len(said)) == (14, 0, 14)
+    proposals = asked(tmp_path / "store")
+    assert [number for _, _, number, *_ in proposals] == list(range(1, 15))
+    assert [origin for *_, origin in proposals[:9]] == ["known"] * 9
+
+    again, said = search(SEARCH, tmp_path / "store")
+    assert (again.trained, again.from_store, said) == (0, 14, [])
+    assert asked(tmp_path / "store") == proposals
+    longer, _ = search(SEARCH.replace("trainings: 14", "trainings: 16"), tmp_path / "store")
+    assert (longer.trained, longer.from_store) == (2, 14)
+
+    masks = sorted({mask for _, _, _, mask, seed, _ in asked(tmp_path / "store") if seed == 0})[:3]
+    listed = ", ".join(f'"{mask}"' for mask in masks)
+    sweep = SEARCH.replace("tiny-search", "listed").replace("search: {trainings: 14, batch: 3}", "")
+    run(sweep.replace("train_seeds: 2", "train_seeds: 1") + f"placements: [{listed}]\n", tmp_path / "swept")
+    swept = [{key: row[key] for key in TRIALS} for row in rows(tmp_path / "swept")]
+    found = [{key: row[key] for key in TRIALS} for row in rows(tmp_path / "store")]
+    assert len(swept) == 3 * 4
+    assert all(row in found for row in swept)
+    # A sweep on the search's store has nothing to do for placements that were searched, and the other way round.
+    done = run(sweep.replace("train_seeds: 2", "train_seeds: 1") + f"placements: [{listed}]\n", tmp_path / "store")
+    assert (done.runs_done, done.trials_done) == (0, 0)
+    assert Store.verify_location(tmp_path / "store").ok
+
+
+def test_sql_sees_a_search_as_it_sees_a_sweep(search, tmp_path):
+    search(SEARCH, tmp_path / "store")
+    database = open_database(Store.open(tmp_path / "store"))
+    (sweep,) = database.query("sweeps").to_dicts()
+    assert (sweep["planned_runs"], sweep["trained"], sweep["missing"], sweep["trials"]) == (14, 14, 0, 14 * 4)
+    assert len(database.query("tradeoff").rows) == len(database.query("pareto").rows)
+    (found,) = read_searches(database)
+    assert found.front_masks
+    assert "tiny-search: resnet8 on digits" in found.to_text()
+
+
+def test_networks_share_the_cluster_and_each_has_its_study(search, tmp_path):
+    text = SEARCH.replace("[resnet8]", '[resnet8, "torchvision:mnasnet0_5"]').replace("size: 8", "size: 16")
+    text = (
+        text.replace("trainings: 14", "trainings: 3")
+        .replace("epochs: 2, ", "epochs: 1, ")
+        .replace("chance_epochs: 2", "chance_epochs: null")
+    )
+    summary, said = search(text, tmp_path / "store")
+    assert summary.trained == 6
+    first = [line.split()[1] for line in said[:3]]
+    assert len(set(first)) == 2  # neither waits for the other's end
+    assert {(model, number) for model, _, number, *_ in asked(tmp_path / "store")} == {
+        (model, number) for model in ("resnet8", "torchvision:mnasnet0_5") for number in (1, 2, 3)
+    }
+
+
+def test_what_early_stopping_ends_is_a_row_and_no_finished_network(search, run, tmp_path):
+    stopping = "early_stopping: {grace_epochs: 1, reduction: 1.5}"
+    text = SEARCH.replace("epochs: 2, ", "epochs: 4, ").replace("batch: 3", f"batch: 3, sampler: random, {stopping}")
+    summary, _ = search(text, tmp_path / "store")
+    runs = {row["run_id"]: row for row in Store.open(tmp_path / "store").read("runs").to_pylist()}
+    pruned = [row for row in runs.values() if row["status"] == "pruned"]
+    assert 0 < len(pruned) == summary.ends["pruned"]
+    for row in pruned:
+        assert row["reason"].startswith("stopped by ASHA: test accuracy 0.")
+        assert row["epochs_run"] < 4
+        assert row["checkpoint_sha256"] is None
+    known = {row[3] for row in asked(tmp_path / "store") if row[5] == "known"}
+    assert not known & {row["bn_mask"] for row in pruned}
+    trials = Store.open(tmp_path / "store").read("trials")["run_id"].to_pylist()
+    assert not {row["run_id"] for row in pruned} & set(trials)
+    again, _ = search(text, tmp_path / "store")
+    assert (again.trained, again.ends["pruned"]) == (0, len(pruned))
+
+    # A sweep that plans such a run trains it in full.
+    mask = pruned[0]["bn_mask"]
+    sweep = text.split("search:", maxsplit=1)[0].replace("tiny-search", "listed") + f'placements: ["{mask}"]\n'
+    run(sweep.replace("train_seeds: 2", f"train_seeds: [{pruned[0]['train_seed']}]"), tmp_path / "store")
+    last = max(
+        (
+            row
+            for row in Store.open(tmp_path / "store").read("runs").to_pylist()
+            if row["run_id"] == pruned[0]["run_id"]
+        ),
+        key=lambda row: row["attempt"],
+    )
+    assert (last["status"], last["epochs_run"], last["attempt"]) == ("finished", 4, 2)
+    assert Store.verify_location(tmp_path / "store").ok
+
+
+def test_a_name_stands_for_one_study(search, run, tmp_path):
+    search(SEARCH.replace("trainings: 14", "trainings: 1"), tmp_path / "store")
+    other = SEARCH.replace("batch: 3", "batch: 3, sampler: tpe").replace("epochs: 2,", "epochs: 3,")
+    with pytest.raises(InputError, match=r"made from another file \(it differs in training, search.sampler\).*another"):
+        search(other, tmp_path / "store")
+    run(SEARCH.split("search:", maxsplit=1)[0].replace("tiny-search", "listed") + "placements: [all]\n", tmp_path / "s")
+    with pytest.raises(InputError, match="holds a sweep 'listed', which is no search; give this one another `name`"):
+        search(SEARCH.replace("tiny-search", "listed"), tmp_path / "s")
+
+
+def test_the_fewest_layers_with_their_evidence(search, tmp_path):
+    text = SEARCH.replace("batch: 3", "batch: 3, minimal: {places: 2}").replace("train_seeds: 2", "train_seeds: 1")
+    summary, _ = search(text, tmp_path / "store", minimal=True)
+    (study,) = summary.studies
+    assert study.answer is not None
+    evidence = asked(tmp_path / "store")
+    assert {row[1] for row in evidence} == {"minimal"}
+    assert len(evidence) == summary.trained == len(study.asked)
+
+
+def test_a_search_killed_and_run_again_is_the_same_study(tmp_path):
+    spec, whole, killed = tmp_path / "spec.yaml", tmp_path / "whole", tmp_path / "killed"
+    spec.write_text(SEARCH)
+    command = ["search", spec, "--cpus", "2", "--store"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bnsweep", *map(str, command), str(killed)],
+        env=quiet_env(),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_until(lambda: Store.exists(killed) and Store.open(killed).rows("runs") >= 10)
+    os.killpg(process.pid, signal.SIGKILL)  # the driver and its cluster at once
+    process.wait()
+    time.sleep(0.5)
+    before = Store.open(killed).rows("runs")
+    assert before < 14
+    done = bnsweep(*command, killed, "--take-over", "--emit", tmp_path / "front.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "were in the store" in done.stdout
+    assert bnsweep(*command, whole).returncode == 0
+    assert asked(killed) == asked(whole)
+    assert rows(killed) == rows(whole)
+    assert Store.verify_location(killed).ok
+
+    # The sweep that it writes trains the front with more seeds, and the search's runs are there already.
+    text = (tmp_path / "front.yaml").read_text()
+    plan = make_plan(parse_spec(text), LocalCatalog(tmp_path))
+    (found,) = read_searches(open_database(Store.open(killed)))
+    assert {run.bn_mask for run in plan.runs} == set(found.front_masks)
+    assert len(plan.runs) == 5 * len(found.front_masks)
+    searched = {row["run_id"] for row in Store.open(killed).read("runs").to_pylist()}
+    assert sum(run.run_id in searched for run in plan.runs) >= len(found.front_masks)
+    shown = bnsweep("search", "show", "--store", killed)
+    assert all(mask in shown.stdout for mask in found.front_masks)

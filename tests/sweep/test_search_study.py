@@ -1,0 +1,217 @@
+"""Studies without a cluster: what they ask for, given how runs end. The ends follow from rules with known answers."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bnsweep.errors import InputError
+from bnsweep.experiment.architecture import Architecture, Site
+from bnsweep.experiment.reading import parse_spec
+from bnsweep.experiment.search import Subject, subjects
+from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.search.front import hypervolume, nondominated
+from bnsweep.sweep.search.minimal import MinimalStudy, places
+from bnsweep.sweep.search.objectives import Verdict
+from bnsweep.sweep.search.samplers import SAMPLERS
+from bnsweep.sweep.search.study import FrontStudy
+from bnsweep.sweep.search.surrogate import Surrogate
+
+SEARCH = """\
+name: s
+data: {source: digits, size: 8}
+models: resnet8
+train_seeds: 2
+training: {epochs: 3, chance_epochs: 2}
+eta: [0, 0.1]
+search: {SEARCH}
+"""
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    return LocalCatalog(Path())
+
+
+def subject_for(catalog, search):
+    (subject,) = subjects(parse_spec(SEARCH.replace("SEARCH", search)), catalog)
+    return subject
+
+
+def small(subject, sites):
+    """The same subject with a network of fewer sites, so that all of its placements can be gone through."""
+    layout = tuple(Site(f"s{number}", 8, 1 + number // 2, shortcut=False) for number in range(sites))
+    return Subject(
+        subject.spec,
+        subject.data,
+        subject.model,
+        Architecture("small", layout, 1, 1, "small"),
+        subject.fingerprint,
+        subject.counts,
+    )
+
+
+def rule(run):
+    """Accuracy rises with BN near the input, A_avr falls with every layer."""
+    bits = np.array([int(digit) for digit in run.bn_mask])
+    accuracy = 0.9 + float(bits @ np.linspace(0.02, 0.0, len(bits))) + 0.001 * run.train_seed
+    return Verdict("finished", (accuracy, 0.95 - 0.02 * run.bn_kept, float(run.bn_kept)), accuracy)
+
+
+def follow(study, end=rule, *, shuffled=None):
+    """Run a study to its end; its proposals."""
+    while not study.over:
+        batch = study.batch()
+        if not batch:
+            break
+        order = list(batch) if shuffled is None else list(shuffled.permutation(np.array(batch, dtype=object)))
+        study.tell({proposal.run.run_id: end(proposal.run) for proposal in order})
+    return [(p.run.bn_mask, p.run.train_seed, p.origin) for p in study.asked]
+
+
+def test_fronts_and_volumes_are_those_of_the_definition():
+    random = np.random.default_rng(0)
+    values = random.integers(0, 6, (40, 3)).astype(float)
+    plain = [not any((other >= row).all() and (other > row).any() for other in values) for row in values]
+    assert nondominated(values).tolist() == plain
+    # On a grid the dominated volume is a number of unit cells.
+    cells = sum(any((row > np.array(cell)).all() for row in values) for cell in product(range(6), repeat=3))
+    assert hypervolume(values, np.zeros(3)) == pytest.approx(cells)
+    assert hypervolume(values[:, :1], np.zeros(1)) == values[:, 0].max()
+
+
+def test_a_surrogate_finds_main_effects_under_noise():
+    random = np.random.default_rng(1)
+    effects = np.array([2.0, -1.0, 0.0, 0.5, 0.0, 0.0, 1.0, 0.0])
+    masks = random.integers(0, 2, (120, 8)).astype(float)
+    every = np.array(list(product((0.0, 1.0), repeat=8)))
+    model = Surrogate().fit(masks, masks @ effects + random.normal(0, 0.5, 120))
+    mean, covariance = model.predict(every)
+    truth = every @ effects
+    assert np.corrcoef(mean, truth)[0, 1] > 0.98
+    assert model.noise_sd == pytest.approx(0.5, rel=0.35)
+    within = np.abs(mean - truth) < 2 * np.sqrt(np.diag(covariance))
+    assert within.mean() > 0.85
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_known_placements_first_and_nothing_is_asked_for_twice(catalog, sampler):
+    subject = subject_for(catalog, f"sampler: {sampler}, trainings: 16, batch: 4")
+    asked = follow(FrontStudy(subject))
+    assert [mask for mask, _, _ in asked[: len(subject.known)]] == list(subject.known)
+    assert len(asked) == len({(mask, seed) for mask, seed, _ in asked}) == 16
+    assert all(seed == 0 or origin == "repeat" for _, seed, origin in asked)
+
+
+@pytest.mark.parametrize("sampler", ["surrogate", "tpe", "nsga2", "random"])
+def test_a_study_follows_from_its_file_and_the_results_not_from_their_order(catalog, sampler):
+    subject = subject_for(catalog, f"sampler: {sampler}, trainings: 28, batch: 5")
+    asked = follow(FrontStudy(subject))
+    assert asked == follow(FrontStudy(subject), shuffled=np.random.default_rng(3))
+    assert asked != follow(FrontStudy(subject_for(catalog, f"sampler: {sampler}, trainings: 28, batch: 5, seed: 1")))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "exhaustive", "surrogate"])
+def test_a_small_network_is_searched_to_the_end_with_every_seed(catalog, sampler):
+    subject = small(subject_for(catalog, f"sampler: {sampler}, trainings: 1000, batch: 8"), 3)
+    asked = follow(FrontStudy(subject))
+    masks = ["".join(digits) for digits in product("01", repeat=3)]
+    assert sorted((mask, seed) for mask, seed, _ in asked) == sorted(product(masks, (0, 1)))
+
+
+def test_networks_that_fail_are_on_no_front_and_pruned_ones_count_for_nothing(catalog):
+    def end(run):
+        if run.bn_mask.startswith("0"):
+            return Verdict("diverged")
+        return Verdict("pruned") if run.bn_mask.endswith("1") else rule(run)
+
+    study = FrontStudy(subject_for(catalog, "trainings: 30, batch: 5"))
+    asked = follow(study, end)
+    told = study._optuna._ot_study
+    assert {trial.state.name for trial in told.get_trials()} == {"COMPLETE", "PRUNED"}
+    assert not any(trial.params["site1"] == "0" for trial in told.best_trials)
+    found = [mask for mask, _, origin in asked if origin == "surrogate"]
+    assert sum(mask.startswith("1") for mask in found) > len(found) / 2
+
+
+def test_one_objective_is_enough(catalog):
+    def end(run):
+        verdict = rule(run)
+        return replace(verdict, values=verdict.values[:1])
+
+    assert len(follow(FrontStudy(subject_for(catalog, "objectives: accuracy, trainings: 20")), end)) == 20
+
+
+@pytest.mark.parametrize("fewest", [0, 1, 2, 3, 5, 8, 9])
+def test_minimal_finds_the_fewest_layers_with_few_trainings(catalog, fewest):
+    """A network converges if it has `fewest` layers, whichever they are."""
+
+    def end(run):
+        return Verdict("finished", (0.9, 0.9, 0.0), 0.9) if run.bn_kept >= fewest else Verdict("diverged")
+
+    study = MinimalStudy(subject_for(catalog, "minimal: {places: 3}, batch: 3"))
+    asked = follow(study, end)
+    assert study.answer == fewest
+    assert all(origin == "minimal" for _, _, origin in asked)
+    assert any(f"converge are {fewest} of 9" in line for line in study.lines())
+    failed = {mask.count("1") for mask, _, _ in asked if mask.count("1") < fewest}
+    assert not failed or max(failed) == fewest - 1  # the count below was tried
+
+
+def test_minimal_needs_far_fewer_trainings_than_one_per_count(catalog):
+    subject = small(subject_for(catalog, "minimal: {places: 2}, batch: 2"), 60)
+    subject = replace(subject, spec=subject.spec.model_copy(update={"train_seeds": (0,)}))
+
+    def end(run):
+        return Verdict("finished", (0.9, 0.9, 0.0), 0.9) if run.bn_kept >= 5 else Verdict("diverged")
+
+    study = MinimalStudy(subject)
+    asked = follow(study, end)
+    assert study.answer == 5
+    assert len(asked) < 61 / 3
+
+
+def test_minimal_says_where_more_layers_did_not_help(catalog):
+    """Only the first layer makes it converge; two that are any do not always."""
+
+    def end(run):
+        good = run.bn_mask in ("111111111", "100000000")
+        return Verdict("finished", (0.9, 0.9, 0.0), 0.9) if good else Verdict("diverged")
+
+    study = MinimalStudy(subject_for(catalog, "minimal: {places: 2}, batch: 2"))
+    follow(study, end)
+    assert study.answer == 1
+    assert any("more layers did not converge at 2: the counts are not in order" in line for line in study.lines())
+
+
+def test_minimal_without_any_way_to_converge_says_so(catalog):
+    study = MinimalStudy(subject_for(catalog, ""))
+    follow(study, lambda run: Verdict("diverged"))
+    assert study.answer is None
+    assert study.lines() == ["digits resnet8: not even BN at every site converges; train longer, or at a lower rate"]
+
+
+def test_minimal_must_be_able_to_tell(catalog):
+    text = SEARCH.replace("chance_epochs: 2", "chance_epochs: null").replace("SEARCH", "")
+    (blind,) = subjects(parse_spec(text), catalog)
+    with pytest.raises(InputError, match=r"`--minimal` must be able to tell .*accuracy_share` be above 0"):
+        MinimalStudy(blind)
+    (relative,) = subjects(parse_spec(text.replace("search: {}", "search: {minimal: {accuracy_share: 0.5}}")), catalog)
+
+    def end(run):  # below half of what BN everywhere reaches
+        return Verdict("finished", (0.4, 0.9, 0.0), 0.4 if run.bn_kept < 2 else 0.9)
+
+    study = MinimalStudy(relative)
+    follow(study, end)
+    assert study.answer == 2
+
+
+def test_places_differ_and_have_the_count(catalog):
+    subject = subject_for(catalog, "minimal: {places: 6}")
+    for count in range(10):
+        found = [mask for mask, _ in places(subject, count)]
+        assert len(set(found)) == len(found) == min(6, len(found))
+        assert {mask.count("1") for mask in found} == {count}
+    assert next(places(subject, 3)) == ("111000000", "the first")
