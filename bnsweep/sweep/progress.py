@@ -45,9 +45,10 @@ class Work:
         for run in plan.runs:
             if run.run_id in to_train:
                 self._left += self._training_cost(run) * run.training.epochs
-            landed = sum(
-                driver.ledger.landed(point.point_id, plan.trial_bounds(point.eta)[0]) for point in plan.points(run)
-            )
+            landed = 0
+            if run.run_id in driver.ledger.runs:
+                bounds = ((point.point_id, plan.trial_bounds(point.eta)[0]) for point in plan.points(run))
+                landed = sum(driver.ledger.landed(point_id, wanted) for point_id, wanted in bounds)
             lost = run.run_id not in to_train and driver.ledger.lost(run.run_id)
             missing = 0 if lost else self._trials_per_run - landed
             self.trials_done += landed
