@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from bnsweep.analysis import panels
@@ -60,11 +61,12 @@ class Fragment:
     figures: list[dict[str, str]]
 
 
-def build(location: str, path: str) -> int:
-    """Write a snapshot of the store; the number of its newest log entry."""
+def build(location: str, path: str) -> tuple[int, float]:
+    """Write a snapshot of the store; the number of its newest log entry, and the seconds it took."""
+    begin = monotonic()
     store = Store.open(location)
     write_snapshot(store, Path(path))
-    return store.state.seq
+    return store.state.seq, monotonic() - begin
 
 
 @lru_cache(maxsize=6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -43,7 +44,9 @@ def make_app(hub: Hub) -> FastAPI:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         hub.rows.start()
         hub.dispatcher.start()
+        tidying = asyncio.create_task(_tidy(hub))
         yield
+        tidying.cancel()
         await hub.console.close()
         hub.dispatcher.close()
         hub.planner.close()
@@ -60,6 +63,13 @@ def make_app(hub: Hub) -> FastAPI:
     _doing(app, hub)
     app.add_middleware(Guard, tokens=hub.tokens, settings=hub.settings, loopback=hub.loopback)
     return app
+
+
+async def _tidy(hub: Hub) -> None:
+    """End what nobody uses, once a minute."""
+    while True:
+        await asyncio.sleep(60)
+        await run_in_threadpool(hub.planner.tidy)
 
 
 def roles(app: FastAPI) -> dict[tuple[str, str], Role | None]:

@@ -1,10 +1,13 @@
 """A service from Python.
 
-from bnsweep.service.client import Client
-client = Client("http://host:8000", token=...)
-client.submit(open("mine.yaml").read())
-client.wait("mine")
-rows = client.sql("SELECT placement, eta, avg(accuracy) AS accuracy FROM trials GROUP BY ALL")
+    from bnsweep.service.client import Client
+
+    with Client("http://host:8000", token=...) as client:
+        client.submit(Path("mine.yaml").read_text())
+        client.wait("mine")
+        rows = client.sql("SELECT placement, eta, avg(accuracy) AS accuracy FROM trials GROUP BY ALL")
+
+Rows are dictionaries.
 """
 
 from __future__ import annotations
@@ -31,6 +34,16 @@ class Client:
     def __init__(self, server: str, *, token: str | None = None, timeout_s: float = 120.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=timeout_s)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def status(self) -> dict[str, Any]:
         """The store, who writes to it, and every sweep with its state, progress and counts."""

@@ -48,6 +48,7 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Look once."""
+        self._launcher.tidy()
         jobs = [self._bury(job) for job in self._jobs.all() if job.active]
         waiting = [job for job in jobs if job.state in ("lost", "queued")]
         for job in jobs:

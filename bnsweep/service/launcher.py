@@ -46,6 +46,9 @@ class Launcher(ABC):
     def log(self, job: Job) -> str:
         """The end of what the job has printed."""
 
+    def tidy(self) -> None:  # noqa: B027 (nothing to do for most)
+        """Take note of what has ended; once in a while."""
+
 
 def dashboard(address: str) -> str:
     """The address of a cluster's dashboard: as given, or for HOST:PORT of the cluster itself, Ray's usual port."""
@@ -96,8 +99,6 @@ class LocalLauncher(Launcher):
                     os.kill(job.holder.pid, signal.SIGTERM)
 
     def log(self, job: Job) -> str:
-        for process in self._started.values():
-            process.poll()  # so that ended processes do not stay as zombies
         try:
             with self._log_path(job).open("rb") as log:
                 log.seek(0, os.SEEK_END)
@@ -106,10 +107,9 @@ class LocalLauncher(Launcher):
         except OSError:
             return ""
 
-    def reap(self) -> None:
-        """Take note of processes that have ended."""
+    def tidy(self) -> None:
         for process in self._started.values():
-            process.poll()
+            process.poll()  # else they would stay as zombies
 
     def _log_path(self, job: Job) -> Path:
         return self.logs / f"{job.submission_id(1)}.log"

@@ -127,11 +127,13 @@ def _state(row: Row | None, job: Job | None, driver: Holder | None) -> tuple[str
     if driver is not None:
         return "running", f"run from the command line: {driver}"
     if row is not None and not row["missing"]:
-        failed = row["failed"] or row["failed_runs"]
-        diverged = f"{row['diverged_runs']} networks diverged" if row["diverged_runs"] else ""
-        return (
-            ("failed", f"{row['failed']} points and {row['failed_runs']} runs failed") if failed else ("done", diverged)
+        kinds = (
+            ("failed", "points failed"),
+            ("failed_runs", "training runs failed"),
+            ("diverged_runs", "networks diverged"),
         )
+        note = ", ".join(f"{row[name]} {what}" for name, what in kinds if row[name])
+        return ("failed" if row["failed"] or row["failed_runs"] else "done"), note
     if job is not None:
         return job.state, job.message.partition("\n")[0] if job.state != "done" else ""
     return "incomplete", "not all is there; run or submit it again"

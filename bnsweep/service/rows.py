@@ -31,7 +31,8 @@ __all__ = ["Rows", "Snapshot"]
 
 LOOK_S = 1.0
 LEAST_AGE_S = 2.0  # of a snapshot, before a new one is built
-BUILD_SHARE = 5  # a snapshot lives at least so many times as long as it took to build
+BUILD_SHARE = 5  # a snapshot lives so many times as long as it took to build,
+MOST_AGE_S = 60.0  # and no longer than this
 KEPT = 400  # answers
 OLDEST_S = 20.0  # an answer about an older state is not given any more: who asks waits for the new one
 WAIT_S = 120.0
@@ -69,7 +70,7 @@ class Rows:
         self._under_way: dict[Any, Future[Any]] = {}
         self._pool = _pool()
         self._snapshot: Snapshot | None = None
-        self._built_at, self._build_s = 0.0, 0.0
+        self._built_at, self._rest_s = 0.0, 0.0
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="rows", daemon=True)
         self.trouble = ""
@@ -152,19 +153,17 @@ class Rows:
     def _look(self) -> None:
         seq = self._store.refresh().state.seq
         age = monotonic() - self._built_at
-        if self._snapshot is not None and (
-            self._snapshot.seq >= seq or age < max(LEAST_AGE_S, BUILD_SHARE * self._build_s)
-        ):
+        if self._snapshot is not None and (self._snapshot.seq >= seq or age < self._rest_s):
             return
-        begin = monotonic()
         path = self._folder / f"snapshot-{seq}.duckdb"
-        built = self._submit(partial(_call, "build", self._location, str(path))).result(timeout=600)
+        built, took_s = self._submit(partial(_call, "build", self._location, str(path))).result(timeout=600)
         path.chmod(0o644)
         with self._lock:
             for answer in self._answers.values():
                 answer.current_until = min(answer.current_until, monotonic())
             self._snapshot = Snapshot(str(path), built)
-        self._built_at, self._build_s = monotonic(), monotonic() - begin
+        self._built_at = monotonic()
+        self._rest_s = min(MOST_AGE_S, max(LEAST_AGE_S, BUILD_SHARE * took_s))
         self._ready.set()
         for old in sorted(self._folder.glob("snapshot-*.duckdb"), key=lambda p: p.stat().st_mtime)[:-SNAPSHOTS]:
             old.unlink(missing_ok=True)

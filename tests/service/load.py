@@ -15,6 +15,7 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -92,8 +93,8 @@ def measure(folder: Path, *, clients: int, seconds: float, thought_s: float, rou
     known = Tokens(Records(Store.open_or_create(store).files))
     tokens = [known.create(f"reader-{number}", Role.VIEWER) for number in range(clients)]
     owner = known.create("owner", Role.RUNNER)
-    with helpers.service(store) as running:
-        client = Client(running.address, token=owner)
+    with ExitStack() as stack, helpers.service(store) as running:
+        client = stack.enter_context(Client(running.address, token=owner))
         client.submit(SPEC)
         helpers.wait_until(lambda: client.sweep("load")["summary"]["trials"])
         run = client.sweep("load")["rows"][0]["run_id"]

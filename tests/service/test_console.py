@@ -156,7 +156,7 @@ HARMLESS = {
 @pytest.fixture(scope="module")
 def place(rows_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("console")
-    seq = build(str(rows_store), str(folder / "snapshot.duckdb"))
+    seq, _ = build(str(rows_store), str(folder / "snapshot.duckdb"))
     (folder / "canary.csv").write_text(f"a,b\n{SECRET},1\n")
     (folder / "canary.csv").chmod(0o644)
     return folder, Snapshot(str(folder / "snapshot.duckdb"), seq)

@@ -1,0 +1,296 @@
+"""Submitting, watching, cancelling, retrying; and that killing anything loses nothing."""
+
+import json
+import os
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import served as helpers
+
+from bnsweep.errors import InputError, SpecError
+from bnsweep.service.client import Client
+from bnsweep.store.store import Store
+
+LONG = helpers.TINY.replace("trials: 4", "trials: 200000").replace("name: tiny", "name: long")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A service that runs sweeps: place, store, tokens."""
+    folder = tmp_path_factory.mktemp("work")
+    return folder, folder / "store", helpers.make_tokens(folder / "store")
+
+
+@pytest.fixture(scope="module")
+def running(work):
+    with helpers.service(work[1]) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def connect():
+    """Clients that are closed in the end."""
+    with ExitStack() as stack:
+        yield lambda address, token=None: stack.enter_context(Client(address, token=token))
+
+
+@pytest.fixture(scope="module")
+def client(running, work, connect):
+    return connect(running.address, work[2]["runner"])
+
+
+def test_a_sweep_from_submission_to_its_rows(client, work):
+    """The command line's own row count; the same rows as `bnsweep run` gives."""
+    folder, store, _ = work
+    assert client.check(helpers.TINY)["plan"]["rows_min"] == 4 * 2 * (
+        1 + 2 * 4
+    )  # runs x cells x (baseline + eta x trials)
+    job = client.submit(helpers.TINY)
+    assert (job["id"], job["by"], job["state"]) == ("tiny/1", "runner", "queued")
+    assert client.submit(helpers.TINY)["id"] == "tiny/1"  # the same again is the same job
+    ended = client.wait("tiny", timeout_s=120)
+    assert ended["state"] == "done", ended
+    assert ended["message"].startswith("4 networks trained, 72 trials scored")
+    row = helpers.wait_until(lambda: next((r for r in client.sweeps() if r["trials"] == 72), None))
+    assert (row["state"], row["done_pct"], row["by"]) == ("done", 100.0, "runner")
+    (folder / "tiny.yaml").write_text(helpers.TINY)
+    done = helpers.bnsweep("run", folder / "tiny.yaml", "--store", folder / "other", "--engine", "inline", "--quiet")
+    assert done.returncode == 0, done.stderr
+    columns = ["point_id", "trial", "noise_seed", "correct", "accuracy"]
+
+    def rows(place):
+        return (
+            Store.open(place)
+            .read("trials", columns=columns)
+            .sort_by([("point_id", "ascending"), ("trial", "ascending")])
+        )
+
+    assert rows(store).equals(rows(folder / "other"))
+
+
+def test_progress_comes_as_events(running, work):
+    with running.client(work[2]["viewer"]) as client, client.stream("GET", "/sweeps/tiny/events") as events:
+        assert events.headers["content-type"].startswith("text/event-stream")
+        lines = events.iter_lines()
+        assert next(lines) == "event: progress"
+        row = json.loads(next(lines).removeprefix("data: "))
+        assert (row["sweep"], row["state"], row["planned_runs"]) == ("tiny", "done", 4)
+
+
+def test_a_grown_spec_extends_and_only_its_owner_may(client, running, work, connect):
+    grown = helpers.TINY.replace("trials: 4", "trials: 6")
+    owner = connect(running.address, work[2]["admin"])
+    assert client.check(grown)["note"].startswith("There is a sweep 'tiny': this extends it")
+    job = client.submit(grown)
+    assert job["number"] == 2
+    ended = client.wait("tiny", timeout_s=120)
+    assert ended["message"].startswith("0 networks trained, 32 trials scored")
+    other = helpers.make_other(work[1])
+    stranger = connect(running.address, other)
+    with pytest.raises(InputError, match="can be changed by its owner or an admin: it is runner's"):
+        stranger.submit(helpers.TINY.replace("trials: 4", "trials: 8"))
+    with pytest.raises(InputError, match="job tiny/2 has ended"):
+        owner.cancel("tiny")
+
+
+def test_a_cancelled_sweep_keeps_its_blocks_and_others_wait_their_turn(client, work):
+    client.submit(LONG)
+    waiting = client.submit(helpers.TINY.replace("name: tiny", "name: after"))
+    assert waiting["state"] == "queued"
+    helpers.wait_until(
+        lambda: client.sweep("long")["summary"]["trials"] or client.sweep("long")["progress"].get("trials")
+    )
+    assert client.sweep("after")["summary"]["state"] == "queued"
+    assert client.cancel("after")["state"] == "cancelled"
+    with pytest.raises(InputError, match="sweep 'long' is running: cancel it or wait"):
+        client.submit(LONG.replace("200000", "300000"))
+    assert client.cancel("long")["state"] in ("cancelling", "cancelled")
+    ended = client.wait("long", timeout_s=60)
+    assert (ended["state"], ended["cancelled_by"]) == ("cancelled", "runner")
+    assert "every finished block is kept" in ended["message"]
+    assert Store.open(work[1]).rows("trials") > 72
+
+
+def test_the_queue_has_a_limit_per_user(running, work, client):
+    specs = [
+        helpers.TINY.replace("name: tiny", f"name: q{number}").replace("trials: 4", "trials: 100000")
+        for number in range(6)
+    ]
+    for spec in specs[:5]:
+        client.submit(spec)
+    with pytest.raises(InputError, match=r"at most 5 sweeps that wait or run, and runner has: q0, q1.*\(429\)"):
+        client.submit(specs[5])
+    for number in reversed(range(5)):
+        client.cancel(f"q{number}")
+    for number in range(5):
+        assert client.wait(f"q{number}", timeout_s=60)["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resnet8": "import:os:system"}, r"line 3: models\.0\.name: 'import:os:system' runs code of your own"),
+        ({"source: digits": "source: 'folder:/etc'"}, r"line 2: data\.0\.source: 'folder:/etc' lies outside"),
+        ({"source: digits": "source: 'parquet:~/x'"}, r"line 2: data\.0\.source: .*lies outside"),
+        ({"source: digits": "source: mnist"}, "line 2: .*unknown data set 'mnist'"),
+        ({"resnet8": "resnet21"}, r"line 3: models\.0: unknown model 'resnet21'"),
+        ({"[all, none]": "[{first: 99}]"}, r"line 4: placements\.0: .*does not fit resnet8"),
+        ({"trials: 4": "trials: -1"}, "line 9: trials: .*greater than or equal to 1"),
+        ({"name: tiny": "name: &x tiny"}, "line 1: anchors and aliases"),
+        ({"train_seeds: 2": "train_seeds: 100000"}, "at most 10,000 training runs, but this has 200,000"),
+        ({"name: tiny": "name: ../x"}, "line 1: name: "),
+    ],
+)
+def test_a_spec_that_a_stranger_may_not_submit(client, change, message):
+    spec = helpers.TINY.replace("name: tiny", "name: bad") if "name: tiny" not in change else helpers.TINY
+    for old, new in change.items():
+        assert old in spec
+        spec = spec.replace(old, new)
+    with pytest.raises((SpecError, InputError), match=message):
+        client.submit(spec)
+    assert not [row for row in client.sweeps() if row["sweep"] in ("bad", "x")]
+
+
+def test_images_may_come_from_folders_that_are_open(tmp_path):
+    from bnsweep.service.checks import read_submitted
+
+    open_ = tmp_path / "open"
+    open_.mkdir()
+    (open_ / "link").symlink_to("/etc")
+    spec = helpers.TINY.replace("source: digits", "source: 'folder:{}'")
+    assert read_submitted(spec.format(open_ / "cats"), folders=[open_]).data[0].source.endswith("cats")
+    for path in (open_ / "link", open_ / ".." / "other", f"{open_}2", "relative"):
+        with pytest.raises(SpecError, match="lies outside the folders that are open to submissions"):
+            read_submitted(spec.format(path), folders=[open_])
+
+
+def test_killing_the_service_loses_nothing(tmp_path, connect):
+    """SIGKILL the service while a sweep runs; the sweep goes on, and the next service shows it running."""
+    store = tmp_path / "store"
+    with helpers.service(store) as first:
+        client = connect(first.address)
+        client.submit(LONG)
+        job = helpers.wait_until(lambda: (j := client.sweep("long")["jobs"][0])["state"] == "running" and j)
+        first.process.kill()
+        first.process.wait()
+    at_work = Path(f"/proc/{job['where'].split()[1]}")
+    assert at_work.exists()
+    with helpers.service(store) as second:
+        client = connect(second.address)
+        assert client.sweep("long")["summary"]["state"] == "running"
+        helpers.wait_until(lambda: client.sweep("long")["progress"].get("trials"))
+        assert client.cancel("long")["state"] == "cancelling"
+        assert client.wait("long", timeout_s=60)["state"] == "cancelled"
+    helpers.wait_until(lambda: not at_work.exists())
+
+
+def test_a_killed_sweep_goes_on(tmp_path, connect):
+    """SIGKILL the sweep's process: it is started again and does the rest."""
+    store = tmp_path / "store"
+    spec = helpers.TINY.replace("trials: 4", "trials: 60")
+    with helpers.service(store) as served:
+        client = connect(served.address)
+        client.submit(spec)
+        job = helpers.wait_until(
+            lambda: client.sweep("tiny")["progress"].get("trials") and client.sweep("tiny")["jobs"][0]
+        )
+        os.kill(int(job["where"].split()[1]), signal.SIGKILL)
+        ended = client.wait("tiny", timeout_s=120)
+        assert (ended["state"], ended["attempts"]) == ("done", 2)
+    opened = Store.open(store)
+    assert opened.rows("trials") == 4 * 2 * (1 + 2 * 60)
+    assert len(opened.key_set("trials")) == opened.rows("trials")
+
+
+def test_forms_must_be_our_own(running, work, connect):
+    """A form without its proof, from another site, or of another browser does nothing."""
+    cookie = {"bnsweep_token": work[2]["runner"]}
+    with running.client(cookies=cookie) as browser:
+        page = browser.get("/new", headers={"accept": "text/html"}).text
+        proof = page.partition('name="proof" value="')[2].partition('"')[0]
+        form = {"spec": helpers.TINY.replace("tiny", "forged"), "act": "submit"}
+        assert browser.post("/new", data=form).status_code == 403
+        assert browser.post("/new", data={**form, "proof": "0" * 64}).status_code == 403
+        cross = {"origin": "https://evil.example"}
+        assert browser.post("/new", data={**form, "proof": proof}, headers=cross).status_code == 403
+        assert browser.post("/sweeps.json", json={"spec": form["spec"]}, headers=cross).status_code == 403
+        site = {"sec-fetch-site": "cross-site"}
+        assert browser.post("/sweeps.json", json={"spec": form["spec"]}, headers=site).status_code == 403
+        text = {"content-type": "text/plain"}  # what a page of another site may send without asking
+        assert browser.post("/sweeps.json", content=json.dumps({"spec": form["spec"]}), headers=text).status_code == 415
+        ours = {"origin": running.address}
+        bad = browser.post(
+            "/new", data={**form, "spec": "name: x", "proof": proof}, headers={**ours, "accept": "text/html"}
+        )
+        assert bad.status_code == 422
+        assert "data</code>: this key is required" in bad.text
+    assert not [row for row in connect(running.address, work[2]["viewer"]).sweeps() if row["sweep"] == "forged"]
+
+
+def test_the_audit_log_says_who_did_what(running, work, connect):
+    acts = connect(running.address, work[2]["admin"])._get("/audit.json")["acts"]
+    done = {(act["who"], act["what"], act.get("sweep")) for act in acts}
+    assert {("runner", "submit", "tiny"), ("runner", "cancel", "long")} <= done
+    assert all(act["at"].endswith("+00:00") for act in acts)
+    text = json.dumps(acts) + running.log.read_text()
+    assert not [name for name, token in work[2].items() if token in text]
+    stored = b"".join(path.read_bytes() for path in Path(work[1], "service").rglob("*.json"))
+    assert not [name for name, token in work[2].items() if token.rpartition("-")[2].encode() in stored]
+
+
+def test_the_command_line_against_a_service(running, work):
+    folder, _, tokens = work
+    where = {"BNSWEEP_SERVER": running.address, "BNSWEEP_TOKEN": tokens["runner"]}
+    (folder / "cli.yaml").write_text(helpers.TINY.replace("name: tiny", "name: cli"))
+    done = helpers.bnsweep("submit", folder / "cli.yaml", "--wait", **where)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"cli/1: done. {running.address}/sweeps/cli\n"
+    time.sleep(3)  # the snapshot follows
+    status = json.loads(helpers.bnsweep("status", "--server", running.address, "--json", **where).stdout)
+    assert {row["sweep"]: row["state"] for row in status["sweeps"]}["cli"] == "done"
+    asked = helpers.bnsweep(
+        "query", "accuracy", "--server", running.address, "--sweep", "cli", "--format", "csv", **where
+    )
+    assert asked.stdout.count("\n") == 1 + 2 * 2 * 3, asked.stderr
+    sql = "SELECT count(*) AS n FROM trials WHERE sweep = 'nobody'"
+    own = helpers.bnsweep("query", "--sql", sql, "--server", running.address, "--json", **where)
+    assert json.loads(own.stdout)["rows"] == [{"n": 0}]
+    refused = helpers.bnsweep("cancel", "cli", **where)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "job cli/1 has ended (done)" in refused.stderr
+    nobody = helpers.bnsweep("submit", "quickstart", BNSWEEP_SERVER=running.address)
+    assert nobody.returncode == 2
+    assert "sign in, or send a token" in nobody.stderr
+
+
+def test_beyond_loopback_only_with_tokens(tmp_path):
+    with helpers.service(tmp_path / "store", "--host", "0.0.0.0") as served:
+        assert "listening on 127.0.0.1 only, not on 0.0.0.0" in served.log.read_text()
+        assert served.address.startswith("http://127.0.0.1:")
+        with served.client() as anyone:
+            assert anyone.get("/audit.json").status_code == 200
+            # A page whose own name was made to point here must not be let in.
+            assert anyone.get("/sweeps.json", headers={"host": "evil.example"}).status_code == 401
+            helpers.make_tokens(tmp_path / "store")  # from now on there is somebody to be
+            helpers.wait_until(lambda: anyone.get("/sweeps.json").status_code == 401)
+
+
+def test_tokens_from_the_command_line(tmp_path):
+    store = tmp_path / "store"
+    made = helpers.bnsweep("token", "create", "ada", "--role", "viewer", "--store", store)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("bnsweep-")
+    again = helpers.bnsweep("token", "create", "ada", "--role", "admin", "--store", store)
+    assert (again.returncode, again.stdout) == (2, "")
+    listed = json.loads(helpers.bnsweep("token", "ls", "--json", "--store", store).stdout)
+    assert [(row["name"], row["role"], row["revoked"]) for row in listed] == [("ada", "viewer", "-")]
+    assert made.stdout.strip() not in json.dumps(listed)
+    assert helpers.bnsweep("token", "revoke", "ada", "--store", store).returncode == 0
+    from bnsweep.service.auth import Tokens
+    from bnsweep.service.records import Records
+
+    assert Tokens(Records(Store.open(store).files)).user(made.stdout.strip()) is None
+    assert "unknown token 'ada'" in helpers.bnsweep("token", "revoke", "ada", "--store", store).stderr
