@@ -359,12 +359,12 @@ class Spec(Frozen):
                     return value.name, value.training
             return value
 
-        seen: list[Any] = []
+        seen: set[Any] = set()  # a hundred thousand seeds may be listed
         for value in map(of, values):
             if value in seen:
                 shown = value[0] if isinstance(value, tuple) else value
                 raise ValueError(f"`{info.field_name}` names {shown} twice; give each once (data sets: a `name` each)")
-            seen.append(value)
+            seen.add(value)
         return values
 
     @field_validator("images")

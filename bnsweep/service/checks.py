@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from bnsweep.errors import Problem, SpecError
-from bnsweep.experiment.reading import parse_spec, with_lines
+from bnsweep.experiment.reading import LARGEST_BYTES, parse_spec, with_lines
 from bnsweep.experiment.spec import Spec
 
 __all__ = ["Planner", "read_submitted"]
@@ -26,11 +26,16 @@ PLAN_S = 60.0  # for one plan, start of the process included
 IDLE_S = 300.0
 
 
-def read_submitted(text: str, *, folders: Sequence[Path] = ()) -> Spec:
+def read_submitted(text: str, *, folders: Sequence[Path] = (), most_bytes: int = LARGEST_BYTES) -> Spec:
     """The spec of a submission.
 
     `folders`: where images on this machine may lie. Raises SpecError with every problem at its line.
     """
+    size = len(text.encode(errors="replace"))
+    if size > most_bytes:  # reading YAML takes a second per 100 kB, and others wait meanwhile
+        raise SpecError(
+            [Problem("", f"a submitted sweep file has at most {most_bytes:,} bytes, but this has {size:,}")]
+        )
     spec = parse_spec(text)
     problems = [
         Problem(f"models.{index}.name", f"{model.name!r} runs code of your own, which only the command line may do")

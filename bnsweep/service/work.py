@@ -99,7 +99,7 @@ class Work:
 
     def _submit(self, user: User, text: str, *, retry_failed: bool = False) -> Job:
         hub = self._hub
-        spec = read_submitted(text, folders=hub.folders)
+        spec = self._read(text)
         self._check_name(user, spec)
         plan = hub.planner.plan(text)
         most = hub.settings.count("runs_per_sweep")
@@ -110,6 +110,9 @@ class Work:
         hub.audit.add(user.name, "retry" if retry_failed else "submit", sweep=spec.name, job=job.id)
         hub.changed()
         return job
+
+    def _read(self, text: str) -> Spec:
+        return read_submitted(text, folders=self._hub.folders, most_bytes=self._hub.settings.count("spec_bytes"))
 
     def _check_name(self, user: User, spec: Spec) -> None:
         """A name that is taken belongs to who took it: submitting it again extends that sweep."""
@@ -149,11 +152,11 @@ class Work:
 
     def _checked(self, user: User, text: str, *, plan: bool) -> dict[str, Any]:
         try:
-            spec = read_submitted(text, folders=self._hub.folders)
+            spec = self._read(text)
             made = self._hub.planner.plan(text) if plan else None
         except SpecError as error:
             problems = [{"where": p.where, "message": p.message, "line": p.line} for p in error.problems]
-            return {"problems": problems, "plan": None, "sweep": None}
+            return {"problems": problems, "plan": None, "sweep": None, "note": ""}
         if made is not None:
             price = self._hub.settings["price_per_core_hour"]
             hours = made["core_hours_training"] + made["core_hours_trials"]

@@ -142,6 +142,7 @@ def test_the_queue_has_a_limit_per_user(running, work, client):
         ({"name: tiny": "name: &x tiny"}, "line 1: anchors and aliases"),
         ({"train_seeds: 2": "train_seeds: 100000"}, "at most 10,000 training runs, but this has 200,000"),
         ({"name: tiny": "name: ../x"}, "line 1: name: "),
+        ({"trials: 4": "trials: 4 #" + "x" * 100_000}, "at most 100,000 bytes, but this has 100,"),
     ],
 )
 def test_a_spec_that_a_stranger_may_not_submit(client, change, message):
@@ -160,11 +161,14 @@ def test_images_may_come_from_folders_that_are_open(tmp_path):
     open_ = tmp_path / "open"
     open_.mkdir()
     (open_ / "link").symlink_to("/etc")
-    spec = helpers.TINY.replace("source: digits", "source: 'folder:{}'")
-    assert read_submitted(spec.format(open_ / "cats"), folders=[open_]).data[0].source.endswith("cats")
+
+    def spec(path):
+        return helpers.TINY.replace("source: digits", f"source: 'folder:{path}'")
+
+    assert read_submitted(spec(open_ / "cats"), folders=[open_]).data[0].source.endswith("cats")
     for path in (open_ / "link", open_ / ".." / "other", f"{open_}2", "relative"):
         with pytest.raises(SpecError, match="lies outside the folders that are open to submissions"):
-            read_submitted(spec.format(path), folders=[open_])
+            read_submitted(spec(path), folders=[open_])
 
 
 def test_killing_the_service_loses_nothing(tmp_path, connect):
