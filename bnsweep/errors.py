@@ -14,6 +14,7 @@
     │   ├── StoreClaimedError    another driver is writing to the store
     │   ├── StoreDamagedError    a part that is missing or does not match its digest
     │   └── StoreUnwritableError disk full, read-only, no permission
+    ├── GpuLostError             a node that should have a GPU has none that works
     └── EngineError              the cluster cannot be reached or refuses the work
 
 A message gives the rule and the value, or the unknown name and the valid ones, and what to do next.
@@ -30,6 +31,7 @@ __all__ = [
     "BnsweepError",
     "DataError",
     "EngineError",
+    "GpuLostError",
     "InputError",
     "ModelError",
     "NoStoreError",
@@ -151,6 +153,10 @@ class StoreDamagedError(StoreError):
 
 class StoreUnwritableError(StoreError):
     """Disk full, read-only, no permission."""
+
+
+class GpuLostError(BnsweepError):
+    """A node that should have a GPU has none that works: no fault of the task's."""
 
 
 class EngineError(BnsweepError):

@@ -21,13 +21,20 @@ MAY_IMPORT = {
     "store": {"store"},
     "sweep": {"sweep", "experiment", "training", "noise", "store"},
     "analysis": {"analysis", "store", "experiment", "queries"},
+    "launch": {"experiment"},
     "service": {"service", "analysis", "store", "experiment"},
     "__init__": {"noise"},
-    "cli": {"cli", "experiment", "training", "noise", "store", "sweep", "analysis", "service"},
+    "cli": {"cli", "launch", "experiment", "training", "noise", "store", "sweep", "analysis", "service"},
     "__main__": {"cli"},
 }
 FOREIGN = {
-    "ray": {"sweep/ray_engine.py", "sweep/search/run.py", "sweep/search/study.py", "sweep/search/tuning.py"},
+    "ray": {
+        "sweep/ray_engine.py",
+        "sweep/ray_nodes.py",
+        "sweep/search/run.py",
+        "sweep/search/study.py",
+        "sweep/search/tuning.py",
+    },
     "optuna": {"sweep/search/samplers.py", "sweep/search/study.py"},
     "duckdb": {"analysis"},
     "torch": {"training", "noise", "sweep"},

@@ -14,6 +14,7 @@ from bnsweep._version import __version__
 from bnsweep.cli.answers import claims, query, report
 from bnsweep.cli.common import INTERRUPTED
 from bnsweep.cli.job import job
+from bnsweep.cli.launch import launch
 from bnsweep.cli.search import search
 from bnsweep.cli.service import cancel, serve, submit, token
 from bnsweep.cli.stores import store
@@ -53,5 +54,21 @@ def main() -> None:
         sys.exit(0)
 
 
-for command in (models, plan, run, search, status, query, report, claims, store, serve, token, submit, cancel, job):
+for command in (
+    models,
+    plan,
+    run,
+    search,
+    launch,
+    status,
+    query,
+    report,
+    claims,
+    store,
+    serve,
+    token,
+    submit,
+    cancel,
+    job,
+):
     cli.add_command(command)

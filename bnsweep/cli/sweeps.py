@@ -65,6 +65,8 @@ def models(name: str | None, classes: int, channels: int, size: int, as_json: bo
 @source_option
 @click.option("--cpus", type=click.IntRange(1), default=None, help="Cores to plan for; default: this machine's.")
 @click.option("--measure", is_flag=True, help="Time the smallest network for a store without rows; loads torch.")
+@click.option("--cluster", metavar="SHAPE", help="Plan for nodes=N[,cpus=N][,gpus=N][,price=P of a node for an hour].")
+@click.option("--history", metavar="STORE", help="With --cluster: whose rows tell speeds; default: the store's.")
 @json_option
 def plan(
     spec: str,
@@ -73,20 +75,31 @@ def plan(
     source: str | None,
     cpus: int | None,
     measure: bool,
+    cluster: str | None,
+    history: str | None,
     as_json: bool,
 ) -> None:
     """Show what a sweep would do, and do nothing.
 
-    SPEC is a YAML file or the name of a ready sweep.
+    SPEC is a YAML file or the name of a ready sweep. With --cluster also how long it takes there by measured speeds,
+    what that costs, and how much it stores.
     """
     from bnsweep.sweep.estimate import preview
+    from bnsweep.sweep.sizing import parse_cluster, size
 
+    if history and not cluster:
+        raise InputError("--history goes with --cluster")
+    shape = parse_cluster(cluster) if cluster else None
     plan_, _ = read_plan(spec, data_root, source)
-    summary = preview(plan_, open_store(location, missing_ok=True), cpus=cpus, data_root=data_root, measure=measure)
+    store = open_store(location, missing_ok=True)
+    summary = preview(plan_, store, cpus=cpus, data_root=data_root, measure=measure)
+    there = shape and size(plan_, store, shape, open_store(history) if history else store)
     if as_json:
-        print_json(summary.to_dict())
+        print_json({**summary.to_dict(), **({"cluster": there.to_dict()} if there else {})})
     else:
         click.echo(summary.to_text())
+        if there:
+            click.echo(f"\n{there.to_text()}")
 
 
 @click.command()

@@ -18,7 +18,17 @@ from bnsweep.errors import InputError, Problem, SpecError
 from bnsweep.experiment.search import SearchSpec
 from bnsweep.experiment.spec import Spec
 
-__all__ = ["READY", "Remnant", "parse_spec", "read_spec", "read_text", "ready_specs", "remnant", "with_lines"]
+__all__ = [
+    "READY",
+    "Remnant",
+    "parse_spec",
+    "read_spec",
+    "read_text",
+    "ready_specs",
+    "remnant",
+    "spec_path",
+    "with_lines",
+]
 
 LARGEST_BYTES = 1_000_000
 DEEPEST = 20
@@ -31,6 +41,12 @@ READY = Path(__file__).parent.parent / "sweeps"
 def ready_specs() -> dict[str, Path]:
     """The sweeps that ship with bnsweep, by name."""
     return {path.stem: path for path in sorted(READY.glob("*.yaml"))}
+
+
+def spec_path(source: str | Path) -> Path:
+    """The file of a spec, given as a path or as the name of a ready sweep; it need not exist."""
+    path = Path(source)
+    return path if path.exists() else ready_specs().get(str(source), path)
 
 
 def read_spec(source: str | Path) -> tuple[Spec, str]:
@@ -46,9 +62,7 @@ def read_spec(source: str | Path) -> tuple[Spec, str]:
 
 def read_text(source: str | Path) -> str:
     """The text of a sweep file or of the ready sweep of this name. Raises InputError: no such file, or not text."""
-    path = Path(source)
-    if not path.exists() and str(source) in ready_specs():
-        path = ready_specs()[str(source)]
+    path = spec_path(source)
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise InputError(

@@ -232,10 +232,32 @@ class Resource(Frozen):
 
     cpu: float = Field(1.0, ge=0, le=1024, description="CPU cores; also the number of threads, at least 1")
     gpu: float = Field(0.0, ge=0, le=64, description="GPUs; a fraction shares one")
+    gpu_memory: float | None = Field(
+        None, gt=0, le=1, description="most of a GPU's memory that the process may take; default: the fraction `gpu`"
+    )
+    accelerator: str | None = Field(
+        None,
+        pattern=r"^[\w.-]{1,60}$",
+        description="only on nodes with this type of GPU, as Ray names it: A100, H100, L4; default: any",
+    )
 
     @property
     def threads(self) -> int:
         return max(1, int(self.cpu))
+
+    @property
+    def memory_fraction(self) -> float:
+        """Of one GPU's memory, for one process."""
+        return min(1.0, self.gpu) if self.gpu_memory is None else self.gpu_memory
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.gpu > 1 and self.gpu != int(self.gpu):
+            raise ValueError(f"more than one GPU is a whole number of them, but got gpu: {self.gpu:g}")
+        for name in ("gpu_memory", "accelerator"):
+            if self.gpu == 0 and getattr(self, name) is not None:
+                raise ValueError(f"`{name}` goes with `gpu`, but got gpu: 0")
+        return self
 
 
 class Resources(Frozen):

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -229,26 +229,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 class ObjectFiles(Files):
-    """A bucket that pyarrow reads; without a create-if-absent it cannot be written to."""
+    """A bucket that pyarrow reads. What writes to it must offer a create-if-absent."""
 
     def url(self, name: str) -> str:
         return f"{urlsplit(self.location).scheme}://{self.path(name)}"
-
-    def write(self, name: str, data: bytes | memoryview) -> None:
-        raise self._read_only()
-
-    def create(self, name: str, data: bytes) -> bool:
-        raise self._read_only()
-
-    def delete(self, name: str) -> None:
-        raise self._read_only()
-
-    def _read_only(self) -> StoreUnwritableError:
-        scheme = urlsplit(self.location).scheme
-        return StoreUnwritableError(
-            f"{self.location} cannot be written to: {scheme}:// stores are read-only, for want of a create-if-absent. "
-            f"Write to a folder or s3:// and copy the finished store there."
-        )
 
 
 S3_OPTIONS = ("endpoint_override", "scheme", "region")
@@ -363,7 +347,7 @@ def one_line(error: BaseException) -> str:
 
 
 def open_files(location: str | Path) -> Files:
-    """The files at a location: a folder, file://, s3://bucket/prefix?endpoint_override=..&scheme=..&region=.., gs://."""
+    """The files at a location: a folder, file://, s3://bucket/prefix?endpoint_override=..&scheme=..&region=.., gs://bucket/prefix."""
     text = str(location)
     if "://" not in text:
         if not text or "\0" in text:
@@ -382,13 +366,16 @@ def open_files(location: str | Path) -> Files:
     if ".." in prefix.split("/"):
         raise InputError(f"a store's location has no '..', but got {text!r}")
     if url.scheme == "gs":
-        return ObjectFiles(text, f"{url.netloc}/{prefix}".rstrip("/"), fs.GcsFileSystem())
-    return S3Files(text, url.netloc, prefix, options=_s3_options(url.query))
+        from bnsweep.store.gcs import GCS_OPTIONS, GcsFiles
+
+        return GcsFiles(text, url.netloc, prefix, options=_options(url, GCS_OPTIONS))
+    return S3Files(text, url.netloc, prefix, options=_options(url, S3_OPTIONS))
 
 
-def _s3_options(query: str) -> dict[str, str]:
-    options = dict(parse_qsl(query))
+def _options(url: SplitResult, valid: tuple[str, ...]) -> dict[str, str]:
+    options = dict(parse_qsl(url.query))
     for name in options:
-        if name not in S3_OPTIONS:
-            raise UnknownNameError("option of an s3:// location", name, S3_OPTIONS)
+        if name not in valid:
+            kind = f"option of {'an' if url.scheme == 's3' else 'a'} {url.scheme}:// location"
+            raise UnknownNameError(kind, name, valid)
     return options

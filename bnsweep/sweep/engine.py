@@ -8,7 +8,8 @@ The contract, which one test runs over every engine:
   latest (the inline engine works while it is waited for, so its calls last as long as one task).
 - Each task comes back exactly once, as `Trained`, `Scored` or `Failed`; `Progressed` may come any number
   of times. An engine retries what failed for reasons that may pass, and says how often.
-- A store that cannot be written is no task's fault: `wait` raises `StoreUnwritableError`.
+- A store that cannot be written is no task's fault: `wait` raises `StoreUnwritableError`. Nor is a GPU that is
+  not there or fails: the task is done elsewhere, and `wait` raises `GpuLostError` where there is no elsewhere.
 - `close` ends everything that still runs and may be called at any time, more than once.
 
 An engine decides nothing: not what to run, not what a row says.
@@ -20,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from bnsweep.errors import BnsweepError, StoreUnwritableError
+from bnsweep.errors import BnsweepError, GpuLostError, StoreUnwritableError
 from bnsweep.experiment.spec import Data
 from bnsweep.sweep.tasks import Failed, Outcome, Progressed, Row, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
@@ -116,8 +117,8 @@ class InlineEngine:
                 if isinstance(task, TrialTask):
                     return work.score_block(task, dataset)
                 return work.train_run(task, dataset, on_epoch=self._report(task))
-            except StoreUnwritableError:
-                raise  # no fault of the task's: the sweep stops, and goes on when there is room again
+            except (GpuLostError, StoreUnwritableError):
+                raise  # no fault of the task's: the sweep stops, and goes on once this is put right
             except BnsweepError as error:
                 return Failed(task, str(error), attempt)
             except Exception as error:  # noqa: BLE001 - whatever a network of the user's raises becomes a row

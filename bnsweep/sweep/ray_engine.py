@@ -16,9 +16,10 @@ import secrets
 import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from time import monotonic
@@ -28,11 +29,12 @@ import ray
 from ray import tune
 from ray.exceptions import RayError, RayTaskError
 
-from bnsweep.errors import BnsweepError, EngineError, InputError, StoreUnwritableError
+from bnsweep.errors import BnsweepError, EngineError, GpuLostError, StoreUnwritableError
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import ATTEMPTS, Datasets
+from bnsweep.sweep.ray_nodes import Nodes, resources_of
 from bnsweep.sweep.tasks import (
     Failed,
     Outcome,
@@ -44,7 +46,7 @@ from bnsweep.sweep.tasks import (
 )
 from bnsweep.training.datasets import Dataset
 
-__all__ = ["RayEngine", "check_fits", "connect"]
+__all__ = ["RayEngine", "connect"]
 
 RUNS_PER_EXPERIMENT = 1000  # Tune slows down with thousands of trials in one experiment
 BLOCKS_PER_SLOT = 3  # in flight per core or GPU share: enough that no slot waits for the driver
@@ -77,6 +79,7 @@ class RayEngine:
         self._score = _remote(score)
         self._remote: tuple[tuple[str, Resource], Any, bytes] | None = None  # of the last block: the next is like it
         self._slots = (0.0, 0)  # when the cluster was asked, and what it has
+        self._nodes = Nodes()
         self._closing = threading.Event()
         self._checked = False  # that some node can run a block
         self._tune_error: BaseException | None = None
@@ -87,7 +90,7 @@ class RayEngine:
     def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None:
         self._datasets = datasets
         for task in trainings[:1]:
-            check_fits(task.resource, "train")
+            self._nodes.check_fits(task.resource, "train")
         self._trainings_left = {task.run.run_id for task in trainings}
         if not trainings:
             return
@@ -105,8 +108,7 @@ class RayEngine:
         # Asked once in a while, since nodes come and go: asking for each block would cost as much as the block's way.
         asked, slots = self._slots
         if monotonic() - asked > RESOURCES_S:
-            resources = ray.cluster_resources()
-            slots = int(resources.get("CPU", 1) + 4 * resources.get("GPU", 0))
+            slots = self._nodes.slots()
             self._slots = (monotonic(), slots)
         return slots
 
@@ -117,11 +119,17 @@ class RayEngine:
     def submit(self, task: TrialTask) -> None:
         resource = task.resource
         if not self._checked:
-            check_fits(resource, "trial")
+            self._nodes.check_fits(resource, "trial")
             self._checked = True
         if self._remote is None or self._remote[0] != (task.run.run_id, resource):
-            name = f"trials {task.run.title}"
-            remote = self._score.options(num_cpus=resource.cpu, num_gpus=resource.gpu, name=name)
+            taken = resources_of(resource)
+            remote = self._score.options(
+                num_cpus=taken.pop("CPU"),
+                num_gpus=taken.pop("GPU"),
+                resources=taken,
+                label_selector=self._nodes.selector(resource),
+                name=f"trials {task.run.title}",
+            )
             self._remote = (task.run.run_id, resource), remote, pickle.dumps(task.run)
         _, remote, run = self._remote
         rest = pickle.dumps(replace(task, run=None))  # type: ignore[arg-type]
@@ -129,6 +137,8 @@ class RayEngine:
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         outcomes = self._drain()
+        if isinstance(self._tune_error, GpuLostError):
+            raise self._tune_error
         if self._tune_error is not None:
             raise EngineError(
                 f"Ray Tune stopped: {_first_line(self._tune_error)}; what has landed is kept, run again to go on"
@@ -143,7 +153,7 @@ class RayEngine:
             )
             if not ready and not outcomes:
                 ready, _ = ray.wait(list(self._blocks), num_returns=1, timeout=timeout_s)
-            outcomes += [self._collect(ref) for ref in ready]
+            outcomes += self._collected(ready)
         elif not outcomes and self._trainings_left:
             outcomes = self._drain(timeout_s)
         return outcomes
@@ -151,7 +161,7 @@ class RayEngine:
     def finished(self) -> list[Outcome]:
         outcomes = self._drain()
         ready, _ = ray.wait(list(self._blocks), num_returns=len(self._blocks), timeout=0) if self._blocks else ([], [])
-        return outcomes + [self._collect(ref) for ref in ready]
+        return outcomes + self._collected(ready)
 
     def close(self) -> None:
         self._closing.set()
@@ -191,22 +201,35 @@ class RayEngine:
             self._refs[fingerprint] = ray.put(self._datasets[fingerprint]())
         return self._refs[fingerprint]
 
-    def _collect(self, ref: ray.ObjectRef) -> Outcome:
+    def _collected(self, refs: Sequence[ray.ObjectRef]) -> list[Outcome]:
+        return [outcome for ref in refs if (outcome := self._collect(ref)) is not None]
+
+    def _collect(self, ref: ray.ObjectRef) -> Outcome | None:
+        """What became of a block; None if it is tried again elsewhere."""
         task = self._blocks.pop(ref)
         try:
-            rows, seconds = ray.get(ref)
+            answer = ray.get(ref)
         except RayTaskError as error:
             if isinstance(error.cause, StoreUnwritableError):
                 raise error.cause from None
             return Failed(task, _text(error.cause if isinstance(error.cause, Exception) else error), 1)
         except RayError as error:
             return Failed(task, f"{type(error).__name__}: {_first_line(error)}", ATTEMPTS)
+        if isinstance(answer, _GpuLost):
+            self._nodes.avoid(answer.node_id, answer.why)
+            self._nodes.check_fits(task.resource, "trial")
+            self._remote = None
+            self.submit(task)
+            return None
+        rows, seconds = answer
         return Scored(task, rows, seconds)
 
     def _tune(self, trainings: list[TrainTask]) -> None:
         try:
-            for first in range(0, len(trainings), RUNS_PER_EXPERIMENT):
-                self._fit(trainings[first : first + RUNS_PER_EXPERIMENT])
+            todo = deque(trainings)
+            while todo:
+                batch = [todo.popleft() for _ in range(min(RUNS_PER_EXPERIMENT, len(todo)))]
+                todo.extendleft(self._fit(batch))
             self._closing.wait(TUNE_GRACE_S)
             if not self._closing.is_set() and self._trainings_left and self._outcomes.empty():
                 raise EngineError(f"{len(self._trainings_left)} training runs ended without a result")
@@ -214,13 +237,19 @@ class RayEngine:
             if not self._closing.is_set():
                 self._tune_error = error
 
-    def _fit(self, trainings: list[TrainTask]) -> None:
+    def _fit(self, trainings: list[TrainTask]) -> list[TrainTask]:
+        """Train; returns what must be trained elsewhere, because nodes have lost their GPU."""
         resource = trainings[0].resource
+        self._nodes.check_fits(resource, "train")
+        selector = self._nodes.selector(resource)
         tasks = {task.run.run_id: task for task in trainings}
+        ended = _Ended(self._outcomes, tasks, self._nodes)
         # Tune's search space holds ids alone: it replaces objects by placeholders of its own.
         trainable = tune.with_resources(
             tune.with_parameters(_train, tasks=tasks, references=dict(self._refs)),
-            {"cpu": resource.cpu, "gpu": resource.gpu},
+            tune.PlacementGroupFactory(
+                [resources_of(resource)], bundle_label_selector=[selector] if selector else None
+            ),
         )
         tuner = tune.Tuner(
             trainable,
@@ -236,25 +265,46 @@ class RayEngine:
                 # Every node must see it, so it lies beside the rows.
                 storage_path=self._store.files.path("tune"),
                 storage_filesystem=self._store.filesystem,
-                callbacks=[_Ended(self._outcomes, tasks)],
+                callbacks=[ended],
                 failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
                 verbose=0,
             ),
         )
         tuner.fit()
+        return ended.elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class _GpuLost:
+    """What a task says instead of an answer: its node has no GPU that works."""
+
+    node_id: str
+    why: str
+
+    @classmethod
+    def here(cls, error: GpuLostError) -> _GpuLost:
+        return cls(ray.get_runtime_context().get_node_id(), str(error))
 
 
 class _Ended(tune.Callback):  # type: ignore[misc]  # ray has no types
     """Hands ended runs to the driver's thread."""
 
     def __init__(
-        self, outcomes: queue.SimpleQueue[Outcome | StoreUnwritableError], tasks: Mapping[str, TrainTask]
+        self,
+        outcomes: queue.SimpleQueue[Outcome | StoreUnwritableError],
+        tasks: Mapping[str, TrainTask],
+        nodes: Nodes,
     ) -> None:
         self._outcomes = outcomes
         self._tasks = tasks
+        self._nodes = nodes
+        self.elsewhere: list[TrainTask] = []
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        if "outcome" in result:
+        if isinstance(lost := result.get("outcome"), _GpuLost):
+            self._nodes.avoid(lost.node_id, lost.why)
+            self.elsewhere.append(self._tasks[trial.config["run_id"]])
+        elif "outcome" in result:
             self._outcomes.put(result["outcome"])
         elif "epoch" in result:
             self._outcomes.put(Progressed(trial.config["run_id"], result["epoch"]))
@@ -275,11 +325,14 @@ def _train(config: Mapping[str, Any], tasks: Mapping[str, TrainTask], references
     task = tasks[config["run_id"]]
     try:
         dataset: Dataset = ray.get(references[task.run.fingerprint])
-        outcome: Outcome | StoreUnwritableError = _work().train_run(
-            task, dataset, on_epoch=lambda epoch: tune.report({"epoch": epoch["epoch"]})
-        )
+        with _gpu().guarded():
+            outcome: Outcome | StoreUnwritableError | _GpuLost = _work().train_run(
+                task, dataset, on_epoch=lambda epoch: tune.report({"epoch": epoch["epoch"]})
+            )
     except StoreUnwritableError as error:
         outcome = error
+    except GpuLostError as error:
+        outcome = _GpuLost.here(error)
     except BnsweepError as error:
         outcome = Failed(task, str(error), 1)
     tune.report({"outcome": outcome})
@@ -292,14 +345,27 @@ def _work() -> Any:
     return work
 
 
+def _gpu() -> Any:
+    from bnsweep.sweep import gpu
+
+    return gpu
+
+
 def _remote(score: Callable[[TrialTask, Dataset], Scored] | None) -> Any:
     """What scores a block, as a function that Ray calls elsewhere; the task itself need not come back."""
 
     # max_calls=0: by default a task with a GPU gets a new process, and CUDA starts anew for each block.
     @ray.remote(max_calls=0, max_retries=ATTEMPTS - 1, retry_exceptions=[OSError, MemoryError])  # type: ignore[untyped-decorator]
-    def block(run: bytes, rest: bytes, dataset: Dataset) -> tuple[tuple[dict[str, Any], ...], float]:
+    def block(run: bytes, rest: bytes, dataset: Dataset) -> tuple[tuple[dict[str, Any], ...], float] | _GpuLost:
         task = replace(pickle.loads(rest), run=_unpickled(run))  # noqa: S301 - our own driver's, as all of Ray's
-        scored = (score or _work().score_block)(task, dataset)
+        if score:
+            scored = score(task, dataset)
+            return scored.rows, scored.duration_s
+        try:
+            with _gpu().guarded():
+                scored = _work().score_block(task, dataset)
+        except GpuLostError as error:
+            return _GpuLost.here(error)
         return scored.rows, scored.duration_s
 
     return block
@@ -310,19 +376,6 @@ def _unpickled(run: bytes) -> TrainingRun:
     # Pickling a block whole, as Ray does, takes a third of the driver's time; its run is that of many blocks.
     unpickled: TrainingRun = pickle.loads(run)  # noqa: S301 - our own driver's, as all of Ray's
     return unpickled
-
-
-def check_fits(resource: Resource, what: str) -> None:
-    """Ray would wait for ever, and say nothing, for what no node of the cluster has: InputError instead."""
-    most = {
-        name: max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-        for name in ("CPU", "GPU")
-    }
-    if resource.cpu > most["CPU"] or resource.gpu > most["GPU"]:
-        raise InputError(
-            f"`resources.{what}` asks for cpu: {resource.cpu:g}, gpu: {resource.gpu:g}, but no node has more than "
-            f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs. Ask for less, or use another cluster (--address)"
-        )
 
 
 def connect(address: str | None, cpus: int | None) -> None:

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bnsweep.errors import BnsweepError, DataError
+from bnsweep.errors import DataError
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.experiment.spec import Evaluation, Resource
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.filesystem import open_files
+from bnsweep.sweep.gpu import require_gpu
 from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, TrialTask, cell_columns, recipe_columns, versions
 from bnsweep.training.checkpoint import from_bytes, to_bytes
 from bnsweep.training.images import Dataset, normalise
@@ -147,12 +148,9 @@ def _network(run: TrainingRun, dataset: Dataset, *, allow_import: bool) -> torch
 def _device(resource: Resource) -> torch.device:
     if resource.gpu == 0:
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise BnsweepError(
-            f"the spec asks for gpu: {resource.gpu}, but this process sees no GPU; set gpu: 0 or use another node"
-        )
-    if resource.gpu < 1:
-        torch.cuda.set_per_process_memory_fraction(resource.gpu)
+    require_gpu(resource.gpu)
+    if resource.memory_fraction < 1:
+        torch.cuda.set_per_process_memory_fraction(resource.memory_fraction)
     return torch.device("cuda")
 
 

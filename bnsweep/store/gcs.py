@@ -1,0 +1,94 @@
+"""A store in a bucket of Google's: pyarrow reads it, and Google's own library creates what must be absent."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from pyarrow import fs
+
+from bnsweep.errors import StoreError, StoreUnwritableError
+from bnsweep.store.filesystem import ObjectFiles, one_line
+
+__all__ = ["GCS_OPTIONS", "GcsFiles"]
+
+GCS_OPTIONS = ("endpoint_override", "scheme")
+
+
+class GcsFiles(ObjectFiles):
+    """A bucket of Google Cloud Storage; credentials come from where Google's tools look for them."""
+
+    def __init__(self, location: str, bucket: str, prefix: str, *, options: dict[str, str]) -> None:
+        # Another endpoint is a server for tests, which asks for no credentials.
+        arrow = fs.GcsFileSystem(**options, anonymous=bool(options))
+        super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)
+        self._bucket, self._options = bucket, options
+        self._opened: Any = None  # a google.cloud.storage.Bucket
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        self._put(name, bytes(data), only_if_absent=False)
+
+    def create(self, name: str, data: bytes) -> bool:
+        if self._put(name, data, only_if_absent=True):
+            return True
+        # The answer to a PUT that was carried out may be lost and the PUT repeated: then what is there is ours.
+        with suppress(FileNotFoundError):
+            return self.read(name) == data
+        return False
+
+    def delete(self, name: str) -> None:
+        from google.api_core.exceptions import NotFound
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        try:
+            self._blob(name).delete(retry=DEFAULT_RETRY)
+        except NotFound:
+            return
+        except Exception as error:
+            raise self._unwritable(name, error) from error
+
+    def _put(self, name: str, data: bytes, *, only_if_absent: bool) -> bool:
+        """One upload; False if it was to be absent and is not."""
+        blob = self._blob(name)
+        from google.api_core.exceptions import PreconditionFailed
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        generation = 0 if only_if_absent else None
+        try:
+            blob.upload_from_string(
+                data, content_type="application/octet-stream", if_generation_match=generation, retry=DEFAULT_RETRY
+            )
+        except PreconditionFailed:
+            return False
+        except Exception as error:
+            raise self._unwritable(name, error) from error
+        return True
+
+    def _blob(self, name: str) -> Any:
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened.blob(self.path(name).removeprefix(f"{self._bucket}/"))
+
+    def _open(self) -> Any:
+        try:
+            from google.auth.credentials import AnonymousCredentials
+            from google.auth.exceptions import GoogleAuthError
+            from google.cloud import storage
+        except ImportError as error:
+            raise StoreError(
+                f"writing to {self.location} needs google-cloud-storage, which is not installed: "
+                "pip install 'bnsweep[gcs]'"
+            ) from error
+        try:
+            if not self._options:
+                return storage.Client().bucket(self._bucket)
+            endpoint = f"{self._options.get('scheme', 'https')}://{self._options['endpoint_override']}"
+            client = storage.Client(
+                project="none", credentials=AnonymousCredentials(), client_options={"api_endpoint": endpoint}
+            )
+            return client.bucket(self._bucket)
+        except (GoogleAuthError, OSError) as error:
+            raise StoreUnwritableError(f"cannot write to {self.location}: {one_line(error)}") from error
+
+    def _unwritable(self, name: str, error: Exception) -> StoreUnwritableError:
+        return StoreUnwritableError(f"cannot write {self.url(name)}: {one_line(error)}")

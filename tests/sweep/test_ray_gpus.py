@@ -1,0 +1,123 @@
+"""Nodes that say they have a GPU and have none: what Ray is asked for, and who is avoided."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra ray")
+
+import ray
+import torch
+from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from bnsweep.errors import GpuLostError, InputError
+from bnsweep.experiment.spec import Resource
+from bnsweep.store.store import Store
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="these nodes must have no GPU"),
+    pytest.mark.filterwarnings("ignore"),  # Ray's own, about processes that it ends
+]
+
+SPEC = """\
+name: lost
+data: {source: digits, train_images: 100, test_images: 50}
+models: resnet8
+placements: none
+train_seeds: 1
+training: {epochs: 1, batch_size: 50, chance_epochs: null}
+eta: [0, 0.1]
+trials: 4
+resources: {train: {gpu: TRAIN}, trial: {gpu: TRIAL}}
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    before = dict(os.environ)
+    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_raylet_start_wait_time_s="120")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "object_store_memory": 10**8})
+    for devices, kind in (("3", "A100"), ("5", "L4")):
+        made.add_node(
+            num_cpus=1, num_gpus=1, resources={f"accelerator_type:{kind}": 1}, object_store_memory=10**8,
+            env_vars={"CUDA_VISIBLE_DEVICES": devices},
+        )  # fmt: skip
+    try:
+        yield made
+    finally:
+        made.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.mark.parametrize(("train", "trial"), [("0", "0.25"), ("0.5", "0")])
+def test_a_node_without_its_gpu_is_left_for_another_and_no_task_is_blamed(
+    cluster: Cluster, run: Callable[..., object], tmp_path: Path, train: str, trial: str
+) -> None:
+    what = "trial" if train == "0" else "train"
+    text = SPEC.replace("TRAIN", train).replace("TRIAL", trial)
+    with pytest.raises(GpuLostError, match=f"no node with a GPU for `resources.{what}` has one that works") as caught:
+        run(text, tmp_path / "store", engine="ray", address=cluster.address)
+    # Each node was tried, once, with the device that Ray gave: one of those that the node was started with.
+    for device in ("3", "5"):
+        assert str(caught.value).count(f"this process sees no GPU (CUDA_VISIBLE_DEVICES={device})") == 1
+    store = Store.open(str(tmp_path / "store"))
+    assert store.rows("failures") == 0
+    assert [row["status"] for row in store.read("runs").to_pylist()] == (["finished"] if train == "0" else [])
+
+
+def test_tasks_and_placement_groups_go_where_they_should(cluster: Cluster) -> None:
+    from bnsweep.sweep.ray_nodes import Nodes, resources_of
+
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+    try:
+        ids = {
+            name: next(node["NodeID"] for node in ray.nodes() if f"accelerator_type:{name}" in node["Resources"])
+            for name in ("A100", "L4")
+        }
+        nodes = Nodes()
+        any_gpu, a100 = Resource(gpu=0.25), Resource(gpu=1, accelerator="A100")
+
+        def task(resource: Resource) -> str:
+            taken = resources_of(resource)
+            amounts = {"num_cpus": taken.pop("CPU"), "num_gpus": taken.pop("GPU"), "resources": taken}
+            remote = where.options(**amounts, label_selector=nodes.selector(resource))
+            return str(ray.get(remote.remote(), timeout=60))
+
+        def bundle(resource: Resource) -> str:
+            selector = nodes.selector(resource)
+            group = placement_group([resources_of(resource)], bundle_label_selector=[selector] if selector else None)
+            strategy = PlacementGroupSchedulingStrategy(placement_group=group)
+            found = ray.get(where.options(num_cpus=0, scheduling_strategy=strategy).remote(), timeout=60)
+            remove_placement_group(group)
+            return str(found)
+
+        assert task(a100) == bundle(a100) == ids["A100"]
+        nodes.avoid(ids["A100"], "gone")
+        assert task(any_gpu) == bundle(any_gpu) == ids["L4"]
+        nodes.check_fits(any_gpu, "trial")
+        nodes.check_fits(Resource(), "trial")  # work without a GPU avoids nobody
+        assert nodes.selector(Resource()) == {}
+        with pytest.raises(
+            GpuLostError, match=rf"no node with a GPU for `resources.train`.*\n.*{ids['A100'][:8]}\): gone"
+        ):
+            nodes.check_fits(a100, "train")
+        with pytest.raises(InputError, match=r"accelerator: H200, but no node has more .* \(of type: A100, L4\)"):
+            nodes.check_fits(Resource(gpu=1, accelerator="H200"), "train")
+        with pytest.raises(InputError, match=r"asks for cpu: 1, gpu: 2, but no node has more than 1 CPUs and 1 GPUs\."):
+            nodes.check_fits(Resource(gpu=2), "train")
+    finally:
+        ray.shutdown()
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def where() -> str:
+    return str(ray.get_runtime_context().get_node_id())

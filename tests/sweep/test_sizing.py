@@ -1,0 +1,151 @@
+"""`plan --cluster`: hours, cost and storage by the speeds of the rows, against sums made here by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bnsweep.errors import InputError
+from bnsweep.experiment.plan import make_plan
+from bnsweep.experiment.reading import parse_spec
+from bnsweep.experiment.spec import Resource
+from bnsweep.store.store import Store
+from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.sizing import ClusterShape, parse_cluster, size
+
+BIG = """\
+name: big
+data: {source: digits}
+models: [resnet8, resnet20]
+placements: [all, none]
+train_seeds: 5
+training: {epochs: 10}
+noise: {targets: [weights, all]}
+eta: [0, 0.1, 0.3]
+trials: 50
+"""
+
+
+def plan_of(text, root):
+    return make_plan(parse_spec(text), LocalCatalog(root))
+
+
+def test_hours_cost_and_storage_are_those_of_the_rows(run, tiny, tmp_path):
+    run(tiny, tmp_path / "history")
+    history = Store.open(str(tmp_path / "history"))
+    runs, trials = history.read("runs").to_pylist(), history.read("trials").to_pylist()
+    sizes = {row["run_id"]: row["multiply_adds"] for row in runs}
+    train_s = sum(r["duration_s"] for r in runs) / sum(
+        r["multiply_adds"] * r["train_images"] * r["epochs_run"] for r in runs
+    )
+    trial_s = sum(r["duration_s"] for r in trials) / sum(sizes[r["run_id"]] * r["images"] for r in trials)
+
+    plan = plan_of(BIG, tmp_path)
+    found = size(plan, None, ClusterShape(nodes=3, cpus=2, price=1.5), history)
+    work = {r.run_id: r.architecture.multiply_adds for r in plan.runs}
+    images = plan.runs[0].train_images * 10
+    training = sum(work.values()) * images * train_s / 6 / 3600
+    scoring = sum(work.values()) * plan.runs[0].test_images * 2 * (1 + 2 * 50) * trial_s / 6 / 3600
+    assert len(plan.runs) == 2 * 2 * 5
+    assert found.slots_train == found.slots_trial == 6
+    assert found.hours_train == pytest.approx(training)
+    assert found.hours_trial == pytest.approx(scoring)
+    assert found.cost == pytest.approx(1.5 * 3 * (training + scoring))
+    assert found.rows == 20 * 2 * (1 + 2 * 50)
+    assert found.bytes_networks == sum(4 * run.architecture.parameters for run in plan.runs)
+    assert "billion multiply-adds/s a task on cpu" in found.to_text()
+
+    # More places than networks: the longest network decides.
+    many = size(plan, None, ClusterShape(nodes=100, cpus=4), history)
+    assert many.hours_train == pytest.approx(max(work.values()) * images * train_s / 3600)
+    assert "leave 380 places empty" in many.to_text()
+
+
+def test_what_has_landed_needs_no_time(run, tiny, tmp_path):
+    run(tiny, tmp_path / "store")
+    store = Store.open(str(tmp_path / "store"))
+    found = size(plan_of(tiny, tmp_path), store, ClusterShape(nodes=2, price=3), store)
+    assert (found.hours, found.cost, found.rows, found.bytes_networks) == (0, 0, 0, 0)
+
+
+def test_no_speed_is_guessed(run, tiny, tmp_path):
+    run(tiny, tmp_path / "history")
+    on_gpus = BIG + "resources: {train: {gpu: 0.25, accelerator: H100}, trial: {gpu: 0.25}}\n"
+    history = Store.open(str(tmp_path / "history"))
+    found = size(plan_of(on_gpus, tmp_path), None, ClusterShape(nodes=8, cpus=16, gpus=4, price=10), history)
+    assert found.slots_train == 8 * 16
+    assert (found.hours, found.cost, found.device_train) == (None, None, None)
+    assert "unknown: no row in the history was made on such a machine" in found.to_text()
+    assert size(plan_of(BIG, tmp_path), None, ClusterShape(nodes=1), None).hours is None
+
+
+def test_the_speed_is_that_of_the_wanted_gpu(run, tiny, tmp_path):
+    import pyarrow as pa
+
+    run(tiny, tmp_path / "history")
+    cpu = Store.open(str(tmp_path / "history"))
+    history = Store.create(str(tmp_path / "gpus"))
+    for device, factor in (("NVIDIA H100 80GB HBM3", 0.01), ("NVIDIA L4", 0.04)):
+        tables = {}
+        for name in ("runs", "trials"):
+            rows = [
+                {
+                    **row,
+                    "run_id": f"{device}{row['run_id']}",
+                    "device": device,
+                    "duration_s": row["duration_s"] * factor,
+                }
+                for row in cpu.read(name).to_pylist()
+            ]
+            tables[name] = pa.Table.from_pylist(
+                [{**row, **({"point_id": f"{device}{row['point_id']}"} if name == "trials" else {})} for row in rows],
+                schema=cpu.read(name).schema,
+            )
+        history.commit(tables)
+    text = BIG + "resources: {train: {gpu: 1, accelerator: H100}, trial: {gpu: 1}}\n"
+    shape = ClusterShape(nodes=1, gpus=1)
+    found = size(plan_of(text, tmp_path), None, shape, history)
+    assert found.device_train == "NVIDIA H100 80GB HBM3"
+    assert found.device_trial == "NVIDIA L4", "any GPU: the slowest that was measured"
+    slow = size(plan_of(BIG, tmp_path), None, dataclasses.replace(shape, cpus=1), cpu)
+    assert found.hours_train == pytest.approx(0.01 * slow.hours_train)
+    assert found.hours_trial == pytest.approx(0.04 * slow.hours_trial)
+
+
+@pytest.mark.parametrize(
+    ("resource", "slots"),
+    [
+        (Resource(), 16),
+        (Resource(cpu=4), 4),
+        (Resource(cpu=0.5), 32),
+        (Resource(gpu=0.25), 8),
+        (Resource(gpu=0.3), 6),
+        (Resource(gpu=2), 1),
+        (Resource(gpu=3), 0),
+        (Resource(cpu=0, gpu=0.1), 20),
+    ],
+)
+def test_tasks_that_fit_on_a_node(resource, slots):
+    assert ClusterShape(nodes=1, cpus=16, gpus=2).slots(resource) == slots
+    assert ClusterShape(nodes=3, cpus=16, gpus=2).slots(resource) == 3 * slots
+
+
+def test_a_task_that_fits_nowhere_is_refused(tmp_path):
+    plan = plan_of(BIG + "resources: {train: {cpu: 32}}\n", tmp_path)
+    with pytest.raises(InputError, match=r"`resources.train` asks for cpu: 32, gpu: 0, but a node of --cluster has 16"):
+        size(plan, None, ClusterShape(nodes=8, cpus=16), None)
+
+
+def test_shapes_as_words():
+    assert parse_cluster("nodes=8, gpus=4,cpus=16,price=12.5") == ClusterShape(8, 16, 4, 12.5)
+    for text, message in [
+        ("8", r"--cluster is nodes=N\[,cpus=N\]"),
+        ("nodes=8,nodes=9", "each once"),
+        ("nodes=eight", "`nodes` is a whole number, but got 'eight'"),
+        ("nodes=0", "`nodes >= 1` must hold, but got 0"),
+        ("nodes=8,price=-3", "`price` is a number, but got '-3'"),
+        ("gpus=4", "how many nodes there are"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            parse_cluster(text)
