@@ -53,7 +53,8 @@ import urllib.error, urllib.request
 token = open("/srv/secrets/admin_token").read().strip()
 for headers in ({}, {"Authorization": "Bearer " + token}):
     try:
-        page = urllib.request.urlopen(urllib.request.Request("http://service:8000/sweeps.json", headers=headers), timeout=30)
+        request = urllib.request.Request("http://service:8000/sweeps.json", headers=headers)
+        page = urllib.request.urlopen(request, timeout=30)
         print(page.status, "quickstart" in page.read().decode())
     except urllib.error.HTTPError as error:
         print(error.code)
