@@ -76,10 +76,10 @@ QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY attempt DESC) = 1;
 -- noise cell, `curve` for training run and noise cell: 64-bit digests, since joins on numbers are quick and find NULLs.
 CREATE TABLE planned_point AS
 WITH
-training_of AS (SELECT run_id, training FROM run),
+training_of AS (SELECT run_id, training, test_images FROM run),
 wanted AS (
     SELECT point_id, any_value(plan) AS plan, min(min_trials) AS min_trials, max(max_trials) AS max_trials,
-           min(half_width) AS wanted_half_width
+           min(half_width) AS wanted_half_width, max(confidence) AS wanted_confidence
     FROM plan
     GROUP BY point_id
 )
@@ -87,7 +87,8 @@ SELECT point_id, plan.run_id, plan.train_seed,
        label.dataset, plan.model, coalesce(training, '') AS training, label.placement,
        plan.bn_mask, plan.bn_kept, plan.bn_sites,
        plan.noise_model, plan.sigma_reference, plan.targets, plan.bn_treatment, plan.recalibration_images,
-       plan.precision, plan.sampling, plan.eta, min_trials, max_trials, wanted_half_width,
+       plan.precision, plan.sampling, plan.eta, min_trials, max_trials,
+       wanted_half_width, wanted_confidence, test_images,
        hash(label.dataset, plan.model, training, label.placement, plan.bn_mask, plan.noise_model, plan.sigma_reference,
             plan.targets, plan.bn_treatment, plan.recalibration_images, plan.precision, plan.sampling) AS series,
        hash(plan.run_id, plan.noise_model, plan.sigma_reference, plan.targets, plan.bn_treatment,
@@ -129,28 +130,33 @@ SELECT point_id, n, total / n AS accuracy, nonfinite, images,
        greatest(highest - total / n, total / n - lowest) AS extreme
 FROM sums;
 
--- The variance that an interval over draws is made of. Where trials stopped because the interval was narrow enough,
--- it is that of bnsweep/noise/sampling.py, which is valid at the stopping time: q(n) = t(n - 1) * (1 + 0.75 / sqrt(n)),
--- and the most extreme draw counts twice.
-CREATE MACRO variance_at_stop(spread, extreme, n, wanted_half_width) AS
+-- The variance that an interval over draws is made of. Where trials stop when the interval is narrow enough, it is that
+-- of bnsweep/noise/sampling.py, which is valid at the stopping time: q(n) = 1.05 * t(n - 1), the most extreme draw counts
+-- three times, and draws that all agree may differ by half an image.
+CREATE MACRO variance_at_stop(spread, extreme, n, wanted_half_width, test_images) AS
     CASE WHEN wanted_half_width IS NULL OR n < 2 THEN spread
-         ELSE (1 + 0.75 / sqrt(n))^2 * (spread + extreme^2 / n) END;
+         ELSE 1.05^2 * (greatest(spread, 0.25 / test_images^2 / n) + 2 * extreme^2 / n) END;
 
 CREATE MACRO standard_error(x, wanted_half_width) AS
     sqrt(variance_at_stop(var_samp(x), greatest(max(x) - avg(x), avg(x) - min(x)), count(*),
-                          any_value(wanted_half_width)) / count(*));
+                          any_value(wanted_half_width), NULL) / count(*));
 
--- The points that have rows. `a0` is the accuracy of the clean network, which every cell of a run shares.
+-- The points that have rows. `a0` is the accuracy of the clean network, which every cell of a run shares. A point is
+-- `wide` while its interval is wider than its sweep wants, `capped` if it stays so: all trials it may have are used.
 CREATE VIEW point AS
 WITH
 tallied AS MATERIALIZED (
     SELECT planned_point.*, tally.* EXCLUDE (point_id, extreme),
-           variance_at_stop(spread, extreme, n, wanted_half_width) AS variance
+           variance_at_stop(spread, extreme, n, wanted_half_width, test_images) AS variance
     FROM tally JOIN planned_point USING (point_id)
 ),
 baseline AS (SELECT run_id, precision, avg(accuracy) AS a0 FROM tallied WHERE eta = 0 GROUP BY run_id, precision)
-SELECT tallied.*, baseline.a0
-FROM tallied LEFT JOIN baseline USING (run_id, precision);
+SELECT measured.*, wide AND n >= max_trials AS capped
+FROM (
+    SELECT tallied.*, baseline.a0,
+           coalesce(t_quantile(n - 1, wanted_confidence) * sqrt(variance / n) > wanted_half_width, false) AS wide
+    FROM tallied LEFT JOIN baseline USING (run_id, precision)
+) AS measured;
 
 -- Training runs by noise cell, with the number of planned eta above 0.
 CREATE TABLE planned_curve AS
@@ -170,7 +176,7 @@ GROUP BY curve;
 CREATE VIEW curve AS
 WITH measured AS (
     SELECT curve, count(*) AS etas, min(n) AS least_n, max(n) AS most_n, sum(n) AS n,
-           any_value(a0) AS a0, avg(accuracy / nullif(a0, 0)) AS average_normalized
+           any_value(a0) AS a0, avg(accuracy / nullif(a0, 0)) AS average_normalized, bool_or(capped) AS capped
     FROM point
     WHERE eta > 0
     GROUP BY curve
@@ -190,7 +196,7 @@ over_seeds AS (
            count(*) AS seeds, sum(n) AS n, any_value(curve) AS curve, any_value(etas) AS etas,
            avg(a0) AS a0, stddev_samp(a0) AS sd_a0,
            avg(average_normalized) AS mean, stddev_samp(average_normalized) AS sd_seeds,
-           any_value(least_n) AS least_n, any_value(most_n) AS most_n
+           any_value(least_n) AS least_n, any_value(most_n) AS most_n, count_if(capped) AS capped
     FROM curve
     WHERE average_normalized IS NOT NULL
     GROUP BY ALL

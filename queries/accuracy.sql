@@ -43,11 +43,6 @@ per_run AS (
     FROM point
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
 ),
-checked AS (
-    SELECT *,
-           n >= max_trials AND t_quantile(n - 1, $confidence) * sqrt(variance / n) > wanted_half_width AS capped
-    FROM per_run
-),
 over_draws AS (
     SELECT series, eta, min(accuracy) AS lowest, quantile_cont(accuracy, 0.05) AS p05,
            sum(nonfinite) / sum(images) AS nonfinite, avg(realised_sigma_ratio) AS realised_sigma_ratio
@@ -62,7 +57,7 @@ over_seeds AS (
            sqrt(sum((n - 1) * spread) / nullif(sum(n) - count(*), 0)) AS sd_draws,
            sqrt(avg(variance)) AS sd_interval,
            count_if(capped) AS capped
-    FROM checked
+    FROM per_run
     GROUP BY ALL
 ),
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_interval, $confidence) AS half FROM over_seeds),

@@ -33,6 +33,7 @@
 --   high_pct                %       upper end
 --   half_width_pct          points  half of the interval's width before it is cut at 0 %
 --   level                   -       seeds: covers training seeds and draws; draws: these networks only; NULL: none
+--   capped                  runs    runs that at some eta used all trials they may, and stayed wider than wanted
 
 WITH
 averaged AS (
@@ -44,7 +45,7 @@ final AS (
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
            etas::BIGINT AS etas, seeds::BIGINT AS seeds, n::BIGINT AS n, 100 * a0 AS baseline_pct,
            100 * mean AS average_normalized_pct, low_pct(mean, half) AS low_pct, 100 * (mean + half) AS high_pct,
-           100 * half AS half_width_pct, level
+           100 * half AS half_width_pct, level, capped::BIGINT AS capped
     FROM averaged
 )
 SELECT * FROM final

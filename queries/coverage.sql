@@ -1,8 +1,9 @@
 -- What of each sweep is done, what is missing, what failed?
 --
--- A point is done when it has the trials that its sweep asks for at least. One that is not counts as diverged if its
--- training run did or a search stopped it early (there is no network to perturb), as failed if its training run or a
--- block of it was given up, otherwise as missing.
+-- A point is done when it has the trials that its sweep asks for at least and, where a half-width is wanted, either
+-- reaches it or has used all trials that it may. One that is not counts as diverged if its training run did or a search
+-- stopped it early (there is no network to perturb), as failed if its training run or a block of it was given up,
+-- otherwise as missing.
 --
 -- Parameters
 --   dataset  VARCHAR  NULL  only this data set; NULL: all
@@ -27,11 +28,11 @@
 --   trials          trials  landed
 
 WITH
-landed AS (SELECT point_id, count(*) AS n FROM counted GROUP BY point_id),
+landed AS (SELECT point_id, n, wide FROM point),
 given_up AS (SELECT DISTINCT point_id FROM failures WHERE point_id IS NOT NULL),
 states AS (
     SELECT plan.*, run.status, least(coalesce(landed.n, 0), plan.max_trials) AS n,
-           coalesce(landed.n, 0) >= plan.min_trials AS done,
+           coalesce(landed.n >= plan.min_trials AND (NOT wide OR landed.n >= plan.max_trials), false) AS done,
            coalesce(run.status IN ('diverged', 'pruned'), false) AS diverged,
            coalesce(run.status = 'failed', false) OR given_up.point_id IS NOT NULL AS failed
     FROM plan

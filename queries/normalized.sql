@@ -32,6 +32,7 @@
 --   high_pct              %         upper end
 --   half_width_pct        points    half of the interval's width before it is cut at 0 %
 --   level                 -         seeds: covers training seeds and draws; draws: these networks only; NULL: none
+--   capped                runs      runs that used all trials they may without reaching the wanted half-width
 
 WITH
 per_run AS (
@@ -43,7 +44,8 @@ over_seeds AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites, bn_mask,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling, eta,
            count(normalized) AS seeds, sum(n) AS n, avg(a0) AS a0, avg(normalized) AS mean,
-           stddev_samp(normalized) AS sd_seeds, sqrt(avg(normalized_variance)) AS sd_draws
+           stddev_samp(normalized) AS sd_seeds, sqrt(avg(normalized_variance)) AS sd_draws,
+           count_if(capped) AS capped
     FROM per_run
     WHERE normalized IS NOT NULL
     GROUP BY ALL
@@ -57,7 +59,7 @@ final AS (
            low_pct(mean, half) AS low_pct,
            100 * (mean + half) AS high_pct,
            100 * half AS half_width_pct,
-           interval_level(seeds, n) AS level
+           interval_level(seeds, n) AS level, capped::BIGINT AS capped
     FROM judged
 )
 SELECT * FROM final

@@ -260,7 +260,9 @@ def _finish(connection: duckdb.DuckDBPyConnection, *, sweep: str | None, source:
     connection.execute("CREATE TABLE student (confidence DOUBLE, quantiles DOUBLE[])")
     connection.execute(views())
     database = Database(connection, sweeps=chosen, source=source)
-    database._ready_for(0.95)
+    wanted = connection.execute("SELECT DISTINCT confidence FROM points WHERE confidence IS NOT NULL").fetchall()
+    for confidence in {0.95, *(value for (value,) in wanted)}:
+        database._ready_for(confidence)
     connection.execute("SET allowed_paths = $paths", {"paths": readable})
     for setting in ("temp_directory = ''", "enable_external_access = false", "lock_configuration = true"):
         connection.execute(f"SET {setting}")

@@ -120,8 +120,10 @@ class Plan:
             "seed": spec.noise_seed,
         }
         if spec.images == "auto" and isinstance(spec.trials, AdaptiveTrials):
-            # The allocation over strata follows from the wanted precision, so it is part of the identity.
+            # The allocation over strata follows from the wanted precision and from the rule, whose version this is.
+            scoring["rule"] = 2
             scoring["design"] = spec.trials.model_dump(mode="json", exclude={"max"})
+            scoring["aim"] = spec.trials.aim
         return canonical_json(scoring)
 
     def points(self, run: TrainingRun) -> Iterator[Point]:

@@ -205,6 +205,11 @@ class AdaptiveTrials(Frozen):
             raise ValueError(f"`min <= max` must hold, but got min={self.min}, max={self.max}")
         return self
 
+    @property
+    def aim(self) -> int:
+        """Trials that `images: auto` reckons with: a larger `max` changes no decision, so that raising it goes on."""
+        return min(self.max, 1000)
+
 
 class Evaluation(Frozen):
     """How a perturbed network is scored."""

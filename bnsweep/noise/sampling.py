@@ -6,15 +6,20 @@ one. The plain mean over trials is unbiased whatever the subsets, so rounds may 
 
 **Sequential design.** Trials come in rounds. After each one the half-width
 
-    q(m) * sqrt(spread / m),   spread = s^2 + e^2 / m,   q(m) = t(m - 1) * (1 + 0.75 / sqrt(m))
+    q(m) * sqrt(spread / m),   spread = s^2 + 2 * e^2 / m,   q(m) = 1.05 * t(m - 1)
 
 is compared with the wanted one (m trials with standard deviation s, the most extreme of which lies e from the
 mean). It is a group-sequential form of the fixed-width interval of Chow and Robbins (Ann. Math. Stat. 36:457,
 1965), which is valid as the width shrinks, with two corrections for stopping early on a variance that looks small
-by luck: the most extreme draw counts twice, since one unseen so far may be as far off, and the constant 0.75 is chosen
-by simulation (tests/bench/bench_sampling.py). A round adds a quarter at most: planning ahead on little covers worse.
-The limit of every such method: something that happens in fewer than about 3 of `min` draws may not have been
-seen when it stops. The simulated coverage holds from a first look at 48 draws on, which is what `auto` takes.
+by luck: the most extreme draw counts three times, since others as far off may not have come up yet, and the quantile
+of Student's t is raised by a twentieth. Both are chosen by simulation (docs/sampling.md). A round adds a quarter at
+most: planning ahead on little covers worse.
+
+**Rare draws.** What happens in fewer than 3 of m draws may not have been seen after m (the rule of three). So no
+point stops before it has seen enough draws for what one may cost: taking that at five times the mean loss L that noise
+has caused so far, 5 * L * 3 / m must not exceed the half-width h, hence m >= 15 * L / h. 48 draws are enough in
+any case, and where 48 cost no more than `min` draws scored on all images they are taken at once. What remains unseen
+after that, no rule that looks at draws alone can know.
 
 **Images.** With `auto`, images are stratified by the clean network's margin on the true class (an image with a
 large margin hardly ever flips). The pilot round spreads images evenly over strata; from its rows follow the
@@ -44,7 +49,7 @@ from bnsweep.errors import InputError
 Floats = NDArray[np.float64]
 
 __all__ = [
-    "FIRST_LOOK",
+    "ENOUGH",
     "Design",
     "Interval",
     "Observation",
@@ -59,11 +64,13 @@ __all__ = [
     "stratified_accuracy",
 ]
 
-FIRST_LOOK = 48  # draws before `auto` may stop: a mode with a share of 10 % is missed in 0.6 % of samples
+ENOUGH = 48  # draws after which any point may stop: something in a tenth of draws is missed in 0.6 % of samples
+LOSSES = 15  # draws before a point may stop, per half-width of mean loss
 PILOT_IMAGES = 4  # per stratum and draw
 GROWTH = 1.25  # most trials after a round, as a multiple of those before it
 PSEUDO_FLIPS = 0.1  # images that are taken to have flipped in a stratum beyond those seen to
-CAUTION = 0.75  # c in q(m) = t * (1 + c / sqrt(m))
+CAUTION = 1.05  # times the quantile of Student's t
+EXTREMES = 2  # further draws as far off as the most extreme one
 
 # Strata lie around the margin 0, finer where images flip more: cuts at these shares of all images to either side.
 WRONG_SIDE = (0.15, 0.07, 0.03, 0.01)
@@ -145,11 +152,13 @@ class Design:
 
     half_width: float  # of the interval on mean accuracy, as a fraction
     confidence: float = 0.95
-    min: int = 8  # fewest trials; `auto` takes FIRST_LOOK at least, unless `max` is smaller
+    min: int = 8  # fewest trials
     max: int = 1000
+    aim: int = 1000  # trials: where the half-width is out of reach with so many, they get more images instead
     images: Literal["all", "auto"] | int = "all"
     test_images: int = 10_000
     strata_sizes: tuple[int, ...] = ()  # of the run; needed for `auto`
+    clean_accuracy: float | None = None  # of the network without noise; None: unknown, and its loss counts for nothing
     draw_cost: float = 16  # what drawing and folding costs, in images (ResNet-20 on one CPU core: about 10)
 
     def __post_init__(self) -> None:
@@ -173,8 +182,10 @@ class Design:
 
     @property
     def first_look(self) -> int:
-        """Trials of the first round."""
-        return min(self.max, max(self.min, FIRST_LOOK)) if self.images == "auto" else self.min
+        """Trials of the first round: ENOUGH if they cost no more than `min` trials on all images would."""
+        images = {"auto": sum(_pilot(self)), "all": self.test_images}.get(str(self.images)) or int(self.images)
+        affordable = self.min * (self.test_images + self.draw_cost) / (images + self.draw_cost)
+        return min(self.max, max(self.min, min(ENOUGH, floor(affordable))))
 
 
 class Observation(Protocol):
@@ -246,19 +257,21 @@ def rounds(design: Design, scores: Sequence[Observation]) -> Iterator[Round | St
     while True:
         summary = _Summary(design, scores[:done])
         half_width = _quantile(design.confidence, done) * sqrt(summary.spread / done)
-        if half_width <= design.half_width:
+        enough = _enough(design, summary)
+        if half_width <= design.half_width and done >= enough:
             yield Stop("half_width", done, half_width)
             return
         if done >= design.max:
             yield Stop("max", done, half_width)
             return
         if design.images == "auto":
-            allocation, needed = _cheapest(design, summary)
+            allocation, needed = _cheapest(design, summary, enough)
         else:
-            needed = _needed(design, summary, summary.variance)
-        upto = min(max(ceil(needed), done + ceil(done / 8)), floor(done * GROWTH), design.max)
-        yield Round(range(done, max(upto, done + 1)), images, allocation)
-        done = max(upto, done + 1)
+            needed = float(_needed(design, summary, np.array(summary.variance)))
+        upto = max(min(max(ceil(needed), done + ceil(done / 8)), floor(done * GROWTH)), enough, done + 1)
+        upto = min(upto, design.max)
+        yield Round(range(done, upto), images, allocation)
+        done = upto
 
 
 # --- estimates ------------------------------------------------------------------------------------------
@@ -273,43 +286,41 @@ class _Summary:
         self.mean = float(accuracy.mean())
         deviation = accuracy - self.mean
         sample = float(deviation @ deviation) / (self.trials - 1)
-        self.within_by_stratum: Floats | None = None
-        sampling = self._stratified(design, scores) if design.images == "auto" else self._simple(design)
-        # Variance between draws comes on top of that of sampling images, which many images make well known.
-        self.between = max(sample - sampling, 0.0)
-        self.variance = max(sample, sampling)
-        self.spread = self.variance + float((deviation * deviation).max()) / self.trials
+        # Draws that all agree may still differ by what the test set cannot show: half an image.
+        self.variance = max(sample, 0.25 / design.test_images**2 / self.trials)
+        self.spread = self.variance + EXTREMES * float((deviation * deviation).max()) / self.trials
+        if design.images == "auto":
+            # Variance between draws comes on top of that of sampling images, which many images make well known.
+            self.within_by_stratum, sampling = self._within(design, scores)
+            self.between = max(sample - sampling, 0.0)
 
-    def _simple(self, design: Design) -> float:
-        """Variance of a trial's accuracy from its random subset; half an image where all are scored."""
-        total, images = design.test_images, design.images if isinstance(design.images, int) else design.test_images
-        share = (self.mean * self.trials * images + 0.5) / (self.trials * images + 1)
-        return float(max(share * (1 - share) / images * (1 - images / total), 0.25 / total**2 / self.trials))
-
-    def _stratified(self, design: Design, scores: Sequence[Observation]) -> float:
-        """The same for stratified subsets, averaged over trials; and the variance of one image, by stratum."""
+    @staticmethod
+    def _within(design: Design, scores: Sequence[Observation]) -> tuple[Floats, float]:
+        """Variance of one image by stratum, and of a trial's accuracy from its random subset, averaged over trials."""
         sizes = np.array(design.strata_sizes, float)
         images = np.array([score.strata_images for score in scores], float)
         correct = np.array([score.strata_correct for score in scores], float)
-        # Unbiased within a draw where it has two images of the stratum or more.
-        usable = images >= 2
-        share = correct / images
-        one = np.where(usable, share * (1 - share) * images / np.maximum(images - 1, 1), 0.0)
-        seen = np.where(usable, images, 0.0)
-        weighed = (one * (seen - 1) * usable).sum(0) / np.maximum(((seen - 1) * usable).sum(0), 1)
+        # Unbiased within a draw that has two images of the stratum or more; one image says nothing and counts for 0.
+        weighed = (correct * (images - correct) / images).sum(0) / np.maximum((images - 1).sum(0), 1)
         # A stratum in which nothing has flipped yet may still flip: it keeps a few images in later rounds.
-        self.within_by_stratum = weighed + PSEUDO_FLIPS / np.maximum(images.sum(0), 1)
+        one = weighed + PSEUDO_FLIPS / images.sum(0)
         weights = sizes / sizes.sum()
-        per_trial = (weights**2 * self.within_by_stratum / images * (1 - images / sizes)).sum(1)
-        return float(max(per_trial.mean(), 0.25 / sizes.sum() ** 2 / self.trials))
+        return one, float((weights**2 * one / images * (1 - images / sizes)).sum(1).mean())
 
 
 @lru_cache(maxsize=4096)
 def _quantile(confidence: float, trials: int) -> float:
-    return float(student_t.ppf(0.5 + confidence / 2, trials - 1)) * (1 + CAUTION / sqrt(trials))
+    return float(student_t.ppf(0.5 + confidence / 2, trials - 1)) * CAUTION
 
 
-def _needed(design: Design, summary: _Summary, variance: float) -> float:
+def _enough(design: Design, summary: _Summary) -> int:
+    """Trials before which the point must not stop, given what noise has cost so far."""
+    clean = design.clean_accuracy
+    loss = 0.0 if clean is None else max(clean - summary.mean, 0.0)
+    return min(max(design.min, min(ENOUGH, ceil(LOSSES * loss / design.half_width))), design.max)
+
+
+def _needed(design: Design, summary: _Summary, variance: Floats) -> Floats:
     """All trials needed if those to come have `variance` each: the m that solves the half-width's equation.
 
     The quantile and the caution for extremes are taken as they are now; the next look will know better.
@@ -317,25 +328,25 @@ def _needed(design: Design, summary: _Summary, variance: float) -> float:
     caution = summary.spread / summary.variance
     wanted = (design.half_width / _quantile(design.confidence, summary.trials)) ** 2 / caution
     gap = summary.trials * (summary.variance - variance)
-    return (variance + sqrt(max(variance**2 + 4 * wanted * gap, 0.0))) / (2 * wanted)
+    needed: Floats = (variance + np.sqrt(np.maximum(variance**2 + 4 * wanted * gap, 0.0))) / (2 * wanted)
+    return needed
 
 
 def _pilot(design: Design) -> tuple[int, ...]:
     return tuple(min(size, PILOT_IMAGES) for size in design.strata_sizes)
 
 
-def _cheapest(design: Design, summary: _Summary) -> tuple[tuple[int, ...], float]:
+def _cheapest(design: Design, summary: _Summary, enough: int) -> tuple[tuple[int, ...], float]:
     """Images per stratum that reach the half-width at the least cost, and all trials needed with them."""
-    assert summary.within_by_stratum is not None
     sizes = np.array(design.strata_sizes, float)
     weights, within = sizes / sizes.sum(), summary.within_by_stratum
     table = _neyman(weights * np.sqrt(within), sizes, _geometric(len(sizes), design.test_images))
     variances = summary.between + (weights**2 * within / table * (1 - table / sizes)).sum(1)
     prices = table.sum(1) + design.draw_cost
-    least = summary.trials + 1
-    needed = np.array([max(_needed(design, summary, max(float(variance), 1e-12)), least) for variance in variances])
-    costs = np.where(needed <= design.max, (needed - summary.trials) * prices, inf)
-    # Out of reach within `max` trials: then the most precision for each image.
+    least = max(summary.trials + 1, enough)
+    needed = np.maximum(_needed(design, summary, np.maximum(variances, 1e-12)), least)
+    costs = np.where(needed <= min(design.max, design.aim), (needed - summary.trials) * prices, inf)
+    # Out of reach within so many trials: then the most precision for each image.
     best = int(np.argmin(costs) if np.isfinite(costs).any() else np.argmin(variances * prices))
     return tuple(int(n) for n in table[best]), float(needed[best])
 
@@ -350,11 +361,9 @@ def _geometric(low: int, high: int) -> list[int]:
 
 def _neyman(shares: Floats, sizes: Floats, images: Sequence[int]) -> Floats:
     """(len(images), strata) images in proportion to `shares`, at least 1 and at most all of each stratum."""
-    wanted = np.array(images, float)
-    # What a stratum cannot take goes to the others: find the factor that makes the limited shares add up.
-    low, high = np.zeros(len(wanted)), np.full(len(wanted), float((sizes / shares).max()))
-    for _ in range(60):
-        middle = (low + high) / 2
-        above = np.clip(middle[:, None] * shares, 1, sizes).sum(1) > wanted
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return np.floor(np.clip(low[:, None] * shares, 1, sizes) + 0.5)
+    # What a stratum cannot take goes to the others. The limited shares add up to a piecewise linear function of the
+    # factor that is common to them: invert it.
+    factors = np.sort(np.concatenate([1 / shares, sizes / shares]))
+    factor = np.interp(images, np.clip(factors[:, None] * shares, 1, sizes).sum(1), factors)
+    table: Floats = np.floor(np.clip(factor[:, None] * shares, 1, sizes) + 0.5)
+    return table

@@ -243,7 +243,7 @@ class Driver:
             if point.point_id in self._ledger.given_up and not self._retry_failed:
                 continue
             low, _ = self.plan.trial_bounds(point.eta)
-            design = design_of(self.plan, point, test_images=run.test_images, strata_sizes=trained.strata_sizes)
+            design = design_of(self.plan, point, test_images=run.test_images, trained=trained)
             if design is not None and scores is None:
                 # Whether a sequential point is done, only its rows can say.
                 scores = read_scores(self.store, run) if run.run_id in self._ledger.runs else {}
@@ -323,16 +323,16 @@ class Driver:
 
     def _take_run(self, outcome: Trained) -> None:
         run = outcome.task.run
-        status, sha256 = outcome.row["status"], outcome.row["checkpoint_sha256"]
+        trained = TrainedRun.of(outcome.row)
         self._rows.add("runs", [outcome.row])
         known = self._ledger.runs.get(run.run_id)
         landed = 0 if known is None else known.epochs  # by an earlier attempt, whose epochs were the same
         self._rows.add("epochs", outcome.epochs[landed:])
         self._rows.add("probes", [row for row in outcome.probes if not landed or row["epoch"] > landed])
         self.summary.runs_done += 1
-        self.summary.runs_diverged += status == "diverged"
-        if status in NETWORK_ENDS and sha256:
-            self._trained(run, TrainedRun(status, sha256, outcome.task.attempt, tuple(outcome.row["strata_sizes"])))
+        self.summary.runs_diverged += trained.status == "diverged"
+        if trained.status in NETWORK_ENDS and trained.checkpoint_sha256:
+            self._trained(run, trained)
 
     def _take_block(self, outcome: Scored) -> None:
         task, rows = outcome.task, outcome.rows

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +27,14 @@ class TrainedRun:
     attempt: int
     strata_sizes: tuple[int, ...] = ()
     epochs: int = 0  # whose rows are in the store
+    test_correct: int | None = None  # test images classified right without noise
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> TrainedRun:
+        """From a row of `runs`."""
+        sizes = tuple(row["strata_sizes"] or ())
+        status, sha256, attempt = row["status"], row["checkpoint_sha256"], row["attempt"]
+        return cls(status, sha256, attempt, sizes, row["epochs_run"] or 0, row["test_correct"])
 
 
 @dataclass(slots=True)
@@ -69,16 +77,10 @@ def read_ledger(store: Store, plan: Plan) -> Ledger:
 def read_runs(store: Store) -> dict[str, TrainedRun]:
     """How each training run of the store ended."""
     runs: dict[str, TrainedRun] = {}
-    columns = ["run_id", "status", "checkpoint_sha256", "attempt", "strata_sizes", "epochs_run"]
+    columns = ["run_id", "status", "checkpoint_sha256", "attempt", "strata_sizes", "epochs_run", "test_correct"]
     for row in sorted(store.read("runs", columns=columns).to_pylist(), key=lambda row: row["attempt"]):
-        before = runs.get(row["run_id"])
-        runs[row["run_id"]] = TrainedRun(
-            row["status"],
-            row["checkpoint_sha256"],
-            row["attempt"],
-            tuple(row["strata_sizes"] or ()),
-            max(row["epochs_run"] or 0, before.epochs if before else 0),
-        )
+        trained, before = TrainedRun.of(row), runs.get(row["run_id"])
+        runs[row["run_id"]] = replace(trained, epochs=max(trained.epochs, before.epochs if before else 0))
     return runs
 
 

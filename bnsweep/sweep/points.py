@@ -15,6 +15,7 @@ from typing import Any
 from bnsweep.experiment.plan import Plan, Point
 from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.noise.sampling import Design, Round, next_round
+from bnsweep.sweep.ledger import TrainedRun
 
 __all__ = ["PointWork", "Request", "design_of"]
 
@@ -49,7 +50,7 @@ class _Observed:
     strata_correct: Sequence[int] | None
 
 
-def design_of(plan: Plan, point: Point, *, test_images: int, strata_sizes: tuple[int, ...]) -> Design | None:
+def design_of(plan: Plan, point: Point, *, test_images: int, trained: TrainedRun) -> Design | None:
     """The sequential design of a point; None where the number of trials is fixed."""
     trials = plan.spec.trials
     if not isinstance(trials, AdaptiveTrials) or point.eta == 0:
@@ -59,9 +60,11 @@ def design_of(plan: Plan, point: Point, *, test_images: int, strata_sizes: tuple
         confidence=trials.confidence,
         min=trials.min,
         max=trials.max,
+        aim=trials.aim,
         images=plan.spec.images,
         test_images=test_images,
-        strata_sizes=strata_sizes,
+        strata_sizes=trained.strata_sizes,
+        clean_accuracy=None if trained.test_correct is None else trained.test_correct / test_images,
     )
 
 

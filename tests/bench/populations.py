@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from bnsweep.noise.sampling import Design, Round, Stop, interval, rounds, strata, strata_sizes
+from bnsweep.noise.sampling import Round, strata, strata_sizes
 
 Floats = NDArray[np.float64]
 TEST_IMAGES = 10_000
@@ -26,6 +26,7 @@ class Population:
     name: str
     sizes: NDArray[np.int64]
     right: NDArray[np.int64]
+    clean: float  # accuracy without noise
 
     @property
     def accuracy(self) -> Floats:
@@ -55,28 +56,6 @@ def scored(population: Population, step: Round, rng: np.random.Generator) -> lis
         return [Trial(int(k) / total, total) for k in whole]
     hits = rng.hypergeometric(whole, total - whole, step.images)
     return [Trial(int(k) / step.images, step.images) for k in hits]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    covered: bool
-    half_width: float
-    trials: int
-    images: int
-    reason: str
-
-
-def sequential(design: Design, population: Population, truth: float, rng: np.random.Generator) -> Outcome:
-    """One point, sampled until the design stops."""
-    trials: list[Trial] = []
-    for step in rounds(design, trials):
-        if isinstance(step, Stop):
-            found = interval(design, trials)
-            images = sum(each.images for each in trials)
-            covered = found.low <= truth <= found.high
-            return Outcome(covered, found.half_width, len(trials), images, step.reason)
-        trials += scored(population, step, rng)
-    raise AssertionError
 
 
 # Name -> (accuracy of each draw, blur of the margins). One number: every image flips on its own.
@@ -121,20 +100,19 @@ def _spread(name: str, margins: Floats, accuracy: float | Floats, blur: float, r
     at = np.interp(-np.clip(accuracy, 0.02, 0.999), -right.sum(1) / sizes.sum(), shifts)
     expected = np.stack([np.interp(at, shifts, right[:, h]) for h in range(len(sizes))], -1)
     whole = rng.binomial(sizes, expected / sizes, (DRAWS, len(sizes))) if np.ndim(accuracy) == 0 else np.rint(expected)
-    return Population(name, sizes, np.clip(whole, 0, sizes).astype(np.int64))
+    return Population(name, sizes, np.clip(whole, 0, sizes).astype(np.int64), float((margins > 0).mean()))
 
 
-def recorded(path: Path = RECORDED) -> dict[str, Population]:
-    """Draw x image correctness of a ResNet-8 on the 10,000 test images of CIFAR-10, summed over strata."""
+def recorded(images: int = TEST_IMAGES, path: Path = RECORDED) -> dict[float, Population]:
+    """By eta: which of the first test images of CIFAR-10 a ResNet-8 classifies right, draw by draw, over strata."""
     with np.load(path) as data:
-        margins = data["margins"].astype(float)
+        margins = data["margins"][:images].astype(float)
         labels = strata(margins)
         sizes = np.array(strata_sizes(labels))
+        clean = float(np.unpackbits(data["clean"])[:images].mean())
         found = {}
-        for key in sorted(name for name in data.files if name.startswith("eta_")):
-            right = np.unpackbits(data[key], axis=1)[:, : len(margins)]
-            name = f"recorded eta {float(key[4:]):.0%}"
-            found[name] = Population(
-                name, sizes, np.stack([np.bincount(labels, row, len(sizes)) for row in right]).astype(np.int64)
-            )
+        for eta in sorted(float(name.removeprefix("eta_")) for name in data.files if name.startswith("eta_")):
+            right = np.unpackbits(data[f"eta_{eta}"], axis=1)[:, :images]
+            whole = np.stack([np.bincount(labels, row, len(sizes)) for row in right]).astype(np.int64)
+            found[eta] = Population(f"recorded eta {eta:.0%}", sizes, whole, clean)
     return found

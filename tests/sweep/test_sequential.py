@@ -105,7 +105,7 @@ def test_the_interval_of_every_point_is_narrow_enough_or_its_trials_are_used_up(
 
 
 def test_the_interval_that_sql_reports_is_the_one_that_the_design_stopped_at(tmp_path, run):
-    run(SPEC.replace("IMAGES", "auto"), tmp_path / "store")
+    run(SPEC.replace("IMAGES", "auto").replace("[0, 0.1, 0.3]", "[0, 0.01, 0.3]"), tmp_path / "store")
     store = Store.open(tmp_path / "store")
     sizes = {row["placement"]: row["strata_sizes"] for row in rows(tmp_path / "store", "runs")}
     reported = {(row["placement"], row["eta"]): row for row in open_database(store).query("accuracy").to_dicts()}

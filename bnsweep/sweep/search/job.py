@@ -67,10 +67,7 @@ def perform(job: Job, trainee: Trainee, dataset: Dataset, report: Report) -> Non
         )
         outcome = train_run(task, dataset, on_epoch=report)
         report(outcome)
-        row = outcome.row
-        trained = TrainedRun(
-            row["status"], row["checkpoint_sha256"], task.attempt, tuple(row["strata_sizes"] or ()), row["epochs_run"]
-        )
+        trained = TrainedRun.of(outcome.row)
     if not usable(trained):
         return
     for block in _blocks(job, run, trained, dataset):
@@ -112,7 +109,7 @@ def _works(
     for point in plan.points(run):
         low, _ = plan.trial_bounds(point.eta)
         landed = rows.get(point.point_id, [])
-        design = design_of(plan, point, test_images=run.test_images, strata_sizes=trained.strata_sizes)
+        design = design_of(plan, point, test_images=run.test_images, trained=trained)
         missing = sorted(set(range(low)) - {row["trial"] for row in landed})
         yield PointWork(point, plan, design=design, missing=missing, rows=landed)
 
