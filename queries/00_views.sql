@@ -131,8 +131,8 @@ SELECT point_id, n, total / n AS accuracy, nonfinite, images,
 FROM sums;
 
 -- The variance that an interval over draws is made of. Where trials stop when the interval is narrow enough, it is that
--- of bnsweep/noise/sampling.py, which is valid at the stopping time: q(n) = 1.05 * t(n - 1), the most extreme draw counts
--- three times, and draws that all agree may differ by half an image.
+-- of bnsweep/noise/sampling.py, which is valid at the stopping time: q(n) = 1.05 * t(n - 1), the most extreme draw
+-- counts three times, and draws that all agree may differ by half an image.
 CREATE MACRO variance_at_stop(spread, extreme, n, wanted_half_width, test_images) AS
     CASE WHEN wanted_half_width IS NULL OR n < 2 THEN spread
          ELSE 1.05^2 * (greatest(spread, 0.25 / test_images^2 / n) + 2 * extreme^2 / n) END;

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -368,12 +369,20 @@ def _decide(claim: Claim, parts: Mapping[str, Sequence[Evidence]], confidence: f
         if None in needed:
             texts.append(f"more than {MOST_SEEDS} training seeds for the smallest difference, at the spread seen")
         else:
-            texts.append(f"{seeds} training seeds, at the differences and the spread seen")
+            texts.append(f"{seeds} training seeds, at the differences and the spread seen{_more(rows, seeds)}")
         if wrong:
             texts.append(f"{len(wrong)} of the open ones lie on the other side so far")
     if len(known) < len(rows):
-        texts.append(f"at least {SEEDS} training seeds, so that the spread between networks is known")
+        more = "" if known else _more(rows, seeds)
+        texts.append(f"at least {SEEDS} training seeds, so that the spread between networks is known{more}")
     return "; ".join(texts), seeds
+
+
+def _more(rows: Sequence[Evidence], seeds: int) -> str:
+    """Runs and trials beyond those there are, with as many trials per run as there are now."""
+    runs = max(seeds - row.seeds for row in rows)
+    trials = sum((seeds - row.seeds) * ceil(row.n / row.seeds) for row in rows)
+    return f" ({runs} more of each network, {trials} more trials)" if runs > 0 else ""
 
 
 def _spec(database: Database, claim: Claim, seeds: int) -> str:

@@ -20,7 +20,18 @@ IF_SEVERAL = (
 
 
 def accuracy_table(database: Database) -> Result:
-    """Mean accuracy in % and half of its 95 % interval, in the form of the paper's Tables II and III."""
+    """Mean accuracy in % and half of its 95 % interval, in the form of the paper's Tables II and III.
+
+    n is the number of noise draws at each eta above 0; ◦ marks a figure without an interval, † one that stayed wider
+    than its sweep wants.
+    """
     rows = database.query("accuracy")
     varying = [name for name in IF_SEVERAL if len(set(rows.column(name))) > 1]
-    return rows.pivot(across="eta", value="accuracy_pct", spread="half_width_pct", keep=[*varying, *ALWAYS])
+    return rows.pivot(
+        across="eta",
+        value="accuracy_pct",
+        spread="half_width_pct",
+        mark="capped",
+        count="n",
+        keep=[*varying, *ALWAYS],
+    )

@@ -137,24 +137,40 @@ class Result:
         return len(values) > 1 or (column.unit in ROUNDED and values != {"None"})
 
     def pivot(
-        self, *, across: str, value: str, spread: str | None = None, keep: Sequence[str], digits: int = 1
+        self,
+        *,
+        across: str,
+        value: str,
+        spread: str | None = None,
+        mark: str | None = None,
+        count: str | None = None,
+        keep: Sequence[str],
+        digits: int = 1,
     ) -> Result:
-        """One row per distinct `keep`, one text column per value of `across`.
+        """One row per distinct `keep`, one text column per value of `across`, and the range of `count` in a last one.
 
-        A cell is "value ± spread", or "value ◦" if the spread is not known.
+        A cell is "value ± spread", or "value ◦" if the spread is not known, with a † where `mark` is not 0.
         """
         if value in keep or across in keep:
             raise InputError(f"`keep` must not name what is spread out, but got {list(keep)}")
         cells: dict[tuple[Any, ...], dict[str, str]] = {}
         heads: dict[str, None] = {}
+        counts: dict[tuple[Any, ...], list[int]] = {}
         for row in self.to_dicts():
+            key = tuple(row[name] for name in keep)
             head = f"{across}={_shown(row[across], None)}"
             heads[head] = None
-            cells.setdefault(tuple(row[name] for name in keep), {})[head] = _with_spread(row, value, spread, digits)
+            cell = _with_spread(row, value, spread, digits) + (" †" if mark and row[mark] else "")
+            cells.setdefault(key, {})[head] = cell
+            if count and (spread is None or row[spread] is not None):
+                counts.setdefault(key, []).append(row[count])
         known = {column.name: column for column in self.columns}
         arrays = [pa.array([key[i] for key in cells]) for i in range(len(keep))]
         arrays += [pa.array([line.get(head) for line in cells.values()], pa.string()) for head in heads]
         columns = (*(known[name] for name in keep), *(Column(head, known[value].unit) for head in heads))
+        if count:
+            arrays.append(pa.array([_range(counts.get(key, [])) for key in cells]))
+            columns = (*columns, known[count])
         table = pa.table(arrays, names=[column.name for column in columns])
         return Result(columns, table, self.truncated, self.sql)
 
@@ -164,6 +180,11 @@ def _with_spread(row: dict[str, Any], value: str, spread: str | None, digits: in
     if spread is None:
         return text
     return f"{text} ◦" if row[spread] is None else f"{text} ± {_shown(row[spread], digits)}"
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts, default=1), max(counts, default=1)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _numeric(kind: pa.DataType) -> bool:

@@ -89,6 +89,16 @@ def test_pivot_marks_what_has_no_interval(result: Result) -> None:
         result.pivot(across="eta", value="accuracy_pct", keep=["eta"])
 
 
+def test_pivot_says_how_many_trials_and_which_figures_stayed_wide() -> None:
+    columns = tuple(Column(name) for name in ("model", "eta", "accuracy_pct", "half", "n", "capped"))
+    rows = [("a", 0.0, 90.0, None, 1, 0), ("a", 0.1, 80.0, 0.5, 12, 0), ("a", 0.2, 60.0, 2.0, 40, 1)]
+    table = pa.table([list(values) for values in zip(*rows, strict=True)], names=[column.name for column in columns])
+    wide = Result(columns, table, False, "").pivot(
+        across="eta", value="accuracy_pct", spread="half", mark="capped", count="n", keep=["model"]
+    )
+    assert wide.rows == [("a", "90.0 ◦", "80.0 ± 0.5", "60.0 ± 2.0 †", "12 to 40")]
+
+
 def test_columns_by_name(result: Result) -> None:
     assert result.select("eta").rows == [(0.0,), (0.01,), (0.0,)]
     same = Result(COLUMNS, result.table.slice(0, 1).take([0, 0])).without_constants()

@@ -91,13 +91,14 @@ def test_ray_takes_the_same_decisions(tmp_path, run):
 def test_the_interval_of_every_point_is_narrow_enough_or_its_trials_are_used_up(tmp_path, run):
     text = SPEC.replace("IMAGES", "all")
     run(text, tmp_path / "store")
-    design = Design(half_width=0.03, min=8, max=60, test_images=200)
+    clean = {row["run_id"]: row["test_correct"] / 200 for row in rows(tmp_path / "store", "runs")}
     points = {}
     for row in rows(tmp_path / "store"):
         if row["eta"] > 0:
-            points.setdefault(row["point_id"], []).append(Row(row))
+            points.setdefault((row["run_id"], row["eta"]), []).append(Row(row))
     assert len(points) == 4
-    for point in points.values():
+    for (run_id, _), point in points.items():
+        design = Design(half_width=0.03, min=8, max=60, test_images=200, clean_accuracy=clean[run_id])
         step = next_round(design, point)
         assert isinstance(step, Stop)
         assert step.trials == len(point)
