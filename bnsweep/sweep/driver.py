@@ -36,7 +36,7 @@ from bnsweep.sweep.tasks import (
 
 __all__ = ["Driver", "Listener", "Summary"]
 
-OWN_S = 0.004  # twice what a block costs the driver itself (docs/scaling.md): it is to be idle half of the time
+OWN_S = 0.004  # three times what a block costs the driver itself (docs/scaling.md), which has rows to commit as well
 FIRST_BLOCK = 4  # trials, until a network's speed was measured
 
 

@@ -49,7 +49,7 @@ from bnsweep.training.datasets import Dataset
 __all__ = ["RayEngine", "connect"]
 
 RUNS_PER_EXPERIMENT = 1000  # Tune slows down with thousands of trials in one experiment
-BLOCKS_PER_SLOT = 3  # in flight per core or GPU share: enough that no slot waits for the driver
+BLOCKS_PER_SLOT = 6  # in flight per core or GPU share: no slot waits for the driver, and Ray keeps its leases
 RESULTS_PER_WAIT = 64
 RESOURCES_S = 1.0  # how long the cluster's size is taken to be the same
 TUNE_GRACE_S = 5.0  # after which every result that Tune reported has been taken

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = ["COMMIT_S", "RowBuffer", "failure_row", "point_rows", "record_plan"]
 
 COMMIT_S = 1.0  # between commits
 COMMIT_ROWS = 50_000
+POINTS_AT_ONCE = 10_000  # as Python objects, which take ten times the memory of Arrow's
 
 
 class RowBuffer:
@@ -113,8 +115,9 @@ def record_plan(store: Store, plan: Plan, *, text: str, planned_runs: int | None
     }
     tables = {"sweeps": pa.Table.from_pylist([sweep], schema=SCHEMAS["sweeps"])}
     if spec_sha256 not in mine:
-        points = [{**row, "committed_at": now} for row in point_rows(plan, spec_sha256)]
-        tables["points"] = pa.Table.from_pylist(points, schema=SCHEMAS["points"])
+        rows = ({**row, "committed_at": now} for row in point_rows(plan, spec_sha256))
+        pieces = iter(lambda: list(islice(rows, POINTS_AT_ONCE)), [])
+        tables["points"] = pa.concat_tables(pa.Table.from_pylist(piece, schema=SCHEMAS["points"]) for piece in pieces)
     store.commit(tables)
     return spec_sha256
 

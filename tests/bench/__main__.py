@@ -56,11 +56,13 @@ def main() -> None:
     print(f"{'figure':<76}{'value':>12} {'unit':<10}{heads}")
     rows = [finished(row) for row in machine.rows()]
     show(rows)
-    for name in wanted.names or known:
-        for row in importlib.import_module(f"tests.bench.bench_{name}").figures():
-            rows.append(finished(row))
-            show(rows[-1:])
-    keep(rows, facts, wanted.history)
+    try:
+        for name in wanted.names or known:
+            for row in importlib.import_module(f"tests.bench.bench_{name}").figures():
+                rows.append(finished(row))
+                show(rows[-1:])
+    finally:
+        keep(rows, facts, wanted.history)
 
 
 def finished(row: dict[str, Any]) -> dict[str, Any]:

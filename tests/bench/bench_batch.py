@@ -6,6 +6,7 @@ batches waste time per layer, large ones leave the caches between two layers. On
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -47,7 +48,9 @@ def best_batch(model: str, precision: str, images: int) -> dict[str, Any]:
     }
 
 
-def figures() -> list[dict[str, Any]]:
+def figures() -> Iterator[dict[str, Any]]:
     """One row per figure: figure, value, unit, baseline, ratio, floor, n, spread."""
     with machine.torch_threads(1):
-        return [best_batch(name, precision, images) for name, images in MODELS.items() for precision in precisions()]
+        for name, images in MODELS.items():
+            for precision in precisions():
+                yield best_batch(name, precision, images)

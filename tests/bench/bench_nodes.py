@@ -61,9 +61,9 @@ def _rate(nodes: int) -> float:
             blocks = nodes * SLOTS * BLOCKS
             plan, store = trained_sweep(Path(folder) / "store", blocks)
             begin = perf_counter()
-            done = run_blocks(plan, store, Sleep(SLEEP_S)).trials_done
-            if done != blocks:
-                raise RuntimeError(f"{blocks} blocks were planned, but {done} came back")
+            summary, _ = run_blocks(plan, store, Sleep(SLEEP_S))
+            if summary.trials_done != blocks:
+                raise RuntimeError(f"{blocks} blocks were planned, but {summary.trials_done} came back")
             return blocks / (perf_counter() - begin)
     finally:
         ray.shutdown()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from time import perf_counter
@@ -190,9 +190,11 @@ def augmentation(images: int = 6_400) -> list[dict[str, Any]]:
     ]
 
 
-def figures(images: int = 1280) -> list[dict[str, Any]]:
+def figures(images: int = 1280) -> Iterator[dict[str, Any]]:
     """One row per figure: figure, value, unit, baseline, ratio, floor, n, spread."""
-    return [*one_core("resnet20", images), *two_cores("resnet20", images), *augmentation()]
+    yield from augmentation()
+    yield from one_core("resnet20", images)
+    yield from two_cores("resnet20", images)
 
 
 if __name__ == "__main__":

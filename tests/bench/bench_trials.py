@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from multiprocessing import get_context
@@ -228,10 +228,13 @@ def spread(values: list[float]) -> float:
     return float((max(values) - min(values)) / np.median(values))
 
 
-def figures(images: int = 1000) -> list[dict[str, Any]]:
+def figures(images: int = 1000) -> Iterator[dict[str, Any]]:
     """One row per figure: figure, value, unit, baseline, ratio, floor, n, spread."""
     with machine.torch_threads(1):
-        return [*trials(images), *preparation(), *preparation("vgg16"), *two_cores(images)]
+        yield from trials(images)
+        yield from preparation()
+        yield from preparation("vgg16")
+        yield from two_cores(images)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.driver import Driver, Summary
 from bnsweep.sweep.progress import Silent
 from bnsweep.sweep.ray_engine import RayEngine
+from bnsweep.sweep.recording import record_plan
 from bnsweep.sweep.tasks import Scored, TrialTask, cell_columns, recipe_columns
 from bnsweep.training.datasets import Dataset, load_dataset
 
@@ -40,6 +41,7 @@ def trained_sweep(location: Path, blocks: int) -> tuple[Plan, Store]:
     text = SPEC.format(runs=-(-blocks // (CELLS * etas)), etas=", ".join(f"{n / 1000:.3f}" for n in range(etas)))
     plan = make_plan(parse_spec(text), LocalCatalog(location))
     store = Store.create(location)
+    record_plan(store, plan, text=text)
     rows = []
     for run in plan.runs:
         sha256 = store.put_network(run.run_id, b"no network")
@@ -49,12 +51,23 @@ def trained_sweep(location: Path, blocks: int) -> tuple[Plan, Store]:
     return plan, store
 
 
-def run_blocks(plan: Plan, store: Store, score: Callable[[TrialTask, Dataset], Scored]) -> Summary:
-    """Let a driver have the blocks scored on the Ray cluster that is there."""
+class Watched(RayEngine):
+    """Remembers how many blocks were in flight at most."""
+
+    most = 0
+
+    def submit(self, task: TrialTask) -> None:
+        super().submit(task)
+        self.most = max(self.most, len(self._blocks))
+
+
+def run_blocks(plan: Plan, store: Store, score: Callable[[TrialTask, Dataset], Scored]) -> tuple[Summary, int]:
+    """Let a driver have the blocks scored on the Ray cluster that is there; and how many were in flight at most."""
     datasets = {run.fingerprint: lambda data=run.data: load_dataset(data, root=Path()) for run in plan.runs}
     with store.claim():
         driver = Driver(plan, store, datasets=datasets, listener=Silent())
-        return driver.run(RayEngine(store, score=score))
+        engine = Watched(store, score=score)
+        return driver.run(engine), engine.most
 
 
 def nothing(task: TrialTask, dataset: Dataset) -> Scored:

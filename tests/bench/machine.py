@@ -23,7 +23,7 @@ import torch
 
 MATRIX = 2048  # side: 16 MB in fp32, beyond the second-level caches
 COPY_MB = 256
-REPEATS = 5
+REPEATS = 10
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

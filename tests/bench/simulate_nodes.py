@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import json
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from bnsweep.sweep.driver import block_seconds
+
 NODES = (1, 10, 30, 100, 300, 1000, 3000, 10_000)
 SLOTS_PER_NODE = 16
-WAITING = 2  # blocks per slot beyond the one at work: BLOCKS_PER_SLOT is 3
+WAITING = 2  # blocks per slot beyond the one at work; the engine lets 5 wait, which saturates no sooner and no later
 SCATTER = 0.2
-WARM_UP, ROUNDS = 2, 6  # blocks per slot before anything is counted, and in all
+WARM_UP, ROUNDS = 5, 12  # block lengths before anything is counted (the blocks sent ahead are used up), and in all
 ENDED, ARRIVED = 0, 1
 
 
@@ -41,15 +44,19 @@ class Costs:
 class Way:
     """A way to run: how long blocks are, how many drivers share the nodes; a trial takes a second."""
 
-    block_s: float
+    fixed_s: float | None = None  # None: as long as the driver asks for
     drivers: int = 1
 
     @property
     def label(self) -> str:
-        return f"{self.drivers} driver{'s' if self.drivers > 1 else ''}, blocks of {self.block_s:g} s"
+        length = "as long as it asks" if self.fixed_s is None else f"of {self.fixed_s:g} s"
+        return f"{self.drivers} driver{'s' if self.drivers > 1 else ''}, blocks {length}"
+
+    def block_s(self, slots: int) -> float:
+        return block_seconds(slots) if self.fixed_s is None else self.fixed_s
 
 
-WAYS = (Way(10), Way(60), Way(600), Way(60, drivers=16))
+WAYS = (Way(10), Way(60), Way(), Way(60, drivers=16))
 
 
 class Simulation:
@@ -118,31 +125,40 @@ def simulate(costs: Costs) -> list[dict[str, Any]]:
     for way in WAYS:
         for nodes in NODES:
             slots = max(1, nodes * SLOTS_PER_NODE // way.drivers)  # drivers share nothing: one tells all
-            share = Simulation(slots, way.block_s, costs).utilisation()
+            share = Simulation(slots, way.block_s(slots), costs).utilisation()
             rows.append({"way": way.label, "nodes": nodes, "busy_pct": 100 * share})
-            print(f"{way.label:<28}{nodes:>8,} nodes {100 * share:>6.1f} % busy", flush=True)
+            print(f"{way.label:<34}{nodes:>8,} nodes {100 * share:>6.1f} % busy", flush=True)
     return rows
 
 
-def saturation(way: Way, costs: Costs) -> float:
-    """Nodes at which the driver has no time left, by arithmetic: the simulation must bend there."""
-    per_block = costs.block_s + costs.row_s * way.block_s
-    blocks_s = (1 - costs.commit_s) / per_block
-    return way.drivers * blocks_s * way.block_s / SLOTS_PER_NODE
+def saturation(fixed_s: float, drivers: int, costs: Costs) -> float:
+    """Nodes at which drivers have no time left, by arithmetic: the simulation must bend there."""
+    per_block = costs.block_s + costs.row_s * fixed_s
+    return drivers * (1 - costs.commit_s) / per_block * fixed_s / SLOTS_PER_NODE
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """The chart of docs/scaling.md."""
     import altair as alt
 
+    from bnsweep.analysis.theme import LIGHT, PRINT_FONT, chart_config
+
+    order = [way.label for way in WAYS]
+    legend = alt.Legend(labelLimit=300, orient="bottom", columns=2, direction="horizontal")
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("nodes:Q", title=f"nodes of {SLOTS_PER_NODE} slots", scale=alt.Scale(type="log")),
+        x=alt.X(
+            "nodes:Q",
+            title=f"nodes of {SLOTS_PER_NODE} slots",
+            scale=alt.Scale(type="log"),
+            axis=alt.Axis(values=list(NODES), format=",d"),
+        ),
         y=alt.Y("busy_pct:Q", title="slots busy with blocks, %", scale=alt.Scale(domain=[0, 100])),
-        color=alt.Color("way:N", title=None, sort=[way.label for way in WAYS]),
-        shape=alt.Shape("way:N", title=None, sort=[way.label for way in WAYS]),
+        color=alt.Color("way:N", title=None, scale=alt.Scale(domain=order), legend=legend),
+        shape=alt.Shape("way:N", title=None, scale=alt.Scale(domain=order), legend=legend),
     )
     chart = alt.layer(base.mark_line(), base.mark_point(filled=True, size=50)).properties(width=460, height=260)
-    chart.save(str(path), scale_factor=2)
+    config = {**chart_config(LIGHT), "font": PRINT_FONT, "background": "white"}
+    chart.configure(**config).save(str(path), scale_factor=1.5)
 
 
 def main() -> None:
@@ -150,12 +166,16 @@ def main() -> None:
     parser.add_argument("--block-ms", type=float, required=True, help="the driver's time per block (bench blocks)")
     parser.add_argument("--row-us", type=float, required=True, help="the driver's time per row (bench store)")
     parser.add_argument("--commit-ms", type=float, required=True, help="the driver's time per commit")
+    parser.add_argument("--rows", type=Path, help="a JSON file to keep what was simulated, or to draw it again")
     parser.add_argument("--chart", type=Path, help="where to draw the chart, e.g. docs/scaling.png")
     given = parser.parse_args()
     costs = Costs(given.block_ms / 1e3, given.row_us / 1e6, given.commit_ms / 1e3)
     for way in WAYS:
-        print(f"{way.label:<28}saturates at {saturation(way, costs):,.0f} nodes")
-    rows = simulate(costs)
+        if way.fixed_s is not None:
+            print(f"{way.label:<34}saturates at {saturation(way.fixed_s, way.drivers, costs):,.0f} nodes", flush=True)
+    rows = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else simulate(costs)
+    if given.rows:
+        given.rows.write_text(json.dumps(rows))
     if given.chart:
         draw(rows, given.chart)
 
