@@ -27,6 +27,7 @@ from scipy.special import ndtri, stdtrit
 from bnsweep.analysis.locked import CHANGES, LOCKED, operators
 from bnsweep.analysis.paper import paper_store, paper_tables
 from bnsweep.analysis.queries import QUERIES, Column, Query, find_query, views
+from bnsweep.analysis.repeated import first_of_each_key, has_repeated_keys
 from bnsweep.analysis.result import Result
 from bnsweep.errors import InputError, QueryError, StoreDamagedError, UnknownNameError
 from bnsweep.store.schema import SCHEMA_VERSION, SCHEMAS, describe
@@ -161,8 +162,8 @@ def open_database(
 ) -> Database:
     """DuckDB over the live parts of a store, about one of its sweeps or all.
 
-    Tables of up to 200,000 rows are read at once, without rows that were committed twice; larger ones are read from
-    their parts by each question, and rely on the store's promise that a key is there once (`store verify` checks it).
+    Tables of up to 200,000 rows are read at once; larger ones are read from their parts by each question. Rows that
+    were committed twice are left out of both, and are looked for once, here: see repeated.py.
     Raises UnknownNameError for the sweep, StoreDamagedError for a part.
     """
     connection = _connect(threads, memory_mb)
@@ -236,9 +237,15 @@ def _attach(connection: duckdb.DuckDBPyConnection, store: Store, table: str) -> 
     # DuckDB takes brackets, stars and question marks in a path for a pattern, and opens s3:// with an extension only.
     if current and not any("://" in path or set(path) & set("*?[]") for path in paths):
         quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{quoted}])")  # noqa: S608
+        source = f"read_parquet([{quoted}])"
+        repeated = has_repeated_keys(connection, table, source)
+        rows = first_of_each_key(table, source) if repeated else f"SELECT * FROM {source}"  # noqa: S608
+        connection.execute(f"CREATE VIEW {table} AS {rows}")
         return paths
     connection.register(table, store.dataset(table))
+    if has_repeated_keys(connection, table, table):
+        connection.unregister(table)
+        connection.register(table, store.read(table, unique=True))
     return []
 
 

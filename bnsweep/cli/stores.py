@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from bnsweep.cli.common import open_store, print_json, print_table, writing
-from bnsweep.cli.options import json_option, store_option
+from bnsweep.cli.common import database_of, open_store, print_json, print_table, writing
+from bnsweep.cli.options import json_option, store_option, sweep_option
+from bnsweep.errors import InputError
 
 __all__ = ["store"]
 
@@ -65,9 +66,31 @@ def store_upgrade(location: str) -> None:
 @store.command("export")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @store_option
-@click.option("--format", "form", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
-def store_export(directory: Path, location: str, form: str) -> None:
-    """Copy all tables into DIRECTORY, with a provenance file."""
+@sweep_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "csv", "latex"]),
+    default="parquet",
+    show_default=True,
+    help="parquet, csv: all rows of all tables. latex: answers as tables for a paper.",
+)
+@click.option("--query", "names", multiple=True, metavar="NAME", help="latex only: just this answer; repeatable.")
+def store_export(directory: Path, location: str, sweep: str | None, form: str, names: tuple[str, ...]) -> None:
+    """Copy rows or answers into DIRECTORY, with a provenance file: specs, versions, digests.
+
+    latex writes one booktabs tabular per named query (see `bnsweep query`) whose answer has at most 200 rows.
+    """
+    opened = open_store(location)
+    if form != "latex" and (names or sweep):
+        raise InputError("--query and --sweep go with --format latex: parquet and csv hold all rows")
     with writing(directory):
-        for path in open_store(location).export(directory, format=form):
+        if form == "latex":
+            from bnsweep.analysis.export import export_latex
+
+            with database_of(opened, sweep) as database:
+                paths = export_latex(database, opened, directory, names=names)
+        else:
+            paths = opened.export(directory, format=form)
+        for path in paths:
             click.echo(path)

@@ -22,6 +22,9 @@ from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec
 
 __all__ = ["Catalog", "Plan", "Point", "TrainingRun", "image_problems", "make_plan", "run_maker"]
 
+MOST_RUNS = 200_000  # 15 s to expand
+MOST_POINTS = 20_000_000
+
 
 class Catalog(Protocol):
     """What a plan must know of networks and data. Each call may be slow; answers are cached by the plan."""
@@ -166,13 +169,32 @@ class Plan:
         return noise_seed(self.noise_stream(run), trial)
 
 
+def _refuse_too_many(spec: Spec) -> None:
+    """Counted, not expanded: a short spec may ask for more than fits into memory."""
+    placements = sum(len(model.placements or spec.placements) for model in spec.models)
+    runs = len(spec.data) * placements * len(spec.train_seeds)
+    points = runs * len(spec.noise) * len(spec.eta)
+    if runs > MOST_RUNS or points > MOST_POINTS:
+        raise SpecError(
+            [
+                Problem(
+                    "",
+                    f"a sweep has at most {MOST_RUNS:,} training runs and {MOST_POINTS:,} points, but this asks for up "
+                    f"to {runs:,} and {points:,}; split it into several sweeps (they may share a store)",
+                )
+            ],
+            source=f"sweep {spec.name!r}",
+        )
+
+
 def make_plan(spec: Spec, catalog: Catalog) -> Plan:
     """Expand a spec.
 
     Raises:
-        SpecError: every model, data set and placement that does not fit, at once.
+        SpecError: every model, data set and placement that does not fit, at once; or more work than a plan holds.
     """
     _refuse_search(spec)
+    _refuse_too_many(spec)
     runs: dict[str, TrainingRun] = {}
     problems: list[Problem] = []
     for data_index, data in enumerate(spec.data):

@@ -35,6 +35,14 @@ DEEPEST = 20
 LONGEST_NUMBER = 40  # digits
 TWICE = "the key stands here twice"
 STAND_IN = {"name": "unnamed", "data": "unknown", "models": "unknown"}  # for required keys
+MOST_TOKENS = 100_000  # words and marks: what takes 2 s to read
+OPENING = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 READY = Path(__file__).parent.parent / "sweeps"
 
 
@@ -194,10 +202,7 @@ def _paths(node: yaml.Node, path: list[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _compose(text: str, source: str) -> yaml.Node:
     try:
-        for token in yaml.scan(text, Loader=yaml.SafeLoader):
-            if isinstance(token, (yaml.AliasToken, yaml.AnchorToken)):
-                line = token.start_mark.line + 1
-                raise SpecError([Problem("", "anchors and aliases (& and *) are not allowed", line)], source=source)
+        _scan(text, source)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -208,6 +213,22 @@ def _compose(text: str, source: str) -> yaml.Node:
     if root is None:
         raise SpecError([Problem("", "the file is empty", 1)], source=source)
     return root
+
+
+def _scan(text: str, source: str) -> None:
+    """Look at the text mark by mark, and stop at the first that no sweep needs: what comes after may be a bomb."""
+    depth = 0
+    for count, token in enumerate(yaml.scan(text, Loader=yaml.SafeLoader)):
+        depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
+        if isinstance(token, (yaml.AliasToken, yaml.AnchorToken)):
+            message = "anchors and aliases (& and *) are not allowed"
+        elif depth > DEEPEST:
+            message = f"nested deeper than {DEEPEST} levels"
+        elif count > MOST_TOKENS:
+            message = f"a sweep file has at most {MOST_TOKENS} words and marks; write `train_seeds: N` for many seeds"
+        else:
+            continue
+        raise SpecError([Problem("", message, token.start_mark.line + 1)], source=source)
 
 
 def _construct(root: yaml.Node, source: str) -> tuple[dict[Any, Any], list[Problem]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from itertools import product
+from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
@@ -45,6 +46,7 @@ Precision = Literal["fp32", "bf16"]
 Eta = Annotated[Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+MOST_CELLS = 10_000
 
 
 class Frozen(BaseModel):
@@ -285,6 +287,9 @@ def _grid(cells: Any) -> Any:
             expanded.append(cell)
             continue
         keys = list(cell)
+        count = len(expanded) + prod(len(_listed(cell[key])) for key in keys)
+        if count > MOST_CELLS:  # not expanded: a few short lists may stand for more than fit anywhere
+            raise ValueError(f"`noise` stands for at most {MOST_CELLS} cells, but these lists give {count} or more")
         for values in product(*(_listed(cell[key]) for key in keys)):
             one = dict(zip(keys, values, strict=True))
             # In a grid over treatments the number of images is meant for those that use it.
@@ -309,7 +314,7 @@ class Spec(Frozen):
     )
     train_seeds: tuple[Seed, ...] = Field((0,), min_length=1, max_length=100_000, description="a list, or how many")
     training: Training = Training()
-    noise: tuple[NoiseCell, ...] = Field((NoiseCell(),), min_length=1, max_length=10_000)
+    noise: tuple[NoiseCell, ...] = Field((NoiseCell(),), min_length=1, max_length=MOST_CELLS)
     eta: tuple[Eta, ...] = Field(
         tuple(map(Decimal, ("0", "0.01", "0.1", "0.2", "0.3", "0.4"))),
         min_length=1,

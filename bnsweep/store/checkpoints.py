@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bnsweep.errors import StoreDamagedError, StoreError
 from bnsweep.store.filesystem import Files
 
-__all__ = ["Checkpoints", "Slot"]
+__all__ = ["Checkpoints", "Slot", "network_name"]
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -84,9 +84,19 @@ class Checkpoints:
             raise StoreDamagedError(f"the network of run {run_id} is damaged: {self.files.url(name)} was changed")
         return data
 
-    def has_network(self, run_id: str, sha256: str) -> bool:
-        """Whether the file is there, without reading it."""
-        return self.files.size(network_name(run_id, sha256)) is not None
+    def fault(self, run_id: str, sha256: str | None) -> str:
+        """What is wrong with a network ("the network of run X is lost"), by its digest; empty if it is whole."""
+        if sha256 is None:
+            return f"the network of run {run_id} was not kept"
+        try:
+            self.get_network(run_id, sha256)
+        except StoreDamagedError as error:
+            return str(error).partition(":")[0]
+        return ""
+
+    def networks(self) -> set[str]:
+        """The files of all networks that are there, by their `network_name`, without reading them."""
+        return {entry.name for entry in self.files.list("networks")}
 
 
 def network_name(run_id: str, sha256: str) -> str:

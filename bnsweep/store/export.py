@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from bnsweep.store.filesystem import unwritable
 if TYPE_CHECKING:
     from bnsweep.store.store import Store
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "export", "write_files"]
 
 
 def _as_parquet(name: str, rows: pa.Table) -> bytes:
@@ -64,16 +64,29 @@ def export(
     names = [name for name in schema.SCHEMAS if store.rows(name)] if tables is None else list(tables)
     for name in names:
         part_files.check_table(name)
+    return write_files(store, directory, (_file(store, name, format) for name in names))
+
+
+def _file(store: Store, name: str, format: str) -> tuple[str, bytes, dict[str, Any]]:  # noqa: A002
+    rows = store.read(name, unique=True)
+    return f"{name}.{format}", FORMATS[format](name, rows), {"rows": rows.num_rows}
+
+
+def write_files(
+    store: Store, directory: str | Path, contents: Iterable[tuple[str, bytes, Mapping[str, Any]]]
+) -> list[Path]:
+    """Write (name, bytes, what else is to be recorded) as files, and provenance.json beside them. All paths.
+
+    Raises StoreUnwritableError.
+    """
     folder = Path(directory)
     written, files = [], {}
     with unwritable(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            rows = store.read(name, unique=True)
-            data = FORMATS[format](name, rows)
-            written.append(folder / f"{name}.{format}")
+        for name, data, told in contents:
+            written.append(folder / name)
             written[-1].write_bytes(data)
-            files[written[-1].name] = {"rows": rows.num_rows, "sha256": hashlib.sha256(data).hexdigest()}
+            files[name] = {**told, "sha256": hashlib.sha256(data).hexdigest()}
         written.append(folder / "provenance.json")
         record = {**provenance(store), "files": files}
         written[-1].write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -235,6 +235,7 @@ class ObjectFiles(Files):
         return f"{urlsplit(self.location).scheme}://{self.path(name)}"
 
 
+S3_ATTEMPTS = 8  # of one request that the object store refuses for the moment
 S3_OPTIONS = ("endpoint_override", "scheme", "region")
 
 
@@ -243,7 +244,10 @@ class S3Files(ObjectFiles):
 
     def __init__(self, location: str, bucket: str, prefix: str, *, options: dict[str, str]) -> None:
         # Delayed opening makes a small file one PUT instead of a multipart upload.
-        arrow = fs.S3FileSystem(**options, allow_delayed_open=True, request_timeout=60, connect_timeout=10)
+        retries = fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
+        arrow = fs.S3FileSystem(
+            **options, allow_delayed_open=True, request_timeout=60, connect_timeout=10, retry_strategy=retries
+        )
         super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)
         self._bucket, self._prefix, self._options = bucket, prefix, options
         self._boto3: S3Client | None = None
@@ -290,7 +294,7 @@ class S3Client:
             endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
             region_name=options.get("region", "us-east-1") if endpoint else options.get("region"),
             config=Config(
-                retries={"mode": "standard", "total_max_attempts": 8},
+                retries={"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
                 connect_timeout=10,
                 read_timeout=60,
                 s3={"addressing_style": "path"} if endpoint else {},

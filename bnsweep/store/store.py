@@ -68,7 +68,7 @@ class Store:
         Raises StoreError if there is none, SchemaError if a newer bnsweep wrote it, or an older one and `writable`.
         """
         files = open_files(location)
-        version = _head_version(files)
+        version = head_version(files)
         part_files.check_version(files.location, version)
         if writable and version < schema.SCHEMA_VERSION:
             raise SchemaError(
@@ -323,7 +323,7 @@ class Store:
                 removed = tuple(part.path for part in older)
                 entry = LogEntry("upgrade", tuple(added), removed, epoch=claim.epoch)
                 self._log.publish(lambda state: None if self._overtaken(state, claim, older) else entry)
-            self.files.write(HEAD, _head())
+            write_head(self.files, schema.SCHEMA_VERSION)
             self.version = schema.SCHEMA_VERSION
         return len(older)
 
@@ -365,19 +365,25 @@ def _checked(name: str, rows: pa.Table, now: datetime) -> pa.Table:
 
 
 def _create(files: Files) -> bool:
-    return files.size(HEAD) is None and files.create(HEAD, _head())
+    return files.size(HEAD) is None and files.create(HEAD, _head(schema.SCHEMA_VERSION))
 
 
-def _head() -> bytes:
+def write_head(files: Files, version: int) -> None:
+    """Replace the file that says which schema version a store has."""
+    files.write(HEAD, _head(version))
+
+
+def _head(version: int) -> bytes:
     head = {
-        "schema_version": schema.SCHEMA_VERSION,
+        "schema_version": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "bnsweep": __version__,
     }
     return json.dumps(head, indent=2).encode() + b"\n"
 
 
-def _head_version(files: Files) -> int:
+def head_version(files: Files) -> int:
+    """The schema version of a store; NoStoreError, StoreDamagedError."""
     try:
         head = json.loads(files.read(HEAD))
         return int(head["schema_version"])
@@ -385,8 +391,7 @@ def _head_version(files: Files) -> int:
         raise NoStoreError(
             f"{files.location} holds no store ({HEAD} is missing): give the location that `bnsweep run` wrote to"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise StoreDamagedError(
-            f'{files.url(HEAD)} is damaged: it holds {{"schema_version": N}}; write that back, N being '
-            f"{schema.SCHEMA_VERSION} for a store of this bnsweep"
+            f"{files.url(HEAD)} is damaged: `bnsweep store verify --repair` writes it anew, from what the log says"
         ) from error

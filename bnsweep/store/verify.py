@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from bnsweep.errors import StoreDamagedError
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
+from bnsweep.store.attempts import set_aside_older, trained_runs
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.compact import compact, orphans
 from bnsweep.store.filesystem import one_line, open_files
@@ -34,7 +35,7 @@ SHOWN = 5  # examples in a message
 class Damage:
     """One thing that is wrong with a store."""
 
-    kind: str  # log, part, duplicates, disagreement or network
+    kind: str  # head, log, part, duplicates, disagreement or network
     where: str  # a file or a table
     message: str
     repaired: str = ""  # what was done about it
@@ -91,12 +92,30 @@ def verify_location(location: str | Path, *, repair: bool = False) -> Verificati
     except StoreDamagedError as error:
         if not repair:
             return Verification(problems=[Damage("log", str(location), str(error))])
-        done = "set aside; run again to compute what it listed"
-        found = [Damage("log", name, f"{name} was damaged", done) for name in Log(open_files(location)).repair()]
+        found = _repair_files(location)
         store = Store.open(location)
     result = verify(store, repair=repair)
     result.problems[:0] = found
     return result
+
+
+def _repair_files(location: str | Path) -> list[Damage]:
+    """Put right what keeps a store from being opened: entries of the log, and the head."""
+    from bnsweep.store.store import HEAD, head_version, write_head
+
+    files = open_files(location)
+    log = Log(files)
+    done = "set aside; run again to compute what it listed"
+    found = [Damage("log", name, f"{name} was damaged", done) for name in log.repair()]
+    try:
+        head_version(files)
+    except StoreDamagedError as error:
+        # All that the head says is the version, and the log knows that of every part.
+        version = max((part.version for part in log.refresh().parts.values()), default=schema.SCHEMA_VERSION)
+        files.move(HEAD, f"quarantine/{time.time_ns()}/{HEAD}")
+        write_head(files, version)
+        found.append(Damage("head", HEAD, str(error), f"written anew, with the version {version} of the log's parts"))
+    return found
 
 
 def verify(store: Store, *, repair: bool = False) -> Verification:
@@ -123,7 +142,7 @@ def _verify(store: Store, *, repair: bool) -> Verification:
         _check_keys(store, name, [part for part in readable if part.table == name], result, repair=repair)
     result.parts, result.rows = len(readable), sum(part.rows for part in readable)
     _check_networks(store, [part for part in readable if part.table == "runs"], result, repair=repair)
-    _count_points(store, readable, result)
+    _count_points(store, [part for part in store.parts() if part not in bad], result)
     return result
 
 
@@ -225,12 +244,21 @@ def _disagreeing(rows: pa.Table, codes: np.ndarray) -> pa.Table:
 
 
 def _check_networks(store: Store, parts: list[Part], result: Verification, *, repair: bool) -> None:
-    columns = ["run_id", "checkpoint_sha256"]
-    for part in parts:
-        for row in part_files.load(store.files, part, columns=columns).to_pylist():
-            if row["checkpoint_sha256"] is not None:
-                result.networks += 1
-                _check_network(store, row["run_id"], row["checkpoint_sha256"], result, repair=repair)
+    """The network that counts for each run: its last attempt's."""
+    for run in trained_runs(store, parts):
+        result.networks += 1
+        if run.others:
+            done = ""
+            if repair:
+                set_aside_older(store, run)
+                done = "the newest network was kept; rows of the others are in quarantine/; run again"
+            attempts = ", ".join(map(str, (*run.others, run.attempt)))
+            message = (
+                f"attempts {attempts} at run {run.run_id} gave different networks, so training was not deterministic "
+                "(another processor, other versions?), and its trials are of different networks"
+            )
+            result.problems.append(Damage("disagreement", run.run_id, message, done))
+        _check_network(store, run.run_id, run.sha256, result, repair=repair)
 
 
 def _check_network(store: Store, run_id: str, sha256: str, result: Verification, *, repair: bool) -> None:

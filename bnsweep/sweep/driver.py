@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
-from bnsweep.errors import BnsweepError, EngineError, StoreError
+from bnsweep.errors import BnsweepError, EngineError, StoreDamagedError, StoreError
 from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets, Engine
 from bnsweep.sweep.estimate import BLOCK_S
@@ -25,6 +26,7 @@ from bnsweep.sweep.points import PointWork, Request, design_of
 from bnsweep.sweep.recording import COMMIT_S, RowBuffer, failure_row
 from bnsweep.sweep.tasks import (
     Failed,
+    NetworkGone,
     Outcome,
     Progressed,
     Scored,
@@ -38,6 +40,7 @@ __all__ = ["Driver", "Listener", "Summary"]
 
 OWN_S = 0.004  # three times what a block costs the driver itself (docs/scaling.md), which has rows to commit as well
 FIRST_BLOCK = 4  # trials, until a network's speed was measured
+ROUNDS = 3  # how often networks may turn out to be lost in one run before somebody must look at the disk
 
 
 @dataclass(slots=True)
@@ -125,6 +128,7 @@ class Driver:
         self._more: deque[tuple[TrainingRun, PointWork, Request]] = deque()  # later rounds, first in line
         self._in_rounds: dict[str, PointWork] = {}
         self._block_s = BLOCK_S
+        self._gone: set[str] = set()  # runs whose networks a block has found lost or damaged
         self._trial_s: dict[tuple[str, str], float] = {}  # by model and data set, newest counts most
         self._rows = RowBuffer(store)
         self._trainings = self._sort_out()
@@ -159,9 +163,7 @@ class Driver:
         self._listener.begin(self)
         try:
             with self._rows.interruptible():
-                engine.start(self._trainings, self._datasets)
-                self._loop(engine)
-                self._rows.flush()
+                self._work(engine)
         except KeyboardInterrupt:
             self.summary.interrupted = True
             self._keep_what_is_done(engine)
@@ -188,6 +190,22 @@ class Driver:
         """Fingerprints of the data sets that the missing work is about."""
         return {task.run.fingerprint for task in self._trainings} | {run.fingerprint for run in self._ready}
 
+    def _work(self, engine: Engine) -> None:
+        for _ in range(ROUNDS):
+            engine.start(self._trainings, self._datasets)
+            self._loop(engine)
+            self._rows.flush()
+            if not self._gone:
+                return
+            # As if run again, in the same process: what has landed is not asked for once more.
+            self._gone.clear()
+            self._ledger = read_ledger(self.store, self.plan)
+            self._trainings = self._sort_out()
+        raise StoreDamagedError(
+            f"{self.store.location}: trained networks were found lost or damaged {ROUNDS} times in this one run. "
+            "What has landed is kept; look after the disk, then run again"
+        )
+
     def _loop(self, engine: Engine) -> None:
         while True:
             self._block_s = block_seconds(engine.slots)
@@ -206,6 +224,7 @@ class Driver:
     def _sort_out(self) -> list[TrainTask]:
         """Training tasks for untrained runs; runs that are trained go to the ready queue."""
         trainings = []
+        there = self.store.checkpoints.networks()
         for run in self.plan.runs:
             known = self._ledger.runs.get(run.run_id)
             if known is None:
@@ -213,14 +232,24 @@ class Driver:
             elif known.status == "pruned" or (known.status == "failed" and self._retry_failed):
                 # What a search stopped early is no finished network: a sweep that plans it trains it in full.
                 trainings.append(self._training(run, attempt=known.attempt + 1))
-            elif known.status in NETWORK_ENDS and self._wants_trials(run):
-                if known.checkpoint_sha256 and self.store.checkpoints.has_network(run.run_id, known.checkpoint_sha256):
+            elif known.status in NETWORK_ENDS:
+                wants_trials = self._wants_trials(run)
+                wrong = self._wrong_with_network(run, known, there, read=wants_trials)
+                if wrong:
+                    trainings.append(self._training(run, attempt=known.attempt + 1, again=wrong))
+                elif wants_trials:
                     self._trained(run, known)
-                else:
-                    trainings.append(self._training(run, attempt=known.attempt + 1))
         return trainings
 
-    def _training(self, run: TrainingRun, *, attempt: int) -> TrainTask:
+    def _wrong_with_network(self, run: TrainingRun, known: TrainedRun, there: set[str], *, read: bool) -> str:
+        """Why a network must be trained again; empty if it is there and, if it is to be read now, whole."""
+        sha256 = known.checkpoint_sha256
+        if sha256 is not None and not read and network_name(run.run_id, sha256) in there:
+            return ""
+        fault = self.store.checkpoints.fault(run.run_id, sha256)
+        return f"trained again, for {fault}" if fault else ""
+
+    def _training(self, run: TrainingRun, *, attempt: int, again: str = "") -> TrainTask:
         spec = self.plan.spec
         return TrainTask(
             spec.name,
@@ -230,6 +259,7 @@ class Driver:
             probes=spec.probes,
             allow_import=self._allow_import,
             attempt=attempt,
+            again=again,
         )
 
     def _wants_trials(self, run: TrainingRun) -> bool:
@@ -269,6 +299,8 @@ class Driver:
                     self._requests = self._requests_of(self._ready.popleft())
                     continue
                 run, work, request = following
+            if run.run_id in self._gone:
+                continue
             first, rest = request.split(self._block_size(run))
             if rest is not None:
                 self._more.appendleft((run, work, rest))
@@ -318,6 +350,8 @@ class Driver:
                 self._rows.add("failures", [failure_row(task, outcome)])
             case Failed(task=TrialTask() as task):
                 self._give_up(task, outcome)
+            case NetworkGone():
+                self._gone.add(outcome.task.run.run_id)
             case Progressed():
                 pass
 

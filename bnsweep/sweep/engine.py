@@ -2,12 +2,13 @@
 
 The contract, which one test runs over every engine:
 
-- `start` is called once, with every training run to do; an engine may begin at once.
+- `start` is called with every training run to do; an engine may begin at once. It is called again, when
+  nothing is busy, for runs whose networks were found lost or damaged.
 - `submit` hands over one block. It may be called between waits, while `room` says that there is room.
 - `wait` returns what ended since the last call, in any order, and an empty list after `timeout_s` at the
   latest (the inline engine works while it is waited for, so its calls last as long as one task).
-- Each task comes back exactly once, as `Trained`, `Scored` or `Failed`; `Progressed` may come any number
-  of times. An engine retries what failed for reasons that may pass, and says how often.
+- Each task comes back exactly once, as `Trained`, `Scored`, `NetworkGone` or `Failed`; `Progressed` may come
+  any number of times. An engine retries what failed for reasons that may pass, and says how often.
 - A store that cannot be written is no task's fault: `wait` raises `StoreUnwritableError`. Nor is a GPU that is
   not there or fails: the task is done elsewhere, and `wait` raises `GpuLostError` where there is no elsewhere.
 - `close` ends everything that still runs and may be called at any time, more than once.
@@ -21,9 +22,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from bnsweep.errors import BnsweepError, GpuLostError, StoreUnwritableError
+from bnsweep.errors import BnsweepError, GpuLostError, StoreDamagedError, StoreUnwritableError
 from bnsweep.experiment.spec import Data
-from bnsweep.sweep.tasks import Failed, Outcome, Progressed, Row, TrainTask, TrialTask
+from bnsweep.sweep.tasks import Failed, NetworkGone, Outcome, Progressed, Row, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
 
 __all__ = ["ATTEMPTS", "Datasets", "Engine", "InlineEngine"]
@@ -120,6 +121,8 @@ class InlineEngine:
             except (GpuLostError, StoreUnwritableError):
                 raise  # no fault of the task's: the sweep stops, and goes on once this is put right
             except BnsweepError as error:
+                if isinstance(error, StoreDamagedError) and isinstance(task, TrialTask):
+                    return NetworkGone(task, str(error))
                 return Failed(task, str(error), attempt)
             except Exception as error:  # noqa: BLE001 - whatever a network of the user's raises becomes a row
                 last = error

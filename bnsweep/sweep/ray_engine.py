@@ -27,9 +27,9 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
-from bnsweep.errors import BnsweepError, EngineError, GpuLostError, StoreUnwritableError
+from bnsweep.errors import BnsweepError, EngineError, GpuLostError, StoreDamagedError, StoreUnwritableError
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
@@ -37,6 +37,7 @@ from bnsweep.sweep.engine import ATTEMPTS, Datasets
 from bnsweep.sweep.ray_nodes import Nodes, resources_of
 from bnsweep.sweep.tasks import (
     Failed,
+    NetworkGone,
     Outcome,
     Progressed,
     Scored,
@@ -94,6 +95,8 @@ class RayEngine:
         self._trainings_left = {task.run.run_id for task in trainings}
         if not trainings:
             return
+        if self._tune_thread is not None:  # the runs of an earlier call have all come back
+            self._tune_thread.join()
         for task in trainings:
             self._reference(task)
         self._tune_thread = threading.Thread(target=self._tune, args=(list(trainings),), name="tune", daemon=True)
@@ -212,6 +215,8 @@ class RayEngine:
         except RayTaskError as error:
             if isinstance(error.cause, StoreUnwritableError):
                 raise error.cause from None
+            if isinstance(error.cause, StoreDamagedError):
+                return NetworkGone(task, str(error.cause))
             return Failed(task, _text(error.cause if isinstance(error.cause, Exception) else error), 1)
         except RayError as error:
             return Failed(task, f"{type(error).__name__}: {_first_line(error)}", ATTEMPTS)
@@ -381,21 +386,43 @@ def _unpickled(run: bytes) -> TrainingRun:
 def connect(address: str | None, cpus: int | None) -> None:
     """To an existing cluster by its address, else to one that is started here. Raises EngineError."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
-    try:
-        if address:
-            with _silent():
-                ray.init(address=address, **quiet)
+    where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
+    why = _refusal(address) if address else ""
+    if not why:
+        try:
+            if address:
+                with _silent():
+                    ray.init(address=address, **quiet)
+            else:
+                _start(num_cpus=cpus, include_dashboard=False, **quiet)
             return
-        _start(num_cpus=cpus, include_dashboard=False, **quiet)
-    except Exception as error:  # noqa: BLE001 - Ray raises OSErrors and bare Exceptions as well as its own
-        where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
-        why = _first_line(error).rstrip(".") + (". Is it up?" if address else "")
-        if address and _listens(address):
-            why = (
-                "something listens there but does not let us in. Are RAY_AUTH_MODE and its token (RAY_AUTH_TOKEN or "
-                "RAY_AUTH_TOKEN_PATH) the cluster's, and is its Ray of the same version?"
-            )
-        raise EngineError(f"cannot reach {where}: {why} (--engine inline needs no cluster)") from None
+        except Exception as error:  # noqa: BLE001 - Ray raises OSErrors and bare Exceptions as well as its own
+            why = _first_line(error).rstrip(".") + (". Is it up, and of the same version of Ray?" if address else "")
+    raise EngineError(f"cannot reach {where}: {why} (--engine inline needs no cluster)")
+
+
+def _refusal(address: str) -> str:
+    """Why the cluster at host:port will not have us, if that can be told at once; `ray.init` tries for 20 s."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:
+        return ""  # auto, ray://...: Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        return f"{error.strerror or error}. Is it up?"
+    try:
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        with _silent():
+            GcsClient(address=address, cluster_id=None)
+    except AuthenticationError:
+        return (
+            "it wants a token that we do not have: set RAY_AUTH_MODE=token, and the cluster's token as RAY_AUTH_TOKEN "
+            "or in a file named by RAY_AUTH_TOKEN_PATH"
+        )
+    except Exception:  # noqa: BLE001 - not a public interface: without it, `ray.init` says what is wrong
+        return ""
+    return ""
 
 
 def _start(**options: Any) -> None:
@@ -412,7 +439,7 @@ def _start(**options: Any) -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Ray's library warns once a second, past Python and all its settings, of what we say in one line."""
+    """Ray's library warns, past Python and all its settings, of what we say in one line."""
     sys.stderr.flush()
     before = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
@@ -422,16 +449,6 @@ def _silent() -> Iterator[None]:
     finally:
         os.dup2(before, 2)
         os.close(before)
-
-
-def _listens(address: str) -> bool:
-    """Whether a connection to host:port opens; Ray's own message is the same for a wrong token and for nobody there."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=5):
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 def _text(error: BaseException) -> str:

@@ -30,7 +30,7 @@ def prepare_ray(*, own_cluster: bool) -> None:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the spec stay valid
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_task_oom_retries": "3",  # a bound for blocks that need too much memory; not tried out yet
+        "RAY_task_oom_retries": "2",  # a block that needs too much memory is tried as often as one that fails otherwise
         **HEALTH,
     }
     if own_cluster and "RAY_AUTH_MODE" not in os.environ:

@@ -19,7 +19,7 @@ from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import Point, TrainingRun
 from bnsweep.experiment.spec import Evaluation, Probes, Resource
 
-__all__ = ["Failed", "Outcome", "Progressed", "Row", "Scored", "TrainTask", "Trained", "TrialTask"]
+__all__ = ["Failed", "NetworkGone", "Outcome", "Progressed", "Row", "Scored", "TrainTask", "Trained", "TrialTask"]
 
 Row = dict[str, Any]
 
@@ -35,6 +35,7 @@ class TrainTask:
     probes: Probes | None = None
     allow_import: bool = False
     attempt: int = 1
+    again: str = ""  # why a run that had a network is trained once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,15 @@ class Failed:
     attempts: int
 
 
-Outcome = Progressed | Trained | Scored | Failed
+@dataclass(frozen=True, slots=True)
+class NetworkGone:
+    """A block could not be scored: its run's network is lost or damaged."""
+
+    task: TrialTask
+    error: str
+
+
+Outcome = Progressed | Trained | Scored | Failed | NetworkGone
 
 
 def failed_run_row(task: TrainTask, error: str, attempts: int) -> Row:

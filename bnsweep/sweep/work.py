@@ -78,7 +78,7 @@ def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[Row], No
         "parameters": parameters,
         "multiply_adds": run.architecture.multiply_adds,
         "status": result.status,
-        "reason": result.reason,
+        "reason": "; ".join(filter(None, (result.reason, task.again))),
         "epochs_run": result.epochs_run,
         "train_loss": result.train_loss,
         "train_accuracy": result.train_accuracy,

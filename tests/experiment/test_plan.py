@@ -1,3 +1,4 @@
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -136,3 +137,10 @@ def test_a_large_plan_is_fast_and_small():
     tracemalloc.stop()
     assert len(plan.runs) == 20_000
     assert peak < 100e6  # 100,000 runs in 500 MB
+
+
+def test_a_short_spec_cannot_ask_for_more_than_fits_into_memory():
+    begin = time.monotonic()
+    with pytest.raises(SpecError, match="at most 200,000 training runs and .* up to 300,000 and 1,800,000; split it"):
+        plan_of("models: small\ntrain_seeds: 100000\nplacements: [all, none, {first: 1}]\n")
+    assert time.monotonic() - begin < 5

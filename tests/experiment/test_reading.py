@@ -1,3 +1,4 @@
+import time
 from decimal import Decimal
 
 import pytest
@@ -78,6 +79,41 @@ def test_all_problems_come_at_once_with_their_lines():
 def test_what_is_no_spec_is_refused_with_the_rule(text, message):
     with pytest.raises(SpecError, match=message):
         parse_spec(text)
+
+
+def _lists(*keys):
+    return ", ".join(f"{key}: [{', '.join(['1'] * 1000)}]" for key in keys)
+
+
+BOMBS = {
+    "nested": ("x: " + "[" * 400_000, "line 4: nested deeper than 20 levels"),
+    "nested in blocks": ("x:\n" + "- " * 400_000, "nested deeper than 20 levels"),
+    "long list": ("eta: [" + "1," * 450_000 + "]", "at most 100000 words and marks"),
+    "many keys": ("x: {" + ", ".join(f"k{i}: 1" for i in range(60_000)) + "}", "at most 100000 words and marks"),
+    "huge integer": ("noise_seed: " + "9" * 900_000, "a number has at most 40 characters"),
+    "huge hexadecimal": ("noise_seed: 0x" + "f" * 900_000, "a number has at most 40 characters"),
+    "huge base 60": ("noise_seed: " + ":".join(["59"] * 200_000), "a number has at most 40 characters"),
+    "huge exponent": ("eta: [1e999999999]", "no more than 9 digits"),
+    "huge count": ("train_seeds: 1" + "0" * 30, "from 1 to 100000"),
+    "huge mask": ("placements: ['" + "1" * 900_000 + "']", "at most 10000 digits"),
+    "product of lists": (
+        "noise: {" + _lists("sigma_reference", "targets", "bn_treatment", "recalibration_images") + "}",
+        "at most 10000 cells, but these lists give 1000000000000",
+    ),
+    "aliases": (
+        "a: &a [1]\n" + "\n".join(f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]" for i in range(20)),
+        "anchors and aliases",
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_bombs_are_refused_fast(bomb):
+    text, message = BOMBS[bomb]
+    begin = time.process_time()
+    with pytest.raises(SpecError, match=message):
+        parse_spec(SMALL + text)
+    assert time.process_time() - begin < 10  # about one second here; without limits, minutes or for ever
 
 
 def test_a_missing_file_names_the_ready_sweeps(tmp_path):

@@ -61,12 +61,58 @@ def kill_tree(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def kill_marked(secret: str) -> None:
+    """SIGKILL every process that was given this secret in its environment: those of one cluster."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                if secret.encode() in (folder / "environ").read_bytes():
+                    os.kill(int(folder.name), signal.SIGKILL)
+
+
+class MemoryLimit:
+    """A control group of our own, which a Ray node takes for its machine: the way a container limits memory."""
+
+    ROOT = Path("/sys/fs/cgroup/memory")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.group = self.ROOT / f"bns-{secrets.token_hex(3)}"
+        self.group.mkdir()
+        (self.group / "memory.limit_in_bytes").write_text(str(limit_bytes))
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why memory cannot be limited here; None if it can."""
+        if os.geteuid() != 0 or shutil.which("unshare") is None:
+            return "needs root and unshare (util-linux): a mount namespace"
+        try:
+            cls(1 << 30).remove()
+        except OSError as error:
+            return f"needs a memory controller (cgroup v1) that can be written: {error}"
+        return None
+
+    def inside(self, words: list[str]) -> list[str]:
+        """A command in the group, for which the group is all that it sees of its machine's memory."""
+        script = f'echo $$ > {self.group}/cgroup.procs && mount --bind {self.group} {self.ROOT} && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", script, "sh", *words]
+
+    def remove(self) -> None:
+        for _ in range(50):  # a process that was killed leaves its group a moment later
+            try:
+                self.group.rmdir()
+            except OSError:
+                time.sleep(0.1)
+                continue
+            return
+        self.group.rmdir()
+
+
 class Cluster:
     """A head and nodes, each a `ray start --block` with a process tree of its own."""
 
     def __init__(self, folder: Path, *, head_cpus: int = 0, **extra: str) -> None:
         self.folder = folder
-        fault_sweeps.write_networks(folder)
+        self.limits: list[MemoryLimit] = []
         self.temp = Path(tempfile.mkdtemp(prefix="bns", dir="/tmp"))  # short: Ray puts sockets in it
         self.token = secrets.token_hex(32)
         with socket.socket() as probe:
@@ -75,7 +121,7 @@ class Cluster:
         self.nodes: list[subprocess.Popen[str]] = []
         role = ["--head", f"--port={self.port}", f"--temp-dir={self.temp}", "--include-dashboard=false"]
         self.head = self._start(role, cpus=head_cpus, **extra)
-        wait_until(lambda: self.alive() == 1, 120, "the head is up")
+        self.wait_for(self.head)
 
     def __enter__(self) -> Cluster:
         return self
@@ -85,6 +131,9 @@ class Cluster:
     ) -> None:
         for node in reversed(self.nodes):
             kill_tree(node)
+        kill_marked(self.token)  # a node that ended by itself leaves its agents behind
+        for limit in self.limits:
+            limit.remove()
         shutil.rmtree(self.temp, ignore_errors=True)
 
     @property
@@ -94,14 +143,30 @@ class Cluster:
     def environment(self, **extra: str) -> dict[str, str]:
         ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
         ray["RAY_raylet_start_wait_time_s"] = "120"  # a busy machine is no fault
-        return fault_sweeps.environment(self.folder, **{**ray, **HEALTH, **extra})
+        ray["RAY_worker_niceness"] = "0"  # not 15: nor must its other work come first
+        ray["RAY_gcs_rpc_server_reconnect_timeout_s"] = "10"  # not 60 until a driver believes that the head is dead
+        return fault_sweeps.environment(**{**ray, **HEALTH, **extra})
 
-    def add(self, *, cpus: int = 1, **extra: str) -> subprocess.Popen[str]:
-        return self._start([f"--address={self.address}"], cpus=cpus, **extra)
+    def add(self, *, cpus: int = 1, memory_bytes: int | None = None, **extra: str) -> subprocess.Popen[str]:
+        """One more node, up when this returns."""
+        limit = None if memory_bytes is None else MemoryLimit(memory_bytes)
+        self.limits += [limit] if limit else []
+        node = self._start([f"--address={self.address}"], cpus=cpus, limit=limit, **extra)
+        self.wait_for(node)
+        return node
 
-    def _start(self, role: list[str], *, cpus: int, **extra: str) -> subprocess.Popen[str]:
+    def wait_for(self, node: subprocess.Popen[str]) -> None:
+        """Until the node has joined, as its own log says."""
+        log = self.folder / f"node{self.nodes.index(node)}.log"
+        wait_until(lambda: node.poll() is not None or "Ray runtime started" in log.read_text(), 120, "a node is up")
+        assert node.poll() is None, log.read_text()
+
+    def _start(
+        self, role: list[str], *, cpus: int, limit: MemoryLimit | None = None, **extra: str
+    ) -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "ray.scripts.scripts", "start", *role, "--block", f"--num-cpus={cpus}"]
         words += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats"]
+        words = limit.inside(words) if limit else words
         with (self.folder / f"node{len(self.nodes)}.log").open("w") as log:
             node = subprocess.Popen(words, stdout=log, stderr=log, text=True, env=self.environment(**extra))
         self.nodes.append(node)

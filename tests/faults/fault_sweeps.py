@@ -1,13 +1,18 @@
-"""What the tests of faults run: a small sweep, networks that wait or die on request, and rows to compare."""
+"""What the tests of faults run: a small sweep, and rows to compare. Its networks may be those of fault_networks.py."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from bnsweep.cli import cli
 from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
 from bnsweep.store.store import Store
 
@@ -24,56 +29,6 @@ noise: {targets: [weights, all]}
 eta: [0, 0.1, 0.3]
 trials: 4
 """
-
-# A network that costs time without costing a core, and that dies or fails where the environment says so. Weights and
-# rows do not depend on it, so that a run without any of this says what the rows must be.
-NETWORKS = '''\
-"""Networks that wait, fail or die on request."""
-
-import os
-import time
-
-from torch import nn
-
-
-class Small(nn.Module):
-    def __init__(self, channels, classes, kind):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, 4, 3)
-        self.bn = nn.BatchNorm2d(4)
-        self.head = nn.Linear(4, classes)
-        self.kind = kind
-
-    def forward(self, x):
-        if not self.training and len(x) >= 50:
-            if self.kind == "deadly" and os.path.exists(os.environ.get("FAULT_DEADLY", "/nonexistent")):
-                os._exit(1)
-            if self.kind == "hungry" and os.path.exists(os.environ.get("FAULT_HUNGRY", "/nonexistent")):
-                eaten = []
-                while len(eaten) < 50:
-                    eaten.append(bytearray(os.urandom(1 << 16) * 1600))  # 100 MiB, really used
-                    time.sleep(0.05)
-                time.sleep(5)  # the memory monitor looks ten times a second
-            time.sleep(float(os.environ.get("FAULT_WAIT_S", "0")))
-        return self.head(self.bn(self.conv(x)).mean((2, 3)))
-
-
-def slow(classes, channels, size):
-    return Small(channels, classes, "slow")
-
-
-def deadly(classes, channels, size):
-    return Small(channels, classes, "deadly")
-
-
-def hungry(classes, channels, size):
-    return Small(channels, classes, "hungry")
-'''
-
-
-def write_networks(folder: Path) -> None:
-    """`import:fault_networks:slow` and its like, for processes that have `folder` on their PYTHONPATH."""
-    (folder / "fault_networks.py").write_text(NETWORKS)
 
 
 def rows(location: str | Path, table: str) -> list[dict[str, Any]]:
@@ -94,9 +49,35 @@ def parted_rows(location: str | Path) -> int:
     return sum(part.rows for part in store.parts())
 
 
-def environment(folder: Path, **extra: str) -> dict[str, str]:
-    """For processes that take their networks from `folder`; one thread each."""
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+def inline(spec: Path, store: Path, *options: str) -> tuple[int, str]:
+    """`bnsweep run` in this process, which has loaded torch already: exit code and output."""
+    words = ["run", spec, "--store", store, "--engine", "inline", "--quiet", "--data-root", spec.parent, *options]
+    done = CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
+    return done.exit_code, done.output
+
+
+@cache
+def undisturbed(text: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a spec when nothing happens to it."""
+    with tempfile.TemporaryDirectory(prefix="bnsweep-undisturbed-") as folder:
+        spec = Path(folder, "spec.yaml")
+        spec.write_text(text)
+        code, output = inline(spec, Path(folder, "store"))
+        assert code == 0, output
+        return all_rows(Path(folder, "store"))
+
+
+def holds_exactly(store: str | Path, text: str) -> None:
+    """The rows of an undisturbed sweep, each once in all live parts, and nothing else is wrong."""
+    expected = undisturbed(text)
+    assert all_rows(store) == expected
+    assert parted_rows(store) == sum(map(len, expected.values()))
+    assert Store.open(str(store)).verify().ok
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """For processes that take their networks from this folder; one thread each."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **extra}
 
 

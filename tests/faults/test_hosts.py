@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,8 @@ REASON = hosts.missing()
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not os.environ.get("BNSWEEP_FAULTS"), reason="takes minutes: set BNSWEEP_FAULTS=1")
 @pytest.mark.skipif(REASON is not None, reason=REASON or "")
 def test_a_sweep_outlives_a_killed_host_and_a_cut_link(tmp_path: Path) -> None:
-    took = hosts.lose_two_of_three(tmp_path)
+    took = hosts.lose_two_of_three(tmp_path, hosts.QUICK)
     assert 0 < took["rows at the cut"] < took["rows"] == 2 * 2 * (1 + 2 * 150)
     assert took["cut to end of sweep"] < hosts.FREED_S, took

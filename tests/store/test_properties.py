@@ -12,7 +12,7 @@ import store_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnsweep.errors import BnsweepError
+from bnsweep.errors import BnsweepError, SchemaError, StoreClaimedError
 from bnsweep.store import parts
 from bnsweep.store.log import unseal
 from bnsweep.store.store import Store
@@ -96,6 +96,48 @@ def test_row_codes_of_very_many_combinations() -> None:
 def test_any_bytes_in_a_log_give_a_clear_error(data: bytes) -> None:
     with pytest.raises(BnsweepError, match="does not match its digest"):
         unseal("log/000000000001.json", data)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pick=st.integers(0, 1000), place=st.integers(0, 1 << 20), value=st.binary(max_size=3), cut=st.booleans())
+def test_whatever_byte_of_a_store_is_changed_is_found_and_put_right_or_does_not_matter(
+    tmp_path_factory: pytest.TempPathFactory, pick: int, place: int, value: bytes, cut: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    store = Store.create(folder)
+    sha256 = store.put_network(store_rows.runs(1)["run_id"][0].as_py(), b"weights" * 100)
+    for number in (0, 1):
+        run = store_rows.runs(1, attempt=1 + number, checkpoint_sha256=sha256)
+        store.commit({"trials": store_rows.trials(20, start=20 * number), "runs": run})
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    path = files[pick % len(files)]
+    data = path.read_bytes()
+    place %= len(data)
+    changed = data[:place] + value + (b"" if cut else data[place + len(value) :])
+    path.write_bytes(changed)
+    try:
+        assert Store.open(folder).read("trials", unique=True).num_rows <= 40
+    except BnsweepError as error:
+        assert str(error)
+    try:
+        found = Store.verify_location(folder)
+    except SchemaError:  # the changed byte was the version's, and now it is a newer one
+        assert path.name == "bnsweep-store.json"
+        return
+    matters = path.parent.name in {"trials", "runs", "networks", "log"}
+    if changed == data or matters:
+        assert found.ok == (changed == data)
+    try:
+        assert Store.verify_location(folder, repair=True).ok
+    except StoreClaimedError:  # the changed byte says that this process, which lives, still holds the claim
+        assert path.parent.name == "claims"
+        return
+    # What was lost is computed again; only a network that was set aside is still to be trained.
+    store = Store.open(folder)
+    for number in (0, 1):
+        store.commit({"trials": store_rows.trials(20, start=20 * number)})
+    assert {problem.kind for problem in store.verify(repair=True).problems} <= {"duplicates", "network"}
+    assert store.rows("trials") == len(store.key_set("trials")) == 40
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))

@@ -111,6 +111,35 @@ def test_a_damaged_network_is_found_and_set_aside(store: Store) -> None:
     assert store.verify().ok
 
 
+def test_attempts_that_gave_different_networks_are_found_and_the_older_rows_set_aside(store: Store) -> None:
+    run_id = store.read("runs")["run_id"][0].as_py()
+    store.commit({"points": store_rows.points(1, start=50), "trials": store_rows.trials(20, start=1000)})  # of another
+    sha256 = store.put_network(run_id, b"weights of another processor")
+    store.commit({"runs": store_rows.runs(1, attempt=2, checkpoint_sha256=sha256)})
+    store.commit({"trials": store_rows.trials(10, start=70)})  # made on the newer network
+    assert store.rows("trials") == 100
+    result = store.verify()
+    assert [problem.kind for problem in result.problems] == ["disagreement"]
+    assert f"attempts 1, 2 at run {run_id} gave different networks" in result.problems[0].message
+    repaired = store.verify(repair=True)
+    assert repaired.ok
+    assert (repaired.done, repaired.missing) == (1, 5)
+    assert store.verify().problems == []
+    assert store.read("runs")["attempt"].to_pylist() == [2]
+    assert store.rows("trials") == len(store.key_set("trials")) == 30
+    aside = [pq.read_table(path).num_rows for path in Path(store.location, "quarantine").rglob("trials/*.parquet")]
+    assert sum(aside) == 70
+    store.commit({"trials": store_rows.trials(70)})  # what the next run does
+    assert store.verify().done == 5
+
+
+def test_an_attempt_that_gave_the_same_network_agrees(store: Store) -> None:
+    (sha256,) = store.read("runs")["checkpoint_sha256"].to_pylist()
+    store.commit({"runs": store_rows.runs(1, attempt=2, checkpoint_sha256=sha256)})
+    assert store.verify().problems == []
+    assert store.verify().networks == 1
+
+
 def test_orphans_are_told_but_harmless(store: Store) -> None:
     Path(store.location, "parts/trials/0123456789abcdef.parquet").write_bytes(b"torn")
     result = store.verify()

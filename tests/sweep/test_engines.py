@@ -16,6 +16,7 @@ from bnsweep.experiment.spec import Augment
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
+from bnsweep.sweep.tasks import Trained
 
 TABLES = ("runs", "epochs", "trials", "points")
 
@@ -154,15 +155,65 @@ def test_rows_do_not_depend_on_the_blocks_they_came_in(tmp_path, run, tiny, inli
     assert rows(store) == inline_rows["trials"]
 
 
-def test_a_lost_network_is_trained_again_and_the_rows_say_so(tmp_path, run, tiny, inline_rows):
+@pytest.mark.parametrize(("fault", "said"), [("lost", "is lost"), ("damaged", "is damaged")])
+@pytest.mark.parametrize("trials", [2, 4])  # more are wanted; none is wanted
+def test_a_lost_or_damaged_network_is_trained_again_and_the_rows_say_so(
+    tmp_path, run, tiny, inline_rows, fault, said, trials
+):
     store = tmp_path / "store"
-    run(tiny.replace("trials: 4", "trials: 2"), store)
+    run(tiny.replace("trials: 4", f"trials: {trials}"), store)
     for network in (store / "networks").iterdir():
-        network.unlink()
+        if fault == "lost":
+            network.unlink()
+        else:
+            data = network.read_bytes()
+            network.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    if (fault, trials) == ("damaged", 4):  # nobody needs to read it, so only `verify` finds out
+        assert run(tiny, store).runs_done == 0
+        assert [problem.kind for problem in Store.open(store).verify().problems] == ["network"] * 2
+        assert Store.open(store).verify(repair=True).ok
+        said = "is lost"
     summary = run(tiny, store)
     assert summary.runs_done == 2
     assert rows(store) == inline_rows["trials"]
-    assert sorted(row["attempt"] for row in rows(store, "runs")) == [1, 1, 2, 2]
+    runs = rows(store, "runs")
+    assert sorted(row["attempt"] for row in runs) == [1, 1, 2, 2]
+    again = [f"trained again, for the network of run {row['run_id']} {said}" in row["reason"] for row in runs]
+    assert again == [row["attempt"] == 2 for row in runs]
+    assert Store.open(store).verify().ok
+    assert run(tiny, store).runs_done == 0
+
+
+class _Spoiling:
+    """A listener that spoils what lies there when the last of two networks has been trained and not been read yet."""
+
+    def __init__(self, store):
+        self.networks, self.trained, self.spoilt = store / "networks", 0, 0
+
+    def begin(self, driver): ...
+
+    def heard(self, outcome):
+        self.trained += isinstance(outcome, Trained)
+        if self.trained == 2 and not self.spoilt:
+            for network in self.networks.iterdir():
+                network.write_bytes(b"spoilt")
+                self.spoilt += 1
+
+    def tick(self): ...
+
+    def end(self, summary): ...
+
+
+def test_networks_spoilt_while_the_sweep_runs_are_trained_again_in_the_same_run(tmp_path, run, tiny, inline_rows):
+    store = tmp_path / "store"
+    listener = _Spoiling(store)
+    summary = run(tiny, store, listener=listener)
+    assert listener.spoilt == 2
+    assert not summary.failed
+    assert rows(store) == inline_rows["trials"]
+    assert sum(part.rows for part in Store.open(store).parts("trials")) == len(inline_rows["trials"])
+    again = [row for row in rows(store, "runs") if "is damaged" in row["reason"]]
+    assert [row["attempt"] for row in again] == [2]
 
 
 def test_a_diverged_run_has_a_row_and_no_trials(tmp_path, run, tiny):

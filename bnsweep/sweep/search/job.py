@@ -85,8 +85,8 @@ def usable(trained: TrainedRun | None) -> bool:
 
 
 def _kept(job: Job, run: TrainingRun, trained: TrainedRun) -> bool:
-    """Whether the network's file is still there; else it is trained once more."""
-    return Checkpoints(open_files(job.store)).has_network(run.run_id, str(trained.checkpoint_sha256))
+    """Whether the network's file is still there, and whole; else it is trained once more."""
+    return not Checkpoints(open_files(job.store)).fault(run.run_id, trained.checkpoint_sha256)
 
 
 def _blocks(job: Job, run: TrainingRun, trained: TrainedRun, dataset: Dataset) -> Iterator[Scored]:

@@ -1,0 +1,42 @@
+"""Answers as LaTeX, with their provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from bnsweep.analysis.database import QUERIES, Database
+from bnsweep.analysis.export import LONGEST, export_latex
+from bnsweep.errors import UnknownNameError
+from bnsweep.store.store import Store
+
+
+def test_every_answer_that_fits_on_paper_is_a_table(synthetic_store: Store, database: Database, tmp_path: Path) -> None:
+    *tables, provenance = export_latex(database, synthetic_store, tmp_path)
+    assert {path.stem for path in tables} == {name for name in QUERIES if 0 < len(database.query(name)) <= LONGEST}
+    assert len(tables) > 10
+    record = json.loads(provenance.read_text())
+    assert {part["sha256"] for part in record["parts"]} == {part.sha256 for part in synthetic_store.parts()}
+    assert len(record["specs"]) == 1
+    for path in tables:
+        text = path.read_text()
+        comments, _, table = text.partition("\\begin{tabular}")
+        assert all(line.startswith("% ") for line in comments.splitlines())
+        assert QUERIES[path.stem].question in comments
+        columns = len(table[1 : table.index("}")])
+        body = table[table.index("\\midrule") : table.index("\\bottomrule")].splitlines()[1:]
+        answer = database.query(path.stem)
+        assert len(body) == len(answer) == record["files"][path.name]["rows"]
+        assert all(line.replace(r"\&", "").count("&") == columns - 1 for line in body)
+        assert record["files"][path.name]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert record["files"][path.name]["sql_sha256"] == hashlib.sha256(answer.sql.encode()).hexdigest()
+
+
+def test_answers_asked_for_by_name(synthetic_store: Store, database: Database, tmp_path: Path) -> None:
+    paths = export_latex(database, synthetic_store, tmp_path, names=["timeline", "accuracy"])
+    assert [path.name for path in paths] == ["timeline.tex", "accuracy.tex", "provenance.json"]
+    with pytest.raises(UnknownNameError, match="unknown query 'acuracy'. Did you mean 'accuracy'"):
+        export_latex(database, synthetic_store, tmp_path, names=["acuracy"])
