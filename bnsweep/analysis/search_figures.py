@@ -37,7 +37,8 @@ def _front(found: Found, name: str) -> Figure:
         title=f"What the search found: {found.model} on {found.dataset}",
         caption=f"Up and right is better. {len(rows)} placements, {runs} training runs; {unbeaten} "
         f"placements that no other one beats in {', '.join(found.spec['search']['objectives'])} are full, the others "
-        "hollow; squares: what the paper compares. Lines: 95 % intervals over training seeds.",
+        "hollow; squares: what the paper compares. Lines: 95 % intervals, over training seeds where a placement has "
+        "several, else over the draws on its one network.",
         chart=_front_chart(rows),
         rows=rows,
         query="pareto",

@@ -215,3 +215,19 @@ def test_places_differ_and_have_the_count(catalog):
         assert len(set(found)) == len(found) == min(6, len(found))
         assert {mask.count("1") for mask in found} == {count}
     assert next(places(subject, 3)) == ("111000000", "the first")
+
+
+def test_the_table_that_searches_are_replayed_on_is_whole():
+    from tests.bench.bench_search import needed, replay, table
+
+    known = table()
+    assert known.runs.shape == (256, 3, 2)
+    truth = known.truth
+    front = [mask for mask, on in zip(known.masks, nondominated(truth), strict=True) if on]
+    assert known.worth(known.masks) == pytest.approx(1)
+    assert known.worth(front) == pytest.approx(1)
+    assert known.worth(["00000000"]) < 0.9
+    curve = replay("random", 0, 48)
+    assert [trainings for trainings, _ in curve] == [8, 16, 24, 32, 40, 48]
+    assert all(0 < worth < 1 for _, worth in curve)
+    assert needed([(8, 0.5), (16, 0.95), (24, 0.8), (32, 0.9), (40, 1.0)], 0.9) == 32

@@ -70,6 +70,7 @@ class FrontStudy:
         self._tickets: dict[str, str] = {}  # run id -> Optuna's trial
         self._taken: Counter[str] = Counter()  # training seeds used, by mask
         self._ticket = 0
+        self._exhausted = False
         self._queue = self._first()
         self._optuna = _optuna_search(subject)
         self._random = optuna.samplers.RandomSampler(seed=seed_of("fill", subject.title, str(self._search.seed)) >> 32)
@@ -77,7 +78,7 @@ class FrontStudy:
     @property
     def over(self) -> bool:
         """Whether the budget is spent or every placement has every seed."""
-        spent = len(self.asked) >= self._search.trainings
+        spent = self._exhausted or len(self.asked) >= self._search.trainings
         return spent or sum(self._taken.values()) >= len(self.seeds) * 2**self.subject.sites
 
     def batch(self) -> list[Proposal]:
@@ -86,6 +87,7 @@ class FrontStudy:
         while not self.over and len(proposals) < self._search.batch:
             proposal = self._next()
             if proposal is None:
+                self._exhausted = True
                 break
             proposals.append(proposal)
         return proposals

@@ -25,6 +25,7 @@ START = np.log([0.3, 0.1, 0.3, 3.0, 0.3])
 BOUNDS = [tuple(np.log(pair)) for pair in ((1e-3, 10), (1e-4, 10), (1e-3, 10), (0.5, 30), (1e-3, 3))]
 CONSTANT = 4.0
 JITTER = 1e-8
+STEPS = 12  # of the optimizer per fit, which begins where the one before ended
 
 
 class Surrogate:
@@ -40,7 +41,7 @@ class Surrogate:
         self._y = (values - self._shift) / self._scale
         if len(values) >= 4:
             found = minimize(
-                self._loss, self._theta, jac=True, bounds=BOUNDS, method="L-BFGS-B", options={"maxiter": 30}
+                self._loss, self._theta, jac=True, bounds=BOUNDS, method="L-BFGS-B", options={"maxiter": STEPS}
             )
             self._theta = found.x
         parts = _parts(self._x, self._x, self._theta)

@@ -77,8 +77,11 @@ class Tuning:
         try:
             self._fit()
             self.landed.put(None)
-        except BaseException as error:  # noqa: BLE001 - the thread that commits must hear of it
+        except BnsweepError as error:
             self.landed.put(error)
+        except BaseException as error:  # noqa: BLE001 - the thread that commits must hear of it
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self.landed.put(EngineError(f"Ray Tune stopped: {lines[0]}; what has landed is kept, run again to go on"))
 
     def _fit(self) -> None:
         resource = self._job.resource

@@ -1,0 +1,161 @@
+"""How many trainings does a placement search need? Searches replayed on a table of trainings that were all made once.
+
+`python -m tests.bench.bench_search [SEEDS] [SAMPLER ...]` (20 seeds for the figures of docs/search.md)
+
+every_placement.parquet holds every placement of ResNet-8's eight sites after the stem (whose site has no BN here) on
+the 8x8 digits, each trained with three seeds: 768 real runs, made by every_placement.py. A replay asks the `FrontStudy`
+that a search asks; a proposed run is looked up instead of trained, one seed at a time.
+
+The front to be found is that of the means over seeds. What a search says after n trainings is the front of the means it
+has seen; it is worth the volume that the *true* means of those placements dominate, over that of the true front. A
+search that was lucky once recommends placements that are not as good as they looked, and loses by it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bnsweep.experiment.architecture import Architecture, Site
+from bnsweep.experiment.reading import parse_spec
+from bnsweep.experiment.search import SearchSpec, Subject
+
+HERE = Path(__file__).parent
+SEARCH = """\
+name: replay
+data: {{source: digits, size: 8}}
+models: resnet8
+train_seeds: 3
+noise: {{targets: all}}
+eta: [0, 0.2]
+search: {{sampler: {sampler}, seed: {seed}, trainings: {trainings}, batch: 8}}
+"""
+# (stage, after a shortcut's projection) of ResNet-8's sites after the stem
+SITES = [(1, False), (1, False), (2, False), (2, False), (2, True), (3, False), (3, False), (3, True)]
+LEVELS = (0.9, 0.95, 0.97, 0.99)
+BUDGET = {"random": 768}  # trainings
+OTHERWISE = 192
+SHOWN = ("surrogate", "random")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every placement's runs: accuracy and A_avr, (placements, seeds, 2)."""
+
+    masks: list[str]
+    runs: NDArray[np.float64]
+
+    @property
+    def truth(self) -> NDArray[np.float64]:
+        """(placements, 3): the means over seeds, and the number of layers; larger is better."""
+        return np.column_stack([self.runs.mean(axis=1), [-mask.count("1") for mask in self.masks]])
+
+    def worth(self, masks: list[str]) -> float:
+        """The volume that these placements' true means dominate, over the true front's."""
+        from bnsweep.sweep.search.front import hypervolume
+
+        truth = self.truth
+        worst, best = truth.min(axis=0) - [0, 0, 1], truth.max(axis=0)
+        scaled = (truth - worst) / (best - worst)
+        rows = [self.masks.index(mask) for mask in masks]
+        return hypervolume(scaled[rows], np.zeros(3)) / hypervolume(scaled, np.zeros(3))
+
+
+@cache
+def table() -> Table:
+    """The committed rows."""
+    columns = ["bn_mask", "train_seed", "accuracy", "average_normalized"]
+    rows = pq.read_table(HERE / "every_placement.parquet", columns=columns).to_pylist()
+    runs: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+    for row in rows:
+        runs[row["bn_mask"]][row["train_seed"]] = (row["accuracy"], row["average_normalized"])
+    masks = sorted(runs)
+    return Table(masks, np.array([[runs[mask][seed] for seed in sorted(runs[mask])] for mask in masks]))
+
+
+def replay(sampler: str, seed: int, trainings: int) -> list[tuple[int, float]]:
+    """(trainings, worth of what the search says then) after each batch."""
+    from bnsweep.sweep.search.front import nondominated
+    from bnsweep.sweep.search.objectives import Verdict
+    from bnsweep.sweep.search.study import FrontStudy
+
+    spec = parse_spec(SEARCH.format(sampler=sampler, seed=seed, trainings=trainings))
+    assert isinstance(spec, SearchSpec)
+    sites = tuple(Site(f"site{n}", 1, stage, shortcut) for n, (stage, shortcut) in enumerate(SITES, 1))
+    architecture = Architecture("resnet8", sites, 1, 1, "replayed")
+    study = FrontStudy(Subject(spec, spec.data[0], spec.models[0], architecture, "replayed", (1437, 360)))
+    known, seen = table(), defaultdict(list)
+    curve = []
+    while batch := study.batch():
+        verdicts: dict[str, Verdict] = {}
+        for run in (proposal.run for proposal in batch):
+            accuracy, normalized = known.runs[known.masks.index(run.bn_mask), run.train_seed]
+            seen[run.bn_mask].append((accuracy, normalized))
+            verdicts[run.run_id] = Verdict("finished", (accuracy, normalized, float(run.bn_kept)), accuracy)
+        study.tell(verdicts)
+        masks = list(seen)
+        means = np.array([[*np.mean(seen[mask], axis=0), -mask.count("1")] for mask in masks])
+        said = [mask for mask, on in zip(masks, nondominated(means), strict=True) if on]
+        curve.append((len(study.asked), known.worth(said)))
+    return curve
+
+
+def needed(curve: list[tuple[int, float]], level: float) -> float:
+    """Trainings from which on the search is worth so much, and never less again."""
+    reached = float("inf")
+    for trainings, worth in reversed(curve):
+        if worth < level:
+            break
+        reached = trainings
+    return reached
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile; infinite ones are those that were never reached."""
+    ordered = np.sort(np.array(values))
+    return tuple(float(ordered[round(q * (len(ordered) - 1))]) for q in (0.25, 0.5, 0.75))  # type: ignore[return-value]
+
+
+def figures() -> list[dict[str, Any]]:
+    """Trainings to 95 % of the true front's volume, against random search; five seeds."""
+    curves = {name: [replay(name, seed, BUDGET.get(name, OTHERWISE)) for seed in range(5)] for name in SHOWN}
+    ours, chance = (quartiles([needed(curve, 0.95) for curve in curves[name]]) for name in SHOWN)
+    return [
+        {
+            "figure": "search: trainings to 95 % of the front's volume, 256 placements, against random",
+            "value": ours[1],
+            "unit": "runs",
+            "baseline": chance[1],
+            "ratio": chance[1] / ours[1],
+            "n": 5,
+            "spread": (ours[2] - ours[0]) / ours[1],
+            "floor": None,
+        }
+    ]
+
+
+def main(seeds: int, samplers: list[str]) -> None:
+    """Print every curve's quartiles."""
+    for sampler in samplers:
+        budget = BUDGET.get(sampler, OTHERWISE)
+        curves = [replay(sampler, seed, budget) for seed in range(seeds)]
+        print(f"{sampler}, {seeds} seeds")
+        for level in LEVELS:
+            low, middle, high = quartiles([needed(curve, level) for curve in curves])
+            print(f"  {level:.0%} of the volume after {middle:g} trainings [{low:g}, {high:g}]")
+        for at in (each for each in (24, 48, 96, 144, 192, 256, 384, 512, 640, 768) if each <= budget):
+            worth = [next(w for n, w in reversed(curve) if n <= at) for curve in curves]
+            low, middle, high = quartiles(worth)
+            print(f"  {at:>4} trainings: {middle:.3f} [{low:.3f}, {high:.3f}]", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20, sys.argv[2:] or ["random", "tpe", "nsga2", "surrogate"])
