@@ -48,6 +48,7 @@ SHOWN = (
     "attribution",
     "placements",
     "training",
+    "evidence",
     "coverage",
 )
 

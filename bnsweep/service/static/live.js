@@ -4,7 +4,7 @@
   const live = document.getElementById("live");
   if (!live || !window.EventSource) return;
   const moving = ["running", "queued", "cancelling", "lost"];
-  let state = live.dataset.state, due = 0, loading = false;
+  let state = live.dataset.state, due = 0, loading = false, counted = null;
 
   function words(seconds) {
     if (seconds === null || seconds === undefined) return "–";
@@ -20,6 +20,10 @@
       live.querySelector("#done-pct").textContent = `${row.done_pct.toFixed(1)} %`;
       live.querySelector("#left").textContent = words(row.left_s);
     }
+    // The last rows of a sweep may come after its end.
+    const count = `${row.trials} ${row.trained}`;
+    if (counted !== null && counted !== count && !moving.includes(row.state)) location.reload();
+    counted = count;
     if (row.state !== state) {
       const ended = moving.includes(state) && !moving.includes(row.state);
       state = row.state;
