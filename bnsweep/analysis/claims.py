@@ -250,7 +250,8 @@ def _judge(database: Database, claim: Claim, confidence: float) -> Verdict:
         return Verdict(claim, verdict, reason, evidence)
     open_parts = {part: by_part[part] for part in parts if judged[part][0] == UNDECIDED}
     decide, seeds = _decide(claim, open_parts, confidence)
-    return Verdict(claim, verdict, reason, evidence, decide, _spec(database, claim, seeds))
+    change = claim.change if not all(open_parts.values()) else {}  # else it takes no other runs, only more of them
+    return Verdict(claim, verdict, reason, evidence, decide, _spec(database, claim.name, change, seeds))
 
 
 def _evidence(rows: Sequence[Mapping[str, Any]], claim: Claim, confidence: float) -> tuple[Evidence, ...]:
@@ -385,17 +386,16 @@ def _more(rows: Sequence[Evidence], seeds: int) -> str:
     return f" ({runs} more of each network, {trials} more trials)" if runs > 0 else ""
 
 
-def _spec(database: Database, claim: Claim, seeds: int) -> str:
+def _spec(database: Database, name: str, wanted: Mapping[str, Any], seeds: int) -> str:
     """A sweep file that would bring what is missing: the sweep's own, changed where the claim needs it."""
     written = [row["spec_yaml"] for row in database.sql("SELECT spec_yaml FROM sweep ORDER BY sweep").to_dicts()]
     base = next((spec for spec in map(_loaded, written) if spec), dict(TEMPLATE))
-    name = f"decide-{claim.name}"
-    change = {key: json.loads(json.dumps(value)) for key, value in claim.change.items()}
+    change = {key: json.loads(json.dumps(value)) for key, value in wanted.items()}
     if "noise" in change and isinstance(base.get("noise"), dict):
         change["noise"] = {**base["noise"], **change["noise"]}
     spec = {
         "version": 1,
-        "name": name,
+        "name": f"decide-{name}",
         **{k: v for k, v in base.items() if k not in {"version", "name", "description"}},
     }
     return yaml.safe_dump({**spec, **change, "train_seeds": seeds}, sort_keys=False, allow_unicode=True)

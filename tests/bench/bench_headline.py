@@ -22,7 +22,7 @@ from torch import nn
 from bnsweep.experiment.spec import Augment, Data, Training
 from bnsweep.noise.curve import Cell
 from bnsweep.noise.evaluate import Evaluator, Score
-from bnsweep.noise.sampling import Design, Stop, _Summary, rounds
+from bnsweep.noise.sampling import Design, Stop, _Summary, interval, rounds
 from bnsweep.training.datasets import Dataset, load_dataset
 from bnsweep.training.models import build
 from bnsweep.training.trainer import train
@@ -53,7 +53,13 @@ def many_images(data: Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, An
 
 def to_half_width(evaluator: Evaluator, eta: float) -> tuple[list[Score], Design]:
     """Trials at one eta until the interval is narrow enough."""
-    design = Design(HALF_WIDTH, images="auto", test_images=IMAGES, strata_sizes=evaluator.strata_sizes())
+    design = Design(
+        HALF_WIDTH,
+        images="auto",
+        test_images=IMAGES,
+        strata_sizes=evaluator.strata_sizes(),
+        clean_accuracy=evaluator.baseline().accuracy,
+    )
     scores: list[Score] = []
     for step in rounds(design, scores):
         if isinstance(step, Stop):
@@ -86,11 +92,11 @@ def figures() -> list[dict[str, Any]]:
     finally:
         torch.set_num_threads(before)
     needed = {eta: draws_needed(scores, design) for eta, (scores, design) in found.items()}
-    for eta, (scores, _) in found.items():
+    for eta, (scores, design) in found.items():
         accuracy, images = np.mean([score.accuracy for score in scores]), np.mean([score.images for score in scores])
         print(
-            f"eta {eta}: accuracy {accuracy:.3f}, {len(scores)} trials of {images:.0f} images; "
-            f"research: {needed[eta]} of {IMAGES}"
+            f"eta {eta}: accuracy {accuracy:.3f} ± {interval(design, scores).half_width:.4f}, {len(scores)} trials of "
+            f"{images:.0f} images; research: {needed[eta]} of {IMAGES}"
         )
     research = one * (1 + sum(needed.values()))
     name = "headline: resnet20, five eta to a half-width of 1 point"

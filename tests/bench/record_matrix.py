@@ -1,8 +1,8 @@
-"""Record which images a real network classifies right under each noise draw: the matrix that bench_sampling works on.
+"""Record which images a real network classifies right under each noise draw, in the form of resnet8_cifar10.npz.
 
-`python -m tests.bench.record_matrix SOURCE [FILE]` trains a ResNet-8 on CIFAR-10 (SOURCE as in a spec: cifar10 or
-parquet:DIRECTORY) and writes FILE, by default the one in this folder. Half an hour of one core. It can be stopped at
-any time: the trained network waits beside FILE, and draws that are in FILE are not done again.
+`python -m tests.bench.record_matrix SOURCE FILE` trains a ResNet-8 on CIFAR-10 (SOURCE as in a spec: cifar10 or
+parquet:DIRECTORY) and writes FILE. Half an hour of one core. It can be stopped at any time: the trained network waits
+beside FILE, and draws that are in FILE are not done again.
 
 Keys: `margins` (N,) float16, clean logit of the true class less the largest other one; `clean` (N,) and `eta_X`
 (draws, N), bits packed along N, 1 for right. Draw d has the same noise at every eta (weights, tensor_std, BN stale).
@@ -24,7 +24,6 @@ from bnsweep.training.checkpoint import from_bytes, to_bytes
 from bnsweep.training.datasets import load_dataset
 from bnsweep.training.models import build
 from bnsweep.training.trainer import train
-from tests.bench.populations import RECORDED
 
 ETAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
 DRAWS = 32
@@ -63,4 +62,4 @@ def main(source: str, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else RECORDED)
+    main(sys.argv[1], Path(sys.argv[2]))
