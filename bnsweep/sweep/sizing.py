@@ -26,7 +26,7 @@ __all__ = ["ClusterShape", "Size", "parse_cluster", "size"]
 
 CORES = 8  # per node, if not said
 BYTES_PER_PARAMETER = 4  # networks are kept in fp32
-ROW_BYTES = 60.0  # of a trial in a compacted part, where no row says: docs/cluster.md has the measurement
+ROW_BYTES = 22.4  # of a trial in a compacted part, where the history has too few: docs/cluster.md
 
 
 @dataclass(frozen=True, slots=True)
