@@ -164,7 +164,7 @@ class RayEngine:
     def finished(self) -> list[Outcome]:
         outcomes = self._drain()
         ready, _ = ray.wait(list(self._blocks), num_returns=len(self._blocks), timeout=0) if self._blocks else ([], [])
-        return outcomes + self._collected(ready)
+        return outcomes + self._collected(ready, again=False)
 
     def close(self) -> None:
         self._closing.set()
@@ -204,11 +204,11 @@ class RayEngine:
             self._refs[fingerprint] = ray.put(self._datasets[fingerprint]())
         return self._refs[fingerprint]
 
-    def _collected(self, refs: Sequence[ray.ObjectRef]) -> list[Outcome]:
-        return [outcome for ref in refs if (outcome := self._collect(ref)) is not None]
+    def _collected(self, refs: Sequence[ray.ObjectRef], *, again: bool = True) -> list[Outcome]:
+        return [outcome for ref in refs if (outcome := self._collect(ref, again=again)) is not None]
 
-    def _collect(self, ref: ray.ObjectRef) -> Outcome | None:
-        """What became of a block; None if it is tried again elsewhere."""
+    def _collect(self, ref: ray.ObjectRef, *, again: bool) -> Outcome | None:
+        """What became of a block; None if its node has lost the GPU: then it is done elsewhere, if `again`."""
         task = self._blocks.pop(ref)
         try:
             answer = ray.get(ref)
@@ -222,9 +222,10 @@ class RayEngine:
             return Failed(task, f"{type(error).__name__}: {_first_line(error)}", ATTEMPTS)
         if isinstance(answer, _GpuLost):
             self._nodes.avoid(answer.node_id, answer.why)
-            self._nodes.check_fits(task.resource, "trial")
-            self._remote = None
-            self.submit(task)
+            if again:
+                self._nodes.check_fits(task.resource, "trial")
+                self._remote = None
+                self.submit(task)
             return None
         rows, seconds = answer
         return Scored(task, rows, seconds)
