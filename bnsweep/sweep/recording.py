@@ -114,7 +114,7 @@ def record_plan(store: Store, plan: Plan, *, text: str, planned_runs: int | None
         "committed_at": now,
     }
     tables = {"sweeps": pa.Table.from_pylist([sweep], schema=SCHEMAS["sweeps"])}
-    if spec_sha256 not in mine:
+    if spec_sha256 not in mine and plan.runs:
         rows = ({**row, "committed_at": now} for row in point_rows(plan, spec_sha256))
         pieces = iter(lambda: list(islice(rows, POINTS_AT_ONCE)), [])
         tables["points"] = pa.concat_tables(pa.Table.from_pylist(piece, schema=SCHEMAS["points"]) for piece in pieces)
