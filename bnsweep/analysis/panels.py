@@ -249,11 +249,12 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row]) -> Iterator[Figure]:
         .encode(x=x, y=y, order="x:Q", color=alt.value("#808894")),
         means.mark_rule(strokeWidth=2, opacity=0.5).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
         means.mark_rule(strokeWidth=2, opacity=0.5).encode(y=y, x=alt.X("x_low:Q"), x2="x_high:Q"),
+        means.mark_text(dy=-12, fontSize=10.5, limit=120).encode(x=x, y=y, text="label:N", color=alt.value("#808894")),
         means.mark_point(filled=True, size=110, shape="diamond", opacity=1).encode(x=x, y=y, tooltip=tooltip),
-        singles.mark_point(filled=True, size=36, opacity=0.75, cursor="pointer").encode(
+        # Last, so that nothing lies over what can be clicked.
+        singles.mark_point(filled=True, size=50, opacity=0.75, cursor="pointer").encode(
             x=x, y=y, href="href:N", tooltip=tooltip
         ),
-        means.mark_text(dy=-12, fontSize=10.5, limit=120).encode(x=x, y=y, text="label:N", color=alt.value("#808894")),
     ]
     panels = list(dict.fromkeys(row["panel"] for row in drawn))
     yield Figure(
