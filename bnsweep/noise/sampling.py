@@ -28,7 +28,8 @@ to W_h * S_h (Neyman 1934; Cochran, Sampling Techniques, section 5.5), and as ma
 half-width at the least cost, a draw costing as much as `draw_cost` images (two-stage sampling, Cochran section 10.6).
 Costs are fixed numbers of the design, not measurements, so that rows do not depend on the machine.
 
-Decisions follow from the rows in the order of their trials alone: not from engine, workers, retries or resume.
+Decisions follow from rows alone, the run's (strata, clean accuracy) and those of its trials in their order: not from
+engine, workers, retries or resume.
 """
 
 from __future__ import annotations
