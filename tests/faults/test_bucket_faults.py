@@ -39,6 +39,7 @@ def test_a_failing_object_store_only_costs_time_and_readers_see_whole_commits(
 ) -> None:
     location = new_bucket(proxy)
     proxy.storm = 0.1
+    proxy.faults[:] = ["", "lose-answer", "", "cut", "", "refuse", "", "slow"]  # one of each whatever the storm brings
     environment = fault_sweeps.environment(FAULT_WAIT_S="0.02")
     with Reader(location) as one, Reader(location) as other:
         done = fault_sweeps.sweep(spec, location, "--engine", "inline", env=environment)
