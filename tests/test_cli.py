@@ -53,7 +53,7 @@ def ask(work, *arguments):
 def test_a_plan_says_what_is_missing_before_and_after(work):
     guess, before = (
         json.loads(ask(work, "plan", "tiny.yaml", "--store", "nothing-yet", "--json", *more))
-        for more in ((), ("--measure",))
+        for more in (("--guess",), ())
     )
     assert (before["runs"], before["runs_done"], before["rows_min"], before["rows_done"]) == (2, 0, 16, 0)
     assert before["hours"] > 0

@@ -94,7 +94,7 @@ def test_help_loads_nothing_heavy():
 
 def test_a_plan_of_built_in_networks_loads_no_torch():
     code = (
-        "sys.argv = ['bnsweep', 'plan', 'paper-cifar10', '--store', 'out/no-such-store'];"
+        "sys.argv = ['bnsweep', 'plan', 'paper-cifar10', '--guess', '--store', 'out/no-such-store'];"
         "from bnsweep import cli; cli.cli(standalone_mode=False)"
     )
     assert not loaded_after(code) & {"torch", "torchvision", "ray", "duckdb", "scipy"}

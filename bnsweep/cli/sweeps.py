@@ -16,6 +16,8 @@ from bnsweep.errors import InputError
 
 __all__ = ["models", "plan", "run", "status"]
 
+MEASURED_RUNS = 1000  # a plan of more is asked for its size first, and must not load torch
+
 SERVED = ("sweep", "state", "done_pct", "by", "planned_runs", "trained", "trials", "missing", "failed")
 
 
@@ -64,7 +66,12 @@ def models(name: str | None, classes: int, channels: int, size: int, as_json: bo
 @data_option
 @source_option
 @click.option("--cpus", type=click.IntRange(1), default=None, help="Cores to plan for; default: this machine's.")
-@click.option("--measure", is_flag=True, help="Time the smallest network for a store without rows; loads torch.")
+@click.option(
+    "--measure/--guess",
+    default=None,
+    help="Speeds for a store without rows: time the smallest network (takes seconds), or guess from a matrix product; "
+    f"default: measure up to {MEASURED_RUNS:,} runs.",
+)
 @click.option("--cluster", metavar="SHAPE", help="Plan for nodes=N[,cpus=N][,gpus=N][,price=P of a node for an hour].")
 @click.option("--history", metavar="STORE", help="With --cluster: whose rows tell speeds; default: the store's.")
 @json_option
@@ -74,7 +81,7 @@ def plan(
     data_root: Path,
     source: str | None,
     cpus: int | None,
-    measure: bool,
+    measure: bool | None,
     cluster: str | None,
     history: str | None,
     as_json: bool,
@@ -92,7 +99,8 @@ def plan(
     shape = parse_cluster(cluster) if cluster else None
     plan_, _ = read_plan(spec, data_root, source)
     store = open_store(location, missing_ok=True)
-    summary = preview(plan_, store, cpus=cpus, data_root=data_root, measure=measure)
+    measured = len(plan_.runs) <= MEASURED_RUNS if measure is None else measure
+    summary = preview(plan_, store, cpus=cpus, data_root=data_root, measure=measured)
     there = shape and size(plan_, store, shape, open_store(history) if history else store)
     if as_json:
         print_json({**summary.to_dict(), **({"cluster": there.to_dict()} if there else {})})
