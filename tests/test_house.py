@@ -29,6 +29,7 @@ MAY_IMPORT = {
 }
 FOREIGN = {
     "ray": {
+        "sweep/ray_connection.py",
         "sweep/ray_engine.py",
         "sweep/ray_nodes.py",
         "sweep/search/run.py",

@@ -1,4 +1,4 @@
-"""Ray Tune schedules training runs; Ray tasks score blocks. The only module of a sweep that imports ray.
+"""Ray Tune schedules training runs; Ray tasks score blocks.
 
 Tune handles about two short trials a second, Ray tasks about nine hundred (2 cores): one Tune trial per
 training run, one task per block, nothing per row. Tune runs in a thread of its own and its callback
@@ -9,31 +9,28 @@ Call `ray_settings.prepare_ray` before this module is imported.
 
 from __future__ import annotations
 
-import os
 import pickle
 import queue
 import secrets
-import socket
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import AuthenticationError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from bnsweep.errors import BnsweepError, EngineError, GpuLostError, StoreDamagedError, StoreUnwritableError
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import ATTEMPTS, Datasets
+from bnsweep.sweep.ray_connection import connect, first_line
 from bnsweep.sweep.ray_nodes import Nodes, resources_of
 from bnsweep.sweep.tasks import (
     Failed,
@@ -47,7 +44,7 @@ from bnsweep.sweep.tasks import (
 )
 from bnsweep.training.datasets import Dataset
 
-__all__ = ["RayEngine", "connect"]
+__all__ = ["RayEngine"]
 
 RUNS_PER_EXPERIMENT = 1000  # Tune slows down with thousands of trials in one experiment
 BLOCKS_PER_SLOT = 6  # in flight per core or GPU share: no slot waits for the driver, and Ray keeps its leases
@@ -144,7 +141,7 @@ class RayEngine:
             raise self._tune_error
         if self._tune_error is not None:
             raise EngineError(
-                f"Ray Tune stopped: {_first_line(self._tune_error)}; what has landed is kept, run again to go on"
+                f"Ray Tune stopped: {first_line(self._tune_error)}; what has landed is kept, run again to go on"
             )
         if self._blocks:
             # With runs in training as well, look into their queue often.
@@ -219,7 +216,7 @@ class RayEngine:
                 return NetworkGone(task, str(error.cause))
             return Failed(task, _text(error.cause if isinstance(error.cause, Exception) else error), 1)
         except RayError as error:
-            return Failed(task, f"{type(error).__name__}: {_first_line(error)}", ATTEMPTS)
+            return Failed(task, f"{type(error).__name__}: {first_line(error)}", ATTEMPTS)
         if isinstance(answer, _GpuLost):
             self._nodes.avoid(answer.node_id, answer.why)
             if again:
@@ -384,78 +381,5 @@ def _unpickled(run: bytes) -> TrainingRun:
     return unpickled
 
 
-def connect(address: str | None, cpus: int | None) -> None:
-    """To an existing cluster by its address, else to one that is started here. Raises EngineError."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
-    where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
-    why = _refusal(address) if address else ""
-    if not why:
-        try:
-            if address:
-                with _silent():
-                    ray.init(address=address, **quiet)
-            else:
-                _start(num_cpus=cpus, include_dashboard=False, **quiet)
-            return
-        except Exception as error:  # noqa: BLE001 - Ray raises OSErrors and bare Exceptions as well as its own
-            why = _first_line(error).rstrip(".") + (". Is it up, and of the same version of Ray?" if address else "")
-    raise EngineError(f"cannot reach {where}: {why} (--engine inline needs no cluster)")
-
-
-def _refusal(address: str) -> str:
-    """Why the cluster at host:port will not have us, if that can be told at once; `ray.init` tries for 20 s."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or "/" in host:
-        return ""  # auto, ray://...: Ray knows
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        return f"{error.strerror or error}. Is it up?"
-    try:
-        from ray._raylet import GcsClient  # type: ignore[attr-defined]
-
-        with _silent():
-            GcsClient(address=address, cluster_id=None)
-    except AuthenticationError:
-        return (
-            "it wants a token that we do not have: set RAY_AUTH_MODE=token, and the cluster's token as RAY_AUTH_TOKEN "
-            "or in a file named by RAY_AUTH_TOKEN_PATH"
-        )
-    except Exception:  # noqa: BLE001 - not a public interface: without it, `ray.init` says what is wrong
-        return ""
-    return ""
-
-
-def _start(**options: Any) -> None:
-    """A cluster of our own. Ray gives a node 30 s to come up, which a busy machine may not keep: then once more."""
-    for last in (False, True):
-        try:
-            ray.init(address="local", **options)
-            return
-        except Exception as error:
-            if last or "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Ray's library warns, past Python and all its settings, of what we say in one line."""
-    sys.stderr.flush()
-    before = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-
-
 def _text(error: BaseException) -> str:
-    return str(error) if isinstance(error, BnsweepError) else f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return str(error) if isinstance(error, BnsweepError) else f"{type(error).__name__}: {first_line(error)}"

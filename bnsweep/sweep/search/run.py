@@ -23,7 +23,7 @@ from bnsweep.experiment.search import SearchSpec, Subject, subjects
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
-from bnsweep.sweep.ray_engine import connect
+from bnsweep.sweep.ray_connection import connect
 from bnsweep.sweep.ray_nodes import Nodes
 from bnsweep.sweep.recording import COMMIT_S, RowBuffer, point_rows, record_plan
 from bnsweep.sweep.search.job import Job
