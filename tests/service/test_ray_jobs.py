@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -43,6 +44,7 @@ def cluster(folder):
     environment = {
         **helpers.environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "120",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job is run by the cluster's `python`
     }  # fmt: skip
     words = ["start", "--head", f"--port={port}", f"--temp-dir={temporary}", "--block", "--num-cpus=1"]
     words += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={board}"]
