@@ -132,10 +132,10 @@ FROM sums;
 
 -- The variance that an interval over draws is made of. Where trials stop when the interval is narrow enough, it is that
 -- of bnsweep/noise/sampling.py, which is valid at the stopping time: q(n) = 1.05 * t(n - 1), the most extreme draw
--- counts three times, and draws that all agree may differ by half an image.
+-- counts four times, and draws that all agree may differ by half an image.
 CREATE MACRO variance_at_stop(spread, extreme, n, wanted_half_width, test_images) AS
     CASE WHEN wanted_half_width IS NULL OR n < 2 THEN spread
-         ELSE 1.05^2 * (greatest(spread, 0.25 / test_images^2 / n) + 2 * extreme^2 / n) END;
+         ELSE 1.05^2 * (greatest(spread, 0.25 / test_images^2 / n) + 3 * extreme^2 / n) END;
 
 CREATE MACRO standard_error(x, wanted_half_width) AS
     sqrt(variance_at_stop(var_samp(x), greatest(max(x) - avg(x), avg(x) - min(x)), count(*),

@@ -124,7 +124,7 @@ class Plan:
         }
         if spec.images == "auto" and isinstance(spec.trials, AdaptiveTrials):
             # The allocation over strata follows from the wanted precision and from the rule, whose version this is.
-            scoring["rule"] = 2
+            scoring["rule"] = 3
             scoring["design"] = spec.trials.model_dump(mode="json", exclude={"max"})
             scoring["aim"] = spec.trials.aim
         return canonical_json(scoring)

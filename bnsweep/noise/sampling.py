@@ -6,12 +6,12 @@ one. The plain mean over trials is unbiased whatever the subsets, so rounds may 
 
 **Sequential design.** Trials come in rounds. After each one the half-width
 
-    q(m) * sqrt(spread / m),   spread = s^2 + 2 * e^2 / m,   q(m) = 1.05 * t(m - 1)
+    q(m) * sqrt(spread / m),   spread = s^2 + 3 * e^2 / m,   q(m) = 1.05 * t(m - 1)
 
 is compared with the wanted one (m trials with standard deviation s, the most extreme of which lies e from the
 mean). It is a group-sequential form of the fixed-width interval of Chow and Robbins (Ann. Math. Stat. 36:457,
 1965), which is valid as the width shrinks, with two corrections for stopping early on a variance that looks small
-by luck: the most extreme draw counts three times, since others as far off may not have come up yet, and the quantile
+by luck: the most extreme draw counts four times, since others as far off may not have come up yet, and the quantile
 of Student's t is raised by a twentieth. Both are chosen by simulation (docs/sampling.md). A round adds a quarter at
 most: planning ahead on little covers worse.
 
@@ -71,7 +71,7 @@ PILOT_IMAGES = 4  # per stratum and draw
 GROWTH = 1.25  # most trials after a round, as a multiple of those before it
 PSEUDO_FLIPS = 0.1  # images that are taken to have flipped in a stratum beyond those seen to
 CAUTION = 1.05  # times the quantile of Student's t
-EXTREMES = 2  # further draws as far off as the most extreme one
+EXTREMES = 3  # further draws as far off as the most extreme one
 
 # Strata lie around the margin 0, finer where images flip more: cuts at these shares of all images to either side.
 WRONG_SIDE = (0.15, 0.07, 0.03, 0.01)

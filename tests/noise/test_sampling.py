@@ -83,7 +83,7 @@ def test_the_interval_is_the_documented_formula():
     accuracy = np.array([0.71, 0.74, 0.69, 0.73, 0.60, 0.72, 0.75, 0.70])
     found = interval(Design(0.01), [Row(value) for value in accuracy])
     extreme = accuracy.mean() - 0.60
-    spread = accuracy.var(ddof=1) + 2 * extreme**2 / 8
+    spread = accuracy.var(ddof=1) + 3 * extreme**2 / 8
     half = 1.05 * stats.t.ppf(0.975, 7) * (spread / 8) ** 0.5
     assert found.half_width == pytest.approx(half)
     assert (found.low, found.mean, found.high) == pytest.approx(
