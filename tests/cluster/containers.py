@@ -105,6 +105,10 @@ class Container:
     def text(self) -> str:
         return self.log.read_text()
 
+    def ready(self) -> bool:
+        """Whether its files are in place, so that commands can be run inside."""
+        return self.run("test", "-e", "/srv/.ready").returncode == 0
+
     def command(self, words: Iterable[str], **extra: str) -> list[str]:
         """How to run a command inside, as `docker exec` does."""
         inside = ["nsenter", "--target", str(self.first), "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
@@ -211,6 +215,7 @@ class Engine:
                 lines.append(f"mkdir -p {path} && mount --bind /srv/.keep/{number} {path}")
                 number += 1
         lines.append(f"mount -t tmpfs -o size={shm_bytes},mode=1777 tmpfs /dev/shm")
+        lines.append("touch /srv/.ready")
         return "\n".join(lines)
 
 

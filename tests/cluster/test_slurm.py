@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ class Slurm:
 
     def __enter__(self) -> Slurm:
         for node in self.nodes:
-            wait_until(lambda node=node: node.run("true").returncode == 0, 30, f"{node.name} is up")
+            wait_until(node.ready, 60, f"{node.name} is up")
         self.thread.start()
         return self
 
@@ -139,7 +140,7 @@ class Slurm:
 def test_a_job_that_is_stopped_at_its_limit_and_requeued_gives_a_laptops_rows(tmp_path: Path) -> None:
     with containers.Engine(tmp_path) as engine, Slurm(engine, tmp_path) as slurm:
         home = engine.volume("home")
-        fault_sweeps.write_networks(home)
+        shutil.copy(Path(fault_sweeps.__file__).parent / "fault_networks.py", home)
         (home / "slurm.yaml").write_text(SPEC)
         parsed, text = read_spec(home / "slurm.yaml")
         wanted = Launch(parsed, text, Path("/srv/shared/slurm.yaml"), nodes=NODES, cpus=1, store="/srv/shared/store")
