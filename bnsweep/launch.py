@@ -132,6 +132,12 @@ def _dump(yaml: YAML, documents: list[Any]) -> str:
 def _compose(wanted: Launch) -> str:
     yaml = _yaml()
     file = yaml.load(_template("docker-compose.yml"))
+    if not file:
+        raise InputError(
+            "docker-compose.yml is empty: it is what gets filled in, so write elsewhere, e.g. to compose.yaml"
+        )
+    if wanted.store and "://" not in wanted.store:
+        raise InputError(f"containers share no folder of this machine, but got --store {wanted.store}: name a bucket")
     common, services = file["x-bnsweep"], file["services"]
     if wanted.image:
         common["image"] = wanted.image

@@ -13,6 +13,8 @@ from bnsweep.errors import InputError
 
 __all__ = ["claims", "query", "report"]
 
+NO_SWEEP_OF_THE_PAPER = "the paper's tables know no sweeps: leave out --sweep or --paper"
+
 
 @click.command()
 @click.argument("name", required=False)
@@ -59,6 +61,12 @@ def query(
         return
     if name is not None and sql is not None:
         raise InputError("give either the NAME of a query or --sql, not both")
+    if sql is not None and params:
+        raise InputError("--param is for a named query, but got --sql; write the value into the SQL")
+    if paper and sweep is not None:
+        raise InputError(NO_SWEEP_OF_THE_PAPER)
+    if sql is not None and sweep is not None and server and not paper:
+        raise InputError("a service answers --sql over all its sweeps; instead of --sweep, filter by the column sweep")
     if show_sql and name is not None:
         from bnsweep.analysis.database import find_query
 
@@ -105,6 +113,8 @@ def claims(location: str, sweep: str | None, paper: bool, as_json: bool) -> None
     from bnsweep.analysis.claims import judge
     from bnsweep.analysis.database import open_paper
 
+    if paper and sweep is not None:
+        raise InputError(NO_SWEEP_OF_THE_PAPER)
     verdicts = judge(open_paper() if paper else database_of(open_store(location), sweep))
     if as_json:
         print_json([verdict.to_dict() for verdict in verdicts])

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bnsweep.cli.common import writing
+from bnsweep.errors import InputError
 
 __all__ = ["launch"]
 
@@ -29,10 +30,16 @@ def launch(spec: str, target: str, out: Path | None, **options: int | str | None
     SPEC is a YAML file or the name of a ready sweep. Nothing is started; the head of the file says how.
     """
     from bnsweep.experiment.reading import read_spec, spec_path
+    from bnsweep.experiment.search import SearchSpec
     from bnsweep.launch import Launch
     from bnsweep.launch import launch as fill
 
     parsed, text = read_spec(spec)
+    if isinstance(parsed, SearchSpec):
+        raise InputError(
+            f"{spec} describes a search, which launch does not start by itself: start the cluster with a sweep, "
+            f"and there run `bnsweep search {spec} --address HEAD:6379`"
+        )
     wanted = Launch(parsed, text, spec_path(spec).absolute(), **options)  # type: ignore[arg-type]  # click has the types
     filled = fill(target, wanted)
     for note in wanted.notes():

@@ -72,7 +72,7 @@ def models(name: str | None, classes: int, channels: int, size: int, as_json: bo
     help="Speeds for a store without rows: time the smallest network (takes seconds), or guess from a matrix product; "
     f"default: measure up to {MEASURED_RUNS:,} runs.",
 )
-@click.option("--cluster", metavar="SHAPE", help="Plan for nodes=N[,cpus=N][,gpus=N][,price=P of a node for an hour].")
+@click.option("--cluster", metavar="SHAPE", help="Plan for nodes=N[,cpus=8][,gpus=0][,price=P of a node for an hour].")
 @click.option("--history", metavar="STORE", help="With --cluster: whose rows tell speeds; default: the store's.")
 @json_option
 def plan(

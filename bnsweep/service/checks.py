@@ -18,6 +18,7 @@ from typing import Any
 
 from bnsweep.errors import Problem, SpecError
 from bnsweep.experiment.reading import LARGEST_BYTES, parse_spec, with_lines
+from bnsweep.experiment.search import SearchSpec
 from bnsweep.experiment.spec import Spec
 
 __all__ = ["Planner", "read_submitted"]
@@ -37,6 +38,8 @@ def read_submitted(text: str, *, folders: Sequence[Path] = (), most_bytes: int =
             [Problem("", f"a submitted sweep file has at most {most_bytes:,} bytes, but this has {size:,}")]
         )
     spec = parse_spec(text)
+    if isinstance(spec, SearchSpec):
+        raise SpecError([Problem("search", "searches are run from the command line: bnsweep search FILE")])
     problems = [
         Problem(f"models.{index}.name", f"{model.name!r} runs code of your own, which only the command line may do")
         for index, model in enumerate(spec.models)

@@ -23,6 +23,7 @@ __all__ = ["COOKIE", "FORM_COOKIE", "Buckets", "Guard", "is_loopback", "same_sit
 
 COOKIE, FORM_COOKIE = "bnsweep_token", "bnsweep_form"
 KEPT_BUCKETS = 10_000
+PROXIES = {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -119,6 +120,9 @@ class Guard:
             return user
         # Nobody ever made a token: whoever reaches this machine's loopback is its user. The name they ask by must be
         # the loopback's too, or a stranger's page could have its own name point here.
+        # What came through a proxy came from anywhere.
+        if PROXIES & set(connection.headers) or not is_loopback(address(scope)):
+            return None
         host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
         return ANYONE if self._loopback and is_loopback(host) and not self._tokens.list() else None
 

@@ -13,6 +13,7 @@
     sites.py           BN sites of any network: find, place, fold
     schedules.py       learning rates
     batches.py         batches and augmentation on the device
+    probes.py          gradient noise, smoothness, eq. 9, measured on the way
     trainer.py         one training run
     resume.py          what a training run leaves behind to go on later
     checkpoint.py      a network as safetensors bytes

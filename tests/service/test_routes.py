@@ -1,7 +1,9 @@
 """Every route: who may use it, what it answers to whom, and in which form."""
 
+import asyncio
 import json
 
+import httpx
 import pytest
 
 from bnsweep.service.answers import ERROR_SCHEMA
@@ -248,3 +250,26 @@ def test_signing_in_leads_nowhere_else(served, tokens):
             assert client.get("/sweeps.json").status_code == 200
             assert client.post("/signout", data={"proof": proof}).status_code == 303
             assert client.get("/sweeps.json").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("127.0.0.1", {"x-forwarded-for": "203.0.113.7"}, 401),
+        ("127.0.0.1", {"via": "1.1 proxy"}, 401),
+        ("127.0.0.1", {"host": "rebound.example"}, 401),
+        ("203.0.113.7", {}, 401),
+    ],
+)
+def test_without_tokens_only_this_machine_s_own_user_is_admin(tmp_path, client, headers, status):
+    """Through a proxy, or by a name of a stranger's, a request comes from anywhere."""
+    store = Store.create(tmp_path / "store")
+    hub = make_hub(store, Tokens(Records(store.files)), data_root=tmp_path, settings=Settings(), loopback=True)
+
+    async def ask():
+        transport = httpx.ASGITransport(make_app(hub), client=(client, 1234))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as browser:
+            return await browser.get("/audit.json", headers=headers)
+
+    assert asyncio.run(ask()).status_code == status
