@@ -23,7 +23,7 @@ name: tiny-search
 data: {source: digits, size: 8, train_images: 200, test_images: 100}
 models: [resnet8]
 train_seeds: 2
-training: {epochs: 2, batch_size: 50, learning_rate: 0.005, chance_epochs: 2}
+training: {epochs: 2, batch_size: 50, learning_rate: 0.005, chance_epochs: null}
 noise: {targets: all}
 eta: [0, 0.2]
 trials: 3
@@ -105,11 +105,7 @@ def test_sql_sees_a_search_as_it_sees_a_sweep(search, tmp_path):
 
 def test_networks_share_the_cluster_and_each_has_its_study(search, tmp_path):
     text = SEARCH.replace("[resnet8]", '[resnet8, "torchvision:mnasnet0_5"]').replace("size: 8", "size: 16")
-    text = (
-        text.replace("trainings: 14", "trainings: 3")
-        .replace("epochs: 2, ", "epochs: 1, ")
-        .replace("chance_epochs: 2", "chance_epochs: null")
-    )
+    text = text.replace("trainings: 14", "trainings: 3").replace("epochs: 2, ", "epochs: 1, ")
     summary, said = search(text, tmp_path / "store")
     assert summary.trained == 6
     first = [line.split()[1] for line in said[:3]]
@@ -165,6 +161,7 @@ def test_a_name_stands_for_one_study(search, run, tmp_path):
 
 def test_the_fewest_layers_with_their_evidence(search, tmp_path):
     text = SEARCH.replace("batch: 3", "batch: 3, minimal: {places: 2}").replace("train_seeds: 2", "train_seeds: 1")
+    text = text.replace("chance_epochs: null", "chance_epochs: 2")
     summary, _ = search(text, tmp_path / "store", minimal=True)
     (study,) = summary.studies
     assert study.answer is not None

@@ -268,6 +268,7 @@ class _Stopping(FIFOScheduler):  # type: ignore[misc]  # ray has no types
     def __init__(self, search: Search, subjects: tuple[Subject, ...]) -> None:
         super().__init__()
         self._ashas: list[Any] = []
+        self._epochs = [(subject.model.training or subject.spec.training).epochs for subject in subjects]
         if search.early_stopping is not None:
             self._ashas = [_asha(search, subject) for subject in subjects]
 
@@ -281,6 +282,8 @@ class _Stopping(FIFOScheduler):  # type: ignore[misc]  # ray has no types
         """Whether the run goes on."""
         config = trial.config
         if not self._ashas or "accuracy" not in result or config["spared"]:
+            return str(TrialScheduler.CONTINUE)
+        if result["epoch"] >= self._epochs[config["study"]]:  # nothing is left to be saved
             return str(TrialScheduler.CONTINUE)
         named = SimpleNamespace(trial_id=config["run_id"])
         bracket = self._ashas[config["study"]]._brackets[0]
