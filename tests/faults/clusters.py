@@ -61,15 +61,6 @@ def kill_tree(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def kill_marked(secret: str) -> None:
-    """SIGKILL every process that was given this secret in its environment: those of one cluster."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with suppress(OSError):
-                if secret.encode() in (folder / "environ").read_bytes():
-                    os.kill(int(folder.name), signal.SIGKILL)
-
-
 class MemoryLimit:
     """A control group of our own, which a Ray node takes for its machine: the way a container limits memory."""
 
@@ -97,7 +88,11 @@ class MemoryLimit:
         return ["unshare", "--mount", "sh", "-c", script, "sh", *words]
 
     def remove(self) -> None:
+        """End what is left in the group (a node that ended by itself leaves its agents behind), then the group."""
         for _ in range(50):  # a process that was killed leaves its group a moment later
+            for pid in (self.group / "cgroup.procs").read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             try:
                 self.group.rmdir()
             except OSError:
@@ -131,7 +126,6 @@ class Cluster:
     ) -> None:
         for node in reversed(self.nodes):
             kill_tree(node)
-        kill_marked(self.token)  # a node that ended by itself leaves its agents behind
         for limit in self.limits:
             limit.remove()
         shutil.rmtree(self.temp, ignore_errors=True)

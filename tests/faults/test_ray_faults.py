@@ -199,13 +199,12 @@ def test_what_was_given_up_holds_up_nothing_and_is_done_when_asked_for(given_up:
     assert Store.open(given_up).verify().failed == 0
 
 
-def test_a_disk_that_fills_up_or_becomes_read_only_ends_the_run_and_the_next_one_goes_on(
-    tmp_path: Path, cluster: Cluster
-) -> None:
+def test_a_disk_that_fills_up_or_becomes_read_only_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
     text = SLOW.replace("trials: 4", "trials: 30")
     spec = tmp_path / "tiny.yaml"
     spec.write_text(text)
-    with mounted(tmp_path / "disk", "16m") as disk:
+    # A cluster of its own: a node under a memory limit has its own view of mounts, without disks that came later.
+    with mounted(tmp_path / "disk", "16m") as disk, Cluster(tmp_path, head_cpus=1, FAULT_WAIT_S="0.1") as cluster:
         store = disk / "store"
         words = fault_sweeps.command(spec, store, "--engine", "ray", "--address", cluster.address)
         for fault in ("full", "read-only"):
