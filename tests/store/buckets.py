@@ -64,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Expect", "").lower() == "100-continue":
             self.send_response_only(100)
             self.end_headers()
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
+        promised = str(len(body))
         if fault == "refuse":
             return self.answer(500, b"<Error><Code>InternalError</Code></Error>", {})
         if fault == "slow":
@@ -73,7 +74,10 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "cut":
             body = body[: len(body) // 2]
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=30)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+        headers = {
+            name: value for name, value in self.headers.items() if name.lower() not in {"expect", "transfer-encoding"}
+        }
+        headers["Content-Length"] = promised
         if fault == "cut":  # the sender dies in the middle: fewer bytes than were promised
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in headers.items():
@@ -93,6 +97,17 @@ class Handler(BaseHTTPRequestHandler):
             if name.lower() not in {"transfer-encoding", "connection"}
         }
         return self.answer(response.status, data, kept)
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = []  # pyarrow's own PUTs
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return b"".join(pieces)
 
     def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response_only(status)
