@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from bnsweep.service.auth import Role, Tokens
+from bnsweep.service.auth import NEWS_S, Role, Tokens
 from bnsweep.service.records import Records
 from bnsweep.store.store import Store
 
@@ -92,5 +92,7 @@ class Served:
 
 
 def make_other(store):
-    """One more runner's token."""
-    return Tokens(Records(Store.open(store).files)).create("stranger", Role.RUNNER)
+    """One more runner's token, once a service that has just looked for tokens looks again."""
+    token = Tokens(Records(Store.open(store).files)).create("stranger", Role.RUNNER)
+    time.sleep(2 * NEWS_S)
+    return token
