@@ -29,6 +29,7 @@ def prepare_ray(*, own_cluster: bool) -> None:
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables, which verbose=0 does not silence
         "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the spec stay valid
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_ENABLE_AUTO_CONNECT": "0",  # else Tune's thread starts a Ray of its own when ours has been shut down
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_task_oom_retries": "2",  # a block that needs too much memory is tried as often as one that fails otherwise
         **HEALTH,

@@ -4,6 +4,7 @@ import importlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from sweep_helpers import bnsweep, quiet_env, rows, wait_until
@@ -296,6 +297,29 @@ def test_ctrl_c_keeps_finished_blocks_and_says_how_to_go_on(tmp_path, tiny, engi
     assert "Traceback" not in err
     assert Store.open(store).rows("trials") > 10
     assert Store.open(store).verify().ok
+
+
+@pytest.mark.ray
+def test_a_stop_in_the_middle_of_training_starts_no_second_ray(tmp_path, tiny):
+    """Tune's thread still calls Ray when ours has been shut down: left alone, Ray starts a cluster for it."""
+    spec, store = tmp_path / "long.yaml", tmp_path / "store"
+    spec.write_text(tiny.replace("epochs: 2", "epochs: 100000"))
+    assert "epochs: 100000" in spec.read_text()
+    command = [sys.executable, "-m", "bnsweep", "run", str(spec), "--store", str(store), "--engine", "ray"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--data-root", str(tmp_path)], stdout=file, stderr=file, env={**quiet_env(), "COLUMNS": "120"}
+        )
+        try:
+            wait_until(lambda: any((store / "tune").rglob("*")))
+            time.sleep(5)  # Tune has placed its trials
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 130, log.read_text()
+        finally:
+            process.kill()
+    assert "Started a local Ray instance" not in log.read_text()
+    assert "To go on: bnsweep run" in log.read_text()
 
 
 def test_a_killed_driver_loses_nothing_that_was_committed(tmp_path, tiny, run, inline_rows):
