@@ -24,6 +24,7 @@ Row = Mapping[str, Any]
 LOSS, ACCURACY = "loss, nats", "accuracy, %"
 LARGEST_CHART = 5000  # rows: more make a page slow, and no clearer
 MANY_COLOURS = 20
+MANY_PANELS = 8
 
 
 def training_curve(epochs: Sequence[Row]) -> Iterator[Figure]:
@@ -148,7 +149,12 @@ def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
         alt.Chart(alt.NamedData(name="rows"), width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT)
         .mark_bar(opacity=0.75)
         .encode(
-            x=alt.X("accuracy_pct:Q", bin=alt.Bin(maxbins=40), title="accuracy of one draw, %"),
+            x=alt.X(
+                "accuracy_pct:Q",
+                bin=alt.Bin(maxbins=40),
+                title="accuracy of one draw, %",
+                axis=alt.Axis(labelOverlap="greedy", labelSeparation=8),
+            ),
             y=alt.Y("count():Q", title="draws"),
             color=alt.Color("eta_pct:O", title="noise η, %", scale=alt.Scale(scheme="viridis")),
             tooltip=[
@@ -218,8 +224,10 @@ def paired(rows: Sequence[Row], a: str, b: str) -> Iterator[Figure]:
     )
 
 
-def pareto(rows: Sequence[Row], runs: Sequence[Row]) -> Iterator[Figure]:
+def pareto(rows: Sequence[Row], runs: Sequence[Row], *, name: str = "pareto", of: str = "") -> Iterator[Figure]:
     """Baseline against A_avr: a large point per placement, a small one per training run that opens the run.
+
+    `of`: the sweep, where a page shows several.
 
     Rows: of query tradeoff; runs: run_id, dataset, model, placement, bn_kept, bn_sites, train_seed, baseline_pct,
     average_normalized_pct.
@@ -253,16 +261,17 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row]) -> Iterator[Figure]:
         means.mark_point(filled=True, size=110, shape="diamond", opacity=1).encode(x=x, y=y, tooltip=tooltip),
         # Last, so that nothing lies over what can be clicked.
         singles.mark_point(filled=True, size=50, opacity=0.75, cursor="pointer").encode(
-            x=x, y=y, href="href:N", tooltip=tooltip
+            x=x, y=y, href="href:N", tooltip=tooltip, description="words:N"
         ),
     ]
     panels = list(dict.fromkeys(row["panel"] for row in drawn))
     yield Figure(
-        name="pareto",
-        title="What BN gives and what it costs",
+        name=name,
+        title="What BN gives and what it costs" + (f": {of}" if of else ""),
         caption=f"Up and right is better; dashed: placements that no other one beats in both. Diamonds: means of "
-        f"n = {sum(row['kind'] == 'placement' for row in drawn)} placements with 95 % intervals; dots: "
-        f"n = {sum(row['kind'] == 'run' for row in drawn)} training runs, which open on a click.",
+        f"n = {len({row['label'] for row in drawn})} placements with 95 % intervals; dots: "
+        f"n = {len({row['run_id'] for row in runs})} training runs, which open on a click, or on Enter when "
+        "the arrow keys have led there.",
         chart=alt.layer(*layers)
         .properties(width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT + 40)
         .facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=2)
@@ -290,10 +299,13 @@ def _mean(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _single(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+    place = _place(row, rows)
     return {
-        **_place(row, rows),
+        **place,
         "kind": "run",
         "what": f"training seed {row['train_seed']}: click to open",
+        "words": f"{place['panel']}, {place['label']}, training seed {row['train_seed']}: baseline "
+        f"{row['baseline_pct']:.2f} %, average normalized accuracy {row['average_normalized_pct']:.2f} %",
         "x": row["baseline_pct"],
         "value": row["average_normalized_pct"],
         "href": f"/runs/{row['run_id']}",
@@ -313,17 +325,21 @@ def _place(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def of_result(rows: Sequence[Row], *, x: str, y: str, colour: str | None) -> Iterator[Figure]:
-    """An answer's column y over its column x: points joined by lines where x is a number, else bars."""
+    """An answer's column y over its column x: points joined by lines where x is a number, else bars.
+
+    Rows of one x and colour that words tell apart (what the noise hit, the network) get a panel each.
+    """
     drawn = [
-        {"x": _value(row[x]), "y": _value(row[y]), "c": "" if colour is None else str(row[colour])}
-        for row in rows[:LARGEST_CHART]
+        {"x": _value(row[x]), "y": _value(row[y]), "c": "" if colour is None else str(row[colour]), "panel": panel}
+        for row, panel in zip(rows[:LARGEST_CHART], _apart(rows[:LARGEST_CHART], x, y, colour), strict=True)
     ]
     drawn = [row for row in drawn if isinstance(row["y"], (int, float)) and row["x"] is not None]
     if not drawn:
         return
     numeric = all(isinstance(row["x"], (int, float)) for row in drawn)
     colours = len({row["c"] for row in drawn})
-    chart = alt.Chart(alt.NamedData(name="rows"), height=300, width="container")
+    panels = list(dict.fromkeys(row["panel"] for row in drawn))
+    chart = alt.Chart(alt.NamedData(name="rows"), height=300)
     encodings: dict[str, Any] = {
         "x": alt.X("x:Q" if numeric else "x:N", title=x, sort=None),
         "y": alt.Y("y:Q", title=y),
@@ -335,19 +351,49 @@ def of_result(rows: Sequence[Row], *, x: str, y: str, colour: str | None) -> Ite
     }
     if 1 < colours <= MANY_COLOURS:
         encodings["color"] = alt.Color("c:N", title=colour)
-    once = len({(row["x"], row["c"]) for row in drawn}) == len(drawn)
+    once = len({(row["x"], row["c"], row["panel"]) for row in drawn}) == len(drawn)
     marked = chart.mark_bar()
     if numeric:  # a line through several values at one x would mean nothing
         marked = chart.mark_line(point=True) if once else chart.mark_point(filled=True, opacity=0.7)
     if not numeric and "color" in encodings:
         encodings["xOffset"] = "c:N"
+    marked = marked.encode(**encodings)
+    if len(panels) > 1:
+        facet = alt.Facet("panel:N", title=None, sort=panels)
+        marked = marked.properties(width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT).facet(facet=facet, columns=2)
+        marked = marked.resolve_axis(x="independent", y="independent")
+    else:
+        marked = marked.properties(width="container")
     yield Figure(
         name="answer",
         title=f"{y} over {x}",
         caption=f"n = {len(drawn)} rows of the answer.",
-        chart=marked.encode(**encodings),
+        chart=marked,
         rows=drawn,
+        panels=len(panels),
     )
+
+
+def _apart(rows: Sequence[Row], x: str, y: str, colour: str | None) -> list[str]:
+    """A panel's heading for each row: as few of the answer's other words as leave one row per x and colour."""
+    keys = [(row[x], row[colour] if colour else "") for row in rows]
+    words = [
+        name
+        for name in (rows[0] if rows else {})
+        if name not in (x, y, colour)
+        and all(isinstance(row[name], str) for row in rows)
+        and 1 < len({row[name] for row in rows}) <= MANY_PANELS
+    ]
+    panels = [""] * len(rows)
+    for name in words:
+        if len(set(zip(panels, keys, strict=True))) == len(rows):
+            break
+        finer = [f"{panel}, {row[name]}".removeprefix(", ") for panel, row in zip(panels, rows, strict=True)]
+        if len(set(finer)) <= MANY_PANELS and len(set(zip(finer, keys, strict=True))) > len(
+            set(zip(panels, keys, strict=True))
+        ):
+            panels = finer
+    return panels
 
 
 def _value(value: Any) -> Any:

@@ -143,8 +143,8 @@ def compare(
         "names": _rows(database, names),
         "sweeps": list(_open(path, None).sweeps),
         "paired": paired,
-        "tradeoff": traded,
-        "runs": runs,
+        "tradeoff": traded.to_plain()["rows"],
+        "runs": runs.to_plain()["rows"],
         "figures": words,
         "charts": charts,
     }
@@ -153,15 +153,26 @@ def compare(
 def compare_sweeps(
     path: str, a: str, b: str, *, dataset: str | None = None, model: str | None = None
 ) -> dict[str, Any]:
-    """Paired differences between two sweeps. Raises UnknownNameError for a sweep."""
+    """Paired differences between two sweeps, and what each one's placements give and cost.
+
+    Raises UnknownNameError for a sweep.
+    """
     database = _open(path, None)
     for name in (a, b):
         if name not in database.sweeps:
             raise UnknownNameError("sweep", name, database.sweeps or ["none yet"])
     chosen: dict[str, Any] = {key: value for key, value in (("dataset", dataset), ("model", model)) if value}
     paired = database.query("paired_sweeps", a=a, b=b, **chosen)
-    words, charts = _drawn(panels.paired(paired.to_dicts(), a, b))
-    return {"paired": paired, "figures": words, "charts": charts}
+    figures = list(panels.paired(paired.to_dicts(), a, b))
+    traded: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    for number, sweep in enumerate(dict.fromkeys((a, b))):
+        means, singles = (_open(path, sweep).query(query, **chosen) for query in ("tradeoff", "run_averages"))
+        figures += panels.pareto(means.to_dicts(), singles.to_dicts(), name=f"pareto-{number}", of=sweep)
+        traded += [{"sweep": sweep, **row} for row in means.to_plain()["rows"]]
+        runs += [{"sweep": sweep, **row} for row in singles.to_plain()["rows"]]
+    words, charts = _drawn(figures)
+    return {"paired": paired, "tradeoff": traded, "runs": runs, "figures": words, "charts": charts}
 
 
 def sweep_facts(path: str, sweep: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from bnsweep.analysis.queries import Column
 from bnsweep.errors import InputError, UnknownNameError
 
-__all__ = ["Result"]
+__all__ = ["ROUNDED", "Result"]
 
 LATEX = {"\\": r"\textbackslash{}", **{c: "\\" + c for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
 LATEX_UNITS = {"%": r"\%"}

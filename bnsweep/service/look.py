@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -13,10 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 
 from bnsweep._version import __version__
+from bnsweep.analysis.queries import Column
+from bnsweep.analysis.result import ROUNDED, Result
 from bnsweep.analysis.wording import close, number
 from bnsweep.service.auth import Role, User, form_proof
 
-__all__ = ["link", "page", "static_file"]
+__all__ = ["folded", "link", "page", "static_file"]
 
 ENDINGS = (".json", ".csv", ".parquet", ".html")
 
@@ -47,6 +50,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "close": close, "number": _number, "duration": duration, "ago": _ago, "time": _time, "value": _value,
+        "folded": folded,
     }  # fmt: skip
     environment.globals |= {"link": link}
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
@@ -75,6 +79,25 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+@dataclass(frozen=True)
+class Folded:
+    """A table as a page shows it: what is the same in all rows is said once, before them."""
+
+    shown: list[int]  # numbers of the columns that differ from row to row
+    same: list[tuple[Column, Any]]  # the others, with their value
+
+
+def folded(result: Result, skip: Sequence[str] = (), *, fold: bool = True) -> Folded:
+    """Which columns of an answer a page has to repeat in every row; those in `skip` are said elsewhere."""
+    there = [i for i, column in enumerate(result.columns) if column.name not in skip]
+    rows = result.rows
+    alike = [i for i in there if fold and len(rows) > 1 and all(row[i] == rows[0][i] for row in rows)]
+    if len(alike) == len(there):  # equal rows are shown as they are
+        alike = []
+    shown = [i for i in there if i not in alike]
+    return Folded(shown, [(result.columns[i], rows[0][i]) for i in alike])
+
+
 def _moment(value: Any) -> datetime | None:
     if isinstance(value, str) and value:
         value = datetime.fromisoformat(value)
@@ -97,14 +120,14 @@ def _number(value: Any, digits: int = 1) -> str:
     return number(value, digits=digits)
 
 
-def _value(value: Any) -> str:
-    """Any value of an answer, as a cell shows it."""
+def _value(value: Any, unit: str = "") -> str:
+    """Any value of an answer, as a cell shows it: what was measured to 3 decimals."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{round(value, 3) + 0.0:.3f}" if unit in ROUNDED else f"{value:.6g}"  # + 0.0: no -0.000
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     return str(value)[:500]
@@ -118,5 +141,5 @@ def static_file(name: str) -> bytes | None:
         return report + (files("bnsweep.service") / "static" / "service.css").read_bytes()
     if name == "charts.js":
         return (files("bnsweep.analysis") / "templates" / "report.js").read_bytes()
-    known = ("live.js", "new.js", "ask.js", "run.js", "icon.svg")
+    known = ("live.js", "new.js", "ask.js", "run.js", "points.js", "icon.svg")
     return (files("bnsweep.service") / "static" / name).read_bytes() if name in known else None

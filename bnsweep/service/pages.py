@@ -155,8 +155,8 @@ class Pages:
             "datasets": list(dict.fromkeys(row["dataset"] for row in names)),
             "models": list(dict.fromkeys(row["model"] for row in names)),
             "sweeps": known["sweeps"],
-            "tradeoff": known["tradeoff"].to_plain()["rows"],
-            "each_run": known["runs"].to_plain()["rows"],
+            "tradeoff": shown["tradeoff"],
+            "each_run": shown["runs"],
         }
         extra = {"figures": shown["figures"], "specs": shown["charts"]}
         name = f"{sweep}-{other}" if sweep and other else f"{a}-{b}"

@@ -50,6 +50,7 @@
       if (over > 0) result.view.container().querySelector("svg").style.maxWidth = "100%";
     }
     document.documentElement.dataset.charts = "drawn";
+    document.dispatchEvent(new Event("charts-drawn"));
   }
 
   const now = () => draw(dark.matches ? "dark" : "light");
