@@ -88,6 +88,7 @@ def deliver(result: Result, form: str, out: Path | None) -> None:
         import pyarrow.parquet as pq
 
         with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(result.to_arrow(), out)
         return
     writers: dict[str, Callable[[], str]] = {

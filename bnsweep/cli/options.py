@@ -14,6 +14,7 @@ store_option = click.option(
     default="bnsweep-store",
     show_default=True,
     envvar="BNSWEEP_STORE",
+    show_envvar=True,
     help="Where rows and networks are kept: a directory or an object store's URL.",
 )
 data_option = click.option(
@@ -22,6 +23,7 @@ data_option = click.option(
     default=Path("~/.cache/bnsweep"),
     show_default=True,
     envvar="BNSWEEP_DATA",
+    show_envvar=True,
     help="Where torchvision's data sets lie or are downloaded to.",
 )
 source_option = click.option(

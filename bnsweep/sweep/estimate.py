@@ -14,18 +14,20 @@ from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
-from bnsweep.experiment.plan import Plan, Point, TrainingRun
+from bnsweep.experiment.plan import Plan, Point
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
 from bnsweep.training.datasets import data_shape
 
-__all__ = ["BLOCK_S", "Preview", "Speeds", "preview"]
+__all__ = ["BLOCK_S", "Preview", "Speeds", "computes_bf16", "preview"]
 
 BLOCK_S = 10.0  # of work per task at least: long against a task's overhead, short against a sweep
 PROBE_IMAGES = 128
 PROBE_REPEATS = 3
 MATRIX = 1024  # side
+LONG_S = 600.0  # a sweep for which it pays to read a hint
 # Seconds per multiply-add of a step and of a forward pass over those of NumPy's product, on six pairs of network and
 # image size: 1.9 to 4.7 and 0.6 to 1.3 (docs/speed.md).
 TRAIN_TO_PRODUCT, TRIAL_TO_PRODUCT = 2.8, 0.9
@@ -61,6 +63,7 @@ class Preview:
     cpus: int
     hours: float
     speeds_from: str
+    hint: str | None = None  # a way to be quicker
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,6 +85,8 @@ class Preview:
             lines.append("note     trials stop when the interval is narrow enough: time is for the fewest")
         if self.runs_failed:
             lines.append("note     what failed is left alone unless it is run with --retry-failed")
+        if self.hint:
+            lines.append(f"note     {self.hint}")
         return "\n".join(lines)
 
     @property
@@ -119,7 +124,23 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
         cpus=cores,
         hours=(train_s + trial_s) / 3600 / cores,
         speeds_from=speeds.source,
+        hint=_hint(plan) if (train_s + trial_s) / cores > LONG_S else None,
     )
+
+
+def computes_bf16() -> bool:
+    """Whether this processor has instructions for bf16; without them it is up to ten times slower than fp32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    return bool({"avx512_bf16", "amx_bf16"} & words)
+
+
+def _hint(plan: Plan) -> str | None:
+    slow = [name for name in ("training", "evaluation") if getattr(plan.spec, name).precision == "fp32"]
+    if plan.spec.resources.train.gpu or not slow or not computes_bf16():
+        return None
+    keys = " and ".join(f"`{name}: {{precision: bf16}}`" for name in slow)
+    return f"this processor computes bf16 as well: {keys} usually takes about half of the time; rows say which it was"
 
 
 def _trials(plan: Plan, ledger: Ledger) -> tuple[int, int, float]:
@@ -155,18 +176,21 @@ def _blocks(plan: Plan, ledger: Ledger, trial_s: float) -> int:
 
 
 def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool) -> Speeds:
-    measured = _from_rows(store) if store else None
+    measured = _from_rows(store, plan) if store else None
     if measured:
         return measured
     if not measure:
         return _from_matrix_product()
-    return _from_probe(min(plan.runs, key=lambda run: run.architecture.multiply_adds), data_root)
+    return _from_probe(plan, data_root)
 
 
-def _from_rows(store: Store) -> Speeds | None:
-    columns = ["run_id", "multiply_adds", "train_images", "epochs_run", "duration_s"]
+def _from_rows(store: Store, plan: Plan) -> Speeds | None:
+    """By rows in the plan's precisions: bf16 takes half of fp32's time, or ten times as much."""
+    columns = ["run_id", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision"]
     runs = [row for row in store.read("runs", columns=columns).to_pylist() if row["duration_s"] and row["epochs_run"]]
-    trials = store.read("trials", columns=["run_id", "images", "duration_s"])
+    runs = [row for row in runs if row["train_precision"] == plan.spec.training.precision]
+    trials = store.read("trials", columns=["run_id", "images", "duration_s", "precision"])
+    trials = trials.filter(pc.field("precision") == plan.spec.evaluation.precision)
     if not runs or not trials.num_rows:
         return None
     train = sum(r["duration_s"] for r in runs) / sum(
@@ -191,18 +215,20 @@ def _from_matrix_product() -> Speeds:
         seconds.append(process_time() - begin)
     product_s = min(seconds[1:]) / MATRIX**3
     source = (
-        f"guessed from a matrix product, {1e-9 / product_s:.0f} billion multiply-adds/s and core; better: --measure"
+        f"guessed from a product in fp32, {1e-9 / product_s:.0f} billion multiply-adds/s and core; better: --measure"
     )
     return Speeds(product_s * TRAIN_TO_PRODUCT, product_s * TRIAL_TO_PRODUCT, source)
 
 
-def _from_probe(run: TrainingRun, data_root: Path) -> Speeds:
-    """Time a few batches of one network, one thread, as a task would run them."""
+def _from_probe(plan: Plan, data_root: Path) -> Speeds:
+    """Time a few batches of the smallest network, one thread, in the plan's precisions, as a task would run them."""
     import torch
     from torch.nn.functional import cross_entropy
 
+    from bnsweep.noise.evaluate import PRECISIONS
     from bnsweep.training.models import build
 
+    run = min(plan.runs, key=lambda run: run.architecture.multiply_adds)
     shape = data_shape(run.data, root=data_root)
     recipe = run.training
     network = build(
@@ -217,15 +243,24 @@ def _from_probe(run: TrainingRun, data_root: Path) -> Speeds:
     images = torch.zeros(PROBE_IMAGES, shape.channels, shape.size, shape.size).to(memory_format=torch.channels_last)
     labels = torch.zeros(PROBE_IMAGES, dtype=torch.long)
     work = run.architecture.multiply_adds * PROBE_IMAGES
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss = cross_entropy(network(images), labels)
+        torch.autograd.backward(loss)
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.no_grad():
-            forward = _best(lambda: network(images))
-        step = _best(lambda: torch.autograd.backward(cross_entropy(network(images), labels)))
+        step_s = _best(step)
+        dtype = PRECISIONS[plan.spec.evaluation.precision]
+        network, images = network.eval().requires_grad_(False).to(dtype), images.to(dtype)
+        forward_s = _best(lambda: network(images))
     finally:
         torch.set_num_threads(threads)
-    return Speeds(step / work, forward / work, f"measured now: {PROBE_REPEATS} batches of {run.model} on this machine")
+    return Speeds(
+        step_s / work, forward_s / work, f"measured now: {PROBE_REPEATS} batches of {run.model} on this machine"
+    )
 
 
 def _best(call: Callable[[], object]) -> float:

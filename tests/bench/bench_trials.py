@@ -33,6 +33,7 @@ from bnsweep.noise.curve import Cell
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.noise.forward import Forward
 from bnsweep.noise.perturb import Perturber
+from bnsweep.sweep.estimate import computes_bf16
 from bnsweep.training.datasets import DataShape
 from bnsweep.training.layout import layout_of
 from bnsweep.training.models import build
@@ -94,7 +95,7 @@ def floor_s(model: str, images: int, precision: str, *, threads: int) -> float:
 
 
 def precisions() -> list[str]:
-    return ["fp32", "bf16"] if machine.has_bf16() else ["fp32"]
+    return ["fp32", "bf16"] if computes_bf16() else ["fp32"]
 
 
 def timed(work: Callable[[], object]) -> float:

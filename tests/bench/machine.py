@@ -74,11 +74,6 @@ def facts() -> dict[str, Any]:
     }
 
 
-def has_bf16() -> bool:
-    """Whether the processor computes bf16; without, it is emulated and up to ten times slower than fp32."""
-    return bool({"avx512_bf16", "amx_bf16"} & set(facts()["cpu_features"].split()))
-
-
 def rows() -> list[dict[str, Any]]:
     """The two numbers themselves, as figures."""
     found = []

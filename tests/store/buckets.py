@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 NUMBERS = itertools.count()
@@ -168,5 +168,6 @@ def new_bucket(proxy: Proxy) -> str:
     import boto3
 
     bucket = f"bucket-{next(NUMBERS)}"
-    boto3.client("s3", endpoint_url=f"http://{proxy.endpoint}").create_bucket(Bucket=bucket)
+    with closing(boto3.client("s3", endpoint_url=f"http://{proxy.endpoint}")) as client:
+        client.create_bucket(Bucket=bucket)
     return f"s3://{bucket}/lab/store?endpoint_override={proxy.endpoint}&scheme=http&region=us-east-1"

@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,24 @@ def test_what_a_lost_network_leaves_undone_is_not_waited_for(tmp_path, run, tiny
     assert (before.rows_done, before.rows_missing, before.blocks_missing, before.hours) == (trials, 0, 0, 0)
     assert f"2 planned, {2 - lost} done, 0 missing, {lost} diverged\n" in before.to_text()
     assert Work(_driver(plan, Store.open(store, writable=True))).trials_total == trials
+
+
+def test_a_plan_s_time_comes_from_rows_of_its_own_precisions_and_says_where_bf16_would_save_some(tmp_path, run, tiny):
+    store = tmp_path / "store"
+    run(tiny, store)
+    long = tiny.replace("epochs: 2,", "epochs: 100_000,")
+    both = long.replace("{epochs:", "{precision: bf16, epochs:") + "evaluation: {precision: bf16}\n"
+
+    def previewed(text):
+        plan = make_plan(parse_spec(text), LocalCatalog(tmp_path))
+        return preview(plan, Store.open(store), cpus=2, data_root=tmp_path, measure=True)
+
+    assert previewed(long).speeds_from == "measured: 2 runs and 36 trials in the store"
+    assert previewed(both).speeds_from.startswith("measured now: ")
+    flags = {"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split())
+    assert ("`training: {precision: bf16}`" in previewed(long).to_text()) == bool(flags)
+    assert previewed(both).hint is None
+    assert previewed(tiny).hint is None  # seconds
 
 
 def _driver(plan, store):
