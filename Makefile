@@ -20,8 +20,8 @@ quickstart: $(READY) ## train and perturb small networks on real digits; about a
 	$(BIN)/bnsweep run quickstart --store stores/quickstart
 	$(BIN)/bnsweep report --store stores/quickstart --sweep quickstart --out out/quickstart.html
 
-test: $(READY) ## all tests
-	$(BIN)/python -m pytest
+test: $(READY) ## all tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

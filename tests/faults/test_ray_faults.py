@@ -30,11 +30,7 @@ from readers import Reader
 
 from bnsweep.store.store import Store
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(not os.environ.get("BNSWEEP_FAULTS"), reason="takes minutes: set BNSWEEP_FAULTS=1"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 SLOW = TINY.replace("models: resnet8", "models: 'import:fault_networks:slow'")
 MEMORY_BYTES = 3 << 30  # of the node, of which Ray lets its workers use 80 %
