@@ -1,13 +1,13 @@
 """What the pages of the service show, computed in a process of its own from a snapshot of the store.
 
 Every function takes the snapshot's path first and gives plain values or text: they travel between processes, so that
-neither SQL nor charts hold up who answers the requests.
+neither SQL nor charts hold up who answers the requests. (A class of this module would make who receives it import
+Altair.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,6 @@ from bnsweep.errors import UnknownNameError
 from bnsweep.store.store import Store
 
 __all__ = [
-    "Fragment",
     "ask",
     "build",
     "compare",
@@ -36,6 +35,7 @@ __all__ = [
     "result_chart",
     "script",
     "sweep_facts",
+    "warm",
 ]
 
 MEMORY_MB = 2048
@@ -51,15 +51,6 @@ SHOWN = (
     "evidence",
     "coverage",
 )
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """A piece of a page: HTML, its charts as text for a script element, and figures that are not in the HTML."""
-
-    html: str
-    charts: str
-    figures: list[dict[str, str]]
 
 
 def build(location: str, path: str) -> tuple[int, float]:
@@ -88,14 +79,14 @@ def ask(
     return _open(path, sweep).query(name, limit=limit, time_limit_s=seconds, **dict(parameters))
 
 
-def report_sections(path: str, sweep: str) -> Fragment:
-    """The figures, tables and verdicts of a sweep's report."""
+def report_sections(path: str, sweep: str) -> dict[str, Any]:
+    """The figures, tables and verdicts of a sweep's report: HTML, its charts, and figures that are not in the HTML."""
     page = build_page(read_inputs(_open(path, sweep)))
     epochs = _open(path, sweep).query("epochs").to_dicts()
     curves = list(panels.loss_curves(epochs))
     sections = [section for section in page.sections if section.anchor in SHOWN]
     specs = {**chart_specs(sections), **{figure.name: figure.specification() for figure in curves}}
-    return Fragment(render_sections(sections), charts_text(specs), _words(curves))
+    return {"report": render_sections(sections), "specs": charts_text(specs), "figures": _words(curves)}
 
 
 def full_report(path: str, sweep: str) -> str:
@@ -198,6 +189,10 @@ def _workers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         entry["trials"] += row["trials"] or 0
         entry["busy_s"] += max(0.0, (row["end_s"] or 0.0) - (row["start_s"] or 0.0))
     return sorted(found.values(), key=lambda entry: str(entry["worker"]))
+
+
+def warm() -> None:
+    """Nothing: who calls it has imported all that the others need."""
 
 
 def script(_: str) -> str:

@@ -89,6 +89,7 @@ def _showing(app: FastAPI, hub: Hub) -> None:
     _get(app, "/", _home, role=viewer)
     add(app, "/sweeps", pages.sweeps, role=viewer, tag="sweeps")
     _get(app, "/sweeps/{sweep}/live", pages.live, role=viewer)
+    _get(app, "/sweeps/{sweep}/figures", pages.figures, role=viewer)
     _get(app, "/sweeps/{sweep}/report", pages.report, role=viewer)
     _get(app, "/sweeps/{sweep}/spec", pages.spec, role=viewer, schema=True)
     _get(app, "/sweeps/{sweep}/events", events.sweep, role=viewer)

@@ -141,5 +141,5 @@ def static_file(name: str) -> bytes | None:
         return report + (files("bnsweep.service") / "static" / "service.css").read_bytes()
     if name == "charts.js":
         return (files("bnsweep.analysis") / "templates" / "report.js").read_bytes()
-    known = ("live.js", "new.js", "ask.js", "run.js", "points.js", "icon.svg")
+    known = ("live.js", "new.js", "ask.js", "run.js", "points.js", "figures.js", "icon.svg")
     return (files("bnsweep.service") / "static" / name).read_bytes() if name in known else None

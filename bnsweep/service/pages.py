@@ -24,6 +24,7 @@ AUDIT_COLUMNS = (
     Column("details", "", "about what"),
 )
 AUDIT_SHOWN = 500
+NO_FIGURES: dict[str, Any] = {"report": None, "specs": "", "figures": []}
 REPORT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
     "frame-ancestors 'none'"
@@ -53,12 +54,15 @@ class Pages:
     def sweep(self, request: Request, sweep: str) -> Answer:
         """One sweep: progress, runs, workers, failures, its spec; on the page also its report's figures and tables."""
         data, runs = self._sweep(request, sweep)
-        extra: dict[str, Any] = {"report": None, "specs": ""}
         wanted = request.url.path.endswith((".json", ".csv", ".parquet"))
-        if runs is not None and not wanted:
-            report = self._hub.rows.ask("report_sections", sweep)
-            extra = {"report": report.html, "specs": report.charts, "figures": report.figures}
+        report = None if wanted or runs is None else self._hub.rows.soon("report_sections", sweep)
+        extra = {**(report or NO_FIGURES), "begun": runs is not None}
         return Answer("sweep.html", data, runs, {**extra, **self._rights(request, sweep)}, name=sweep)
+
+    def figures(self, request: Request, sweep: str) -> Response:
+        """The figures and tables of a sweep's report, for a page that came before they were ready."""
+        self._sweep(request, sweep)
+        return html(request, Answer("_figures.html", {}, None, self._hub.rows.ask("report_sections", sweep)))
 
     def live(self, request: Request, sweep: str) -> Response:
         """The moving part of a sweep's page: progress, runs, workers, failures."""

@@ -3,6 +3,8 @@
 A thread looks at the store's log once a second and has a new snapshot built when it grew. Answers are computed by
 worker processes (analysis/reader.py) and kept per snapshot. While a sweep runs the store grows all the time: then the
 last answer is given at once and a new one is computed behind it, so that a page is never slower than its cache.
+What takes seconds (a whole report, a snapshot) has a process of its own, so that what a page begins with never waits
+behind it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ MOST_AGE_S = 60.0  # and no longer than this
 KEPT = 400  # answers
 OLDEST_S = 20.0  # an answer about an older state is not given any more: who asks waits for the new one
 WAIT_S = 120.0
-PROCESSES = 2
+MOMENT_S = 0.2
+PROCESSES = 2  # for answers that take moments
+SLOW = frozenset({"build", "report_sections", "full_report", "script"})
 SNAPSHOTS = 3  # kept, for questions that are still reading them
 
 logger = logging.getLogger("bnsweep.service")
@@ -68,7 +72,7 @@ class Rows:
         self._lock = threading.Lock()
         self._answers: OrderedDict[Any, _Answer] = OrderedDict()
         self._under_way: dict[Any, Future[Any]] = {}
-        self._pool = _pool()
+        self._pools = {slow: _pool(slow=slow) for slow in (False, True)}
         self._snapshot: Snapshot | None = None
         self._built_at, self._rest_s = 0.0, 0.0
         self._ready, self._stop = threading.Event(), threading.Event()
@@ -77,13 +81,16 @@ class Rows:
 
     def start(self) -> None:
         self._thread.start()
+        for _ in range(PROCESSES):  # who asks first should not wait for their imports
+            self._submit("warm")
 
     def close(self) -> None:
         self._stop.set()
         self._thread.join(timeout=30)
         for worker in multiprocessing.active_children():
             worker.terminate()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
         self._temporary.cleanup()
 
     @property
@@ -96,6 +103,16 @@ class Rows:
 
     def ask(self, function: str, *arguments: Any, **options: Any) -> Any:
         """What a function of analysis/reader.py says; at most 20 s out of date. Raises what it raises."""
+        return self._ask(WAIT_S, function, *arguments, **options)
+
+    def soon(self, function: str, *arguments: Any, **options: Any) -> Any:
+        """The same if it is there in a moment, else None: then ask again later. Raises what it raises."""
+        try:
+            return self._ask(MOMENT_S, function, *arguments, **options)
+        except TimeoutError:
+            return None
+
+    def _ask(self, wait_s: float, function: str, *arguments: Any, **options: Any) -> Any:
         snapshot = self.snapshot
         key = (function, arguments, tuple(sorted(options.items())))
         with self._lock:
@@ -104,20 +121,20 @@ class Rows:
                 self._answers.move_to_end(key)
         if answer is not None and answer.seq == snapshot.seq:
             return answer.value
-        future = self._compute(key, snapshot, partial(_call, function, snapshot.path, *arguments, **options))
+        future = self._compute(key, snapshot, partial(self._submit, function, snapshot.path, *arguments, **options))
         if answer is not None and monotonic() - answer.current_until < OLDEST_S:
             return answer.value
-        return future.result(timeout=WAIT_S)
+        return future.result(timeout=wait_s)
 
     def now(self, function: str, *arguments: Any, **options: Any) -> Any:
         """The same, never kept: for what is asked once."""
-        return self._submit(partial(_call, function, self.snapshot.path, *arguments, **options)).result(timeout=WAIT_S)
+        return self._submit(function, self.snapshot.path, *arguments, **options).result(timeout=WAIT_S)
 
-    def _compute(self, key: Any, snapshot: Snapshot, call: Callable[[], Any]) -> Future[Any]:
+    def _compute(self, key: Any, snapshot: Snapshot, submit: Callable[[], Future[Any]]) -> Future[Any]:
         with self._lock:
             if key in self._under_way:
                 return self._under_way[key]
-            future = self._submit(call)
+            future = submit()
             self._under_way[key] = future
         future.add_done_callback(partial(self._keep, key, snapshot))
         return future
@@ -133,12 +150,13 @@ class Rows:
             while len(self._answers) > KEPT:
                 self._answers.popitem(last=False)
 
-    def _submit(self, call: Callable[[], Any]) -> Future[Any]:
+    def _submit(self, function: str, *arguments: Any, **options: Any) -> Future[Any]:
+        slow = function in SLOW
         try:
-            return self._pool.submit(call)
+            return self._pools[slow].submit(_call, function, *arguments, **options)
         except BrokenProcessPool:  # a worker was killed, for want of memory perhaps: begin anew
-            self._pool = _pool()
-            return self._pool.submit(call)
+            self._pools[slow] = _pool(slow=slow)
+            return self._pools[slow].submit(_call, function, *arguments, **options)
 
     def _follow(self) -> None:
         while not self._stop.is_set():
@@ -156,7 +174,7 @@ class Rows:
         if self._snapshot is not None and (self._snapshot.seq >= seq or age < self._rest_s):
             return
         path = self._folder / f"snapshot-{seq}.duckdb"
-        built, took_s = self._submit(partial(_call, "build", self._location, str(path))).result(timeout=600)
+        built, took_s = self._submit("build", self._location, str(path)).result(timeout=600)
         path.chmod(0o644)
         with self._lock:
             for answer in self._answers.values():
@@ -169,9 +187,9 @@ class Rows:
             old.unlink(missing_ok=True)
 
 
-def _pool() -> ProcessPoolExecutor:
+def _pool(*, slow: bool) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_begin)
+    return ProcessPoolExecutor(1 if slow else PROCESSES, mp_context=context, initializer=_begin)
 
 
 def _begin() -> None:

@@ -32,6 +32,7 @@ TABLE = {
     ("GET", "/sweeps/{sweep}.json"): Role.VIEWER,
     ("GET", "/sweeps/{sweep}.csv"): Role.VIEWER,
     ("GET", "/sweeps/{sweep}/live"): Role.VIEWER,
+    ("GET", "/sweeps/{sweep}/figures"): Role.VIEWER,
     ("GET", "/sweeps/{sweep}/report"): Role.VIEWER,
     ("GET", "/sweeps/{sweep}/spec"): Role.VIEWER,
     ("GET", "/sweeps/{sweep}/events"): Role.VIEWER,
