@@ -70,26 +70,29 @@ def store_upgrade(location: str) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["parquet", "csv", "latex"]),
+    type=click.Choice(["parquet", "csv", "latex", "store"]),
     default="parquet",
     show_default=True,
-    help="parquet, csv: all rows of all tables. latex: answers as tables for a paper.",
+    help="parquet, csv: all rows of all tables. latex: answers as tables for a paper. store: a small store to publish.",
 )
 @click.option("--query", "names", multiple=True, metavar="NAME", help="latex only: just this answer; repeatable.")
 def store_export(directory: Path, location: str, sweep: str | None, form: str, names: tuple[str, ...]) -> None:
     """Copy rows or answers into DIRECTORY, with a provenance file: specs, versions, digests.
 
-    latex writes one booktabs tabular per named query (see `bnsweep query`) whose answer has at most 200 rows.
+    latex writes one booktabs tabular per named query (see `bnsweep query`) whose answer has at most 200 rows. store
+    writes rows without networks, so that whoever has DIRECTORY can ask `bnsweep query --store DIRECTORY` the same.
     """
     opened = open_store(location)
     if form != "latex" and (names or sweep):
-        raise InputError("--query and --sweep go with --format latex: parquet and csv hold all rows")
+        raise InputError("--query and --sweep go with --format latex: the other formats hold all rows")
     with writing(directory):
         if form == "latex":
             from bnsweep.analysis.export import export_latex
 
             with database_of(opened, sweep) as database:
                 paths = export_latex(database, opened, directory, names=names)
+        elif form == "store":
+            paths = opened.copy_rows(directory)
         else:
             paths = opened.export(directory, format=form)
         for path in paths:

@@ -1,4 +1,4 @@
-"""Export: tables as single files that any program reads, with a record of where they come from."""
+"""Export: tables as single files that any program reads, with a record of where they come from; or as a small store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from bnsweep._version import __version__
@@ -22,7 +23,7 @@ from bnsweep.store.filesystem import unwritable
 if TYPE_CHECKING:
     from bnsweep.store.store import Store
 
-__all__ = ["FORMATS", "export", "write_files"]
+__all__ = ["FORMATS", "copy_rows", "export", "write_files"]
 
 
 def _as_parquet(name: str, rows: pa.Table) -> bytes:
@@ -65,6 +66,31 @@ def export(
     for name in names:
         part_files.check_table(name)
     return write_files(store, directory, (_file(store, name, format) for name in names))
+
+
+def copy_rows(store: Store, directory: str | Path) -> list[Path]:
+    """Make a store in DIRECTORY with the rows alone, for publication: one part per table, no networks. Its parts.
+
+    Of each sweep the newest version and what that plans; of everything else all rows, each key once.
+
+    Raises StoreError if there is a store already, StoreDamagedError, StoreUnwritableError.
+    """
+    newest = _newest_sweeps(store.read("sweeps", unique=True))
+    planned = pc.is_in(pc.field("spec_sha256"), newest["spec_sha256"].combine_chunks())
+    tables = {"sweeps": newest, "points": store.read("points", unique=True, filter=planned)}
+    tables |= {name: store.read(name, unique=True) for name in schema.SCHEMAS if name not in tables}
+    target = type(store).create(directory)
+    return [Path(directory, part.path) for part in target.commit(tables)]
+
+
+def _newest_sweeps(sweeps: pa.Table) -> pa.Table:
+    """The row with the highest revision of each sweep."""
+    last: dict[str, int] = {}
+    for index, row in enumerate(sweeps.select(["sweep", "revision"]).to_pylist()):
+        known = last.setdefault(row["sweep"], index)
+        if row["revision"] >= sweeps["revision"][known].as_py():
+            last[row["sweep"]] = index
+    return sweeps.take(pa.array(sorted(last.values()), pa.int64()))
 
 
 def _file(store: Store, name: str, format: str) -> tuple[str, bytes, dict[str, Any]]:  # noqa: A002

@@ -314,6 +314,10 @@ class Store:
         """Write tables as single files with their provenance; see export.py for the options."""
         return exporting.export(self, directory, **options)
 
+    def copy_rows(self, directory: str | Path) -> list[Path]:
+        """Make another store with the rows alone, as few parts; see export.py."""
+        return exporting.copy_rows(self, directory)
+
     def upgrade(self) -> int:
         """Rewrite parts of older schema versions in today's; how many. The store then needs this bnsweep."""
         with self.claim() as claim:

@@ -286,6 +286,34 @@ def test_export_and_its_provenance(store: Store, tmp_path: Path) -> None:
         store.export(tmp_path / "out", format="xlsx")
 
 
+def test_a_copy_of_the_rows_is_a_small_store_without_old_versions(store: Store, tmp_path: Path) -> None:
+    def version(revision: int) -> dict[str, pa.Table]:
+        sweep = store_rows.build(
+            "sweeps", 1, {"sweep": "test", "revision": revision, "spec_sha256": f"spec {revision}"}
+        )
+        planned = store_rows.points(10 * revision)
+        spec = pa.array([f"spec {revision}"] * planned.num_rows)
+        return {"sweeps": sweep, "points": planned.set_column(1, "spec_sha256", spec)}
+
+    assert SCHEMAS["points"].names[1] == "spec_sha256"
+    store.commit(version(1))
+    store.commit({**version(2), "trials": store_rows.trials(50), "runs": store_rows.runs(2)})
+    store.commit({"trials": store_rows.trials(80, seed=1)})  # 50 of these keys are there already
+    store.put_network("a", b"weights")
+    copied = store.copy_rows(tmp_path / "copy")
+    assert [path.parent.name for path in copied] == ["sweeps", "points", "runs", "trials"]
+    copy = Store.open(tmp_path / "copy")
+    assert copy.read("sweeps")["revision"].to_pylist() == [2]
+    assert set(copy.read("points")["spec_sha256"].to_pylist()) == {"spec 2"}
+    assert copy.rows("points") == 20
+    assert copy.read("trials").equals(store.read("trials", unique=True))
+    assert copy.read("trials").num_rows == 80
+    assert copy.verify().ok
+    assert not (tmp_path / "copy/networks").exists()
+    with pytest.raises(StoreError, match="is a store already"):
+        store.copy_rows(tmp_path / "copy")
+
+
 def test_the_store_needs_neither_torch_nor_duckdb_nor_pydantic() -> None:
     names = ("torch", "duckdb", "pydantic", "ray", "boto3")
     code = f"import sys, bnsweep.store; print([name for name in {names} if name in sys.modules])"

@@ -1,0 +1,99 @@
+"""The paper's effect by noise cell and by learning rate, against the same sums in NumPy."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.stats import t as student_t
+from synthetic import tables
+
+from bnsweep.analysis.database import Database, open_database
+from bnsweep.store.store import Store
+
+
+def per_run(database: Database) -> dict[tuple[str, ...], float]:
+    """A_avr of each training run and cell, in %."""
+    return {
+        (row["model"], row["placement"], row["targets"], row["bn_treatment"], row["train_seed"]): row[
+            "average_normalized_pct"
+        ]
+        for row in database.query("run_averages").to_dicts()
+    }
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    mean = float(np.mean(values))
+    half = student_t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def test_the_effect_of_each_cell_is_paired_by_seed(tmp_path):
+    store = Store.create(tmp_path / "store")
+    store.commit(tables(seeds=3, trials=4, failures=False))
+    with open_database(store) as database:
+        values, answers = per_run(database), database.query("bn_effect").to_dicts()
+    assert len(answers) == 2 * 6
+    for row in answers:
+        model, cell = row["model"], (row["targets"], row["bn_treatment"])
+        assert row["fewest"] == "none"  # not the partial placement, which keeps more
+
+        def effects(cell, model=model):
+            return [values[model, "all", *cell, seed] - values[model, "none", *cell, seed] for seed in range(3)]
+
+        told = row["effect_points"], row["low_points"], row["high_points"]
+        assert told == pytest.approx(interval(effects(cell)))
+        change = [a - b for a, b in zip(effects(cell), effects(("all", "stale")), strict=True)]
+        told = row["change_points"], row["change_low_points"], row["change_high_points"]
+        assert told == pytest.approx(interval(change), abs=1e-9)
+        assert row["seeds"] == 3
+
+
+def test_without_two_seeds_there_is_an_effect_and_no_interval(tmp_path):
+    store = Store.create(tmp_path / "store")
+    store.commit(tables(seeds=1, trials=4, failures=False))
+    with open_database(store) as database:
+        for row in database.query("bn_effect").to_dicts():
+            assert row["effect_points"] == pytest.approx(row["everywhere_pct"] - row["fewest_pct"])
+            assert row["low_points"] is row["high_points"] is row["change_low_points"] is None
+
+
+def trained_at(rate: float, *, loss: float, baseline: dict[str, int]) -> dict[str, pa.Table]:
+    """One seed of one network at a learning rate, with runs of its own and the wanted clean accuracy."""
+    made = tables(sweep=f"at-{rate:g}", models=("resnet8",), seeds=1, trials=4, partial=False, failures=False)
+    runs = made["runs"].to_pylist()
+    clean = {run["run_id"]: baseline[run["placement"]] for run in runs}
+    for run in runs:
+        recipe = json.dumps({"epochs": 15, "learning_rate": rate, "optimizer": "adam"}, separators=(",", ":"))
+        run.update(learning_rate=rate, train_loss=loss, recipe=recipe)
+    trials = made["trials"].to_pylist()
+    for trial in trials:
+        if trial["eta"] == 0:
+            trial.update(correct=clean[trial["run_id"]], accuracy=clean[trial["run_id"]] / trial["images"])
+    made["runs"] = pa.Table.from_pylist(runs, schema=made["runs"].schema)
+    made["trials"] = pa.Table.from_pylist(trials, schema=made["trials"].schema)
+    return made
+
+
+def test_learning_rates_are_compared_where_nothing_else_differs(tmp_path):
+    store = Store.create(tmp_path / "store")
+    store.commit(trained_at(0.001, loss=0.5, baseline={"all": 300, "none": 310}))
+    store.commit(trained_at(0.01, loss=0.25, baseline={"all": 320, "none": 290}))
+    store.commit(tables(sweep="another-recipe", models=("resnet8",), seeds=1, trials=4, failures=False))
+    with open_database(store) as database:
+        answers = database.query("learning_rates").to_dicts()
+        averages = {
+            (r["training"], r["placement"], r["targets"], r["bn_treatment"]): r
+            for r in database.query("average_normalized").to_dicts()
+        }
+    assert len(answers) == 2 * 2 * 6
+    assert {(r["placement"], r["learning_rate"]) for r in answers} == set(product(("all", "none"), (0.001, 0.01)))
+    for row in answers:
+        same = averages[row["training"], row["placement"], row["targets"], row["bn_treatment"]]
+        for column in ("average_normalized_pct", "low_pct", "high_pct", "baseline_pct", "n"):
+            assert row[column] == same[column]
+        assert row["train_loss"] == {0.001: 0.5, 0.01: 0.25}[row["learning_rate"]]
+        assert row["tuned"] == ((row["placement"], row["learning_rate"]) in (("all", 0.01), ("none", 0.001)))
