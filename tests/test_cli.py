@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from small_disks import mounted
 
 from bnsweep.analysis.queries import QUERIES
 from bnsweep.store.store import Store
@@ -190,17 +191,7 @@ def test_a_store_of_a_newer_schema_is_refused(work, tmp_path):
 
 
 def test_a_full_disk_keeps_what_is_there_and_says_so_in_one_line(work, tmp_path):
-    """A real file system of 440 kB, of which a network takes 312, as root; elsewhere there is nothing to mount."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=440k", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("this machine may not mount")
-    try:
+    with mounted(tmp_path / "disk", "440k") as disk:  # of which a network takes 312
         (tmp_path / "long.yaml").write_text(SPEC.replace("trials: 3", "trials: 100000"))
         done = bnsweep("run", tmp_path / "long.yaml", "--store", disk / "store", "--engine", "inline", "--quiet")
         assert done.returncode == 1, done.stdout
@@ -208,5 +199,3 @@ def test_a_full_disk_keeps_what_is_there_and_says_so_in_one_line(work, tmp_path)
         assert "space" in done.stderr
         assert Store.open(disk / "store").rows("trials") > 0
         assert Store.open(disk / "store").verify().ok
-    finally:
-        subprocess.run(["umount", disk], check=True)

@@ -1,39 +1,16 @@
-"""Disks that fill up or become read-only under a running sweep: small file systems of their own."""
+"""Disks that fill up or become read-only under a running sweep."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
 from clusters import wait_until
+from small_disks import fill, remount
 
 from bnsweep.store.store import Store
 
 SAID = {"full": "no space left", "read-only": "the file system is read-only"}
-
-
-@contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A small file system of its own, or a skip."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("needs the mount command")
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def remount(folder: Path, option: str) -> bool:
-    return subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=False).returncode == 0
 
 
 def end_by(fault: str, disk: Path, words: list[str], env: dict[str, str]) -> str:
@@ -49,9 +26,7 @@ def end_by(fault: str, disk: Path, words: list[str], env: dict[str, str]) -> str
             lambda: Store.exists(store) and Store.open(store).rows("trials") > before + 4, 120, "rows have landed"
         )
         if fault == "full":
-            with (disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
-                while True:
-                    ballast.write(b"x" * 4096)
+            ballast = fill(disk)
         else:
             wait_until(lambda: remount(disk, "ro"), 30, "the file system becomes read-only")
         _, stderr = driver.communicate(timeout=120)
@@ -59,7 +34,7 @@ def end_by(fault: str, disk: Path, words: list[str], env: dict[str, str]) -> str
         driver.kill()
         driver.wait()
     if fault == "full":
-        (disk / "ballast").unlink()
+        ballast.unlink()
     else:
         assert remount(disk, "rw")
     said = one_line(driver.returncode, stderr)

@@ -25,8 +25,9 @@ pytest.importorskip("ray", reason="needs the extra ray")
 
 import clusters
 from clusters import Cluster, MemoryLimit, wait_until, workers
-from disks import end_by, mounted
+from disks import end_by
 from readers import Reader
+from small_disks import mounted
 
 from bnsweep.store.store import Store
 

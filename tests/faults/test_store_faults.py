@@ -6,8 +6,9 @@ from pathlib import Path
 
 import fault_sweeps
 import pytest
-from disks import end_by, mounted, one_line, remount
+from disks import end_by, one_line
 from fault_sweeps import TINY
+from small_disks import mounted, remount
 
 from bnsweep.store.store import Store
 

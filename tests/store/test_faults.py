@@ -9,15 +9,13 @@ import os
 import random
 import re
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 import store_children
 import store_rows
+from small_disks import fill, mounted, remount
 
 from bnsweep.errors import StoreUnwritableError
 from bnsweep.store.store import Store
@@ -58,27 +56,10 @@ def test_a_driver_killed_anywhere_loses_nothing_and_repeats_nothing(
             location = tmp_path / str(kills)
 
 
-@contextmanager
-def mounted(folder: Path, *options: str) -> Iterator[Path]:
-    """A small file system of its own, or a skip."""
-    folder.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("needs the mount command")
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_full_disk_is_said_in_one_line_and_the_store_goes_on_after_it(
     tmp_path: Path, processes: ForkServerContext
 ) -> None:
-    with mounted(tmp_path / "small", "size=2m") as folder:
+    with mounted(tmp_path / "small", "2m") as folder:
         answers = processes.Queue()
         driver = processes.Process(target=store_children.fill, args=(str(folder / "store"), answers))
         driver.start()
@@ -91,20 +72,17 @@ def test_a_full_disk_is_said_in_one_line_and_the_store_goes_on_after_it(
         store = Store.open(folder / "store")
         assert store.rows("trials") == store.read("trials").num_rows == accepted
         assert store.verify().ok
-        subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+        assert remount(folder, "size=8m")
         store.commit({"trials": store_rows.trials(2_000, start=accepted)})
         assert Store.open(folder / "store").rows("trials") == accepted + 2_000
 
 
 def test_the_disk_fills_up_under_an_open_claim(tmp_path: Path) -> None:
-    with mounted(tmp_path / "small", "size=1m") as folder:
+    with mounted(tmp_path / "small", "1m") as folder:
         store = Store.create(folder / "store")
         with store.claim():
             store.commit({"trials": store_rows.trials(100)})
-            ballast = folder / "ballast"
-            with ballast.open("wb", buffering=0) as stream, suppress(OSError):
-                while True:
-                    stream.write(b"x" * 4096)
+            ballast = fill(folder)
             with pytest.raises(StoreUnwritableError, match="no space left"):
                 store.commit({"trials": store_rows.trials(100, start=100)})
             with pytest.raises(StoreUnwritableError, match="no space left"):
@@ -116,9 +94,9 @@ def test_the_disk_fills_up_under_an_open_claim(tmp_path: Path) -> None:
 
 
 def test_a_read_only_store_is_read_and_not_written(tmp_path: Path) -> None:
-    with mounted(tmp_path / "media", "size=4m") as folder:
+    with mounted(tmp_path / "media", "4m") as folder:
         Store.create(folder / "store").commit({"trials": store_rows.trials(100)})
-        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        assert remount(folder, "ro")
         store = Store.open(folder / "store")
         assert store.read("trials").num_rows == 100
         assert store.verify().ok
