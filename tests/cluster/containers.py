@@ -41,6 +41,8 @@ while True:
     if ended == child:
         sys.exit(os.waitstatus_to_exitcode(status) & 255)
 """
+# A container has its processors for itself; here other work must not come before that of Ray's workers (15 elsewhere).
+BUSY = {"RAY_worker_niceness": "0"}
 
 
 def missing() -> str | None:
@@ -172,7 +174,7 @@ class Engine:
         with self.names.open("a") as stream:
             stream.write(f"{self.hosts.address(number)} {name}\n")
         path = f"/srv/bin:{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        whole = {"PATH": path, "HOME": "/srv/home", **(self.image.environment if ours else {}), **environment}
+        whole = {"PATH": path, "HOME": "/srv/home", **BUSY, **(self.image.environment if ours else {}), **environment}
         script = self._prepare(name, mounts, shm_bytes)
         run = shlex.join([*unprivileged(whole), sys.executable, "-c", INIT, *words])
         folder = self.image.folder if ours else "/"

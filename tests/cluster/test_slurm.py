@@ -12,7 +12,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -30,18 +29,9 @@ from bnsweep.launch import Launch, launch
 from bnsweep.store.store import Store
 
 REASON = containers.missing()
-NODES = 2
-SPEC = """\
-name: slurm
-data: {source: digits, train_images: 200, test_images: 100}
-models: 'import:fault_networks:slow'
-placements: [all, none]
-train_seeds: 1
-training: {epochs: 2, batch_size: 50, chance_epochs: null}
-noise: {targets: [weights, all]}
-eta: [0, 0.1, 0.3]
-trials: 60
-"""
+NODES = 3
+TRIALS = 60
+SPEC = fault_sweeps.slow(TRIALS).replace("[all, none]", "[all]")
 SRUN = """\
 #!/bin/sh
 step=$(mktemp -d /srv/slurm/step.XXXXXX)
@@ -77,6 +67,7 @@ class Slurm:
             )
             for number in range(1, NODES + 1)
         ]
+        self.processes: list[subprocess.Popen[str]] = []  # the batch script, and tasks of steps
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -89,6 +80,9 @@ class Slurm:
     def __exit__(self, *_: object) -> None:
         self.ended.set()
         self.thread.join()
+        for process in self.processes:  # what they started inside ends with the nodes
+            process.kill()
+            process.wait()
 
     def batch(self, script: Path, log: Path) -> subprocess.Popen[str]:
         """Start the script on the first node, with what Slurm tells it."""
@@ -104,9 +98,7 @@ class Slurm:
             "FAULT_WAIT_S": "0.05",
             "RAY_raylet_start_wait_time_s": "120",
         }
-        words = self.nodes[0].command(["bash", str(script)], **environment)
-        with log.open("a") as stream:
-            return subprocess.Popen(words, stdout=stream, stderr=stream, text=True)
+        return self._start(self.nodes[0], ["bash", str(script)], environment, log)
 
     def _serve(self) -> None:
         running: dict[Path, list[subprocess.Popen[str]]] = {}
@@ -114,15 +106,10 @@ class Slurm:
             for ready in self.shared.glob("step.*/ready"):
                 words, environment = json.loads(ready.read_text())
                 words = [word for word in words if not re.match(r"--(ntasks-per-node)=", word)]
-                running[ready.parent] = []
-                for node in self.nodes:
-                    log = self.shared / f"{node.name}.log"
-                    with log.open("a") as stream:
-                        running[ready.parent].append(
-                            subprocess.Popen(
-                                node.command(words, **environment), stdout=stream, stderr=stream, text=True
-                            )
-                        )
+                running[ready.parent] = [
+                    self._task(node, words, {**environment, "SLURM_NODEID": str(number)})
+                    for number, node in enumerate(self.nodes)
+                ]
                 ready.rename(ready.parent / "running")
             for step, processes in list(running.items()):
                 codes = [process.poll() for process in processes]
@@ -132,32 +119,49 @@ class Slurm:
                     del running[step]
             time.sleep(0.1)
 
+    def _task(self, node: containers.Container, words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+        if environment["SLURM_NODEID"] != "0":
+            # How long a node waits for a head that has stopped: 60 s, which this test has no need of, twice. The head's
+            # own `symmetric-run` must outlive `ray stop`, and keeps them.
+            environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"
+        return self._start(node, words, environment, self.shared / f"{node.name}.log")
+
+    def _start(
+        self, node: containers.Container, words: list[str], environment: dict[str, str], log: Path
+    ) -> subprocess.Popen[str]:
+        with log.open("a") as stream:
+            process = subprocess.Popen(node.command(words, **environment), stdout=stream, stderr=stream, text=True)
+        self.processes.append(process)
+        return process
+
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not os.environ.get("BNSWEEP_FAULTS"), reason="starts two clusters: set BNSWEEP_FAULTS=1")
 @pytest.mark.skipif(REASON is not None, reason=REASON or "")
 def test_a_job_that_is_stopped_at_its_limit_and_requeued_gives_a_laptops_rows(tmp_path: Path) -> None:
     with containers.Engine(tmp_path) as engine, Slurm(engine, tmp_path) as slurm:
-        home = engine.volume("home")
+        home, store = engine.volume("home"), engine.volume("home") / "store"
         shutil.copy(Path(fault_sweeps.__file__).parent / "fault_networks.py", home)
+        # The network is trained, and has a trial of each kind: what nodes that train would add here is time.
+        (home / "slurm.yaml").write_text(SPEC.replace(f"trials: {TRIALS}", "trials: 1"))
+        assert fault_sweeps.inline(home / "slurm.yaml", store)[0] == 0
+        first = Store.open(store).rows("trials")
+        for path in (store, *store.rglob("*")):
+            os.chown(path, 1000, 1000)
         (home / "slurm.yaml").write_text(SPEC)
         parsed, text = read_spec(home / "slurm.yaml")
         wanted = Launch(parsed, text, Path("/srv/shared/slurm.yaml"), nodes=NODES, cpus=1, store="/srv/shared/store")
         (home / "job.sbatch").write_text(launch("slurm", wanted))
 
         log = tmp_path / "batch.log"
-        script, store = Path("/srv/shared/job.sbatch"), home / "store"
+        script = Path("/srv/shared/job.sbatch")
         try:
             job = slurm.batch(script, log)
-            wait_until(
-                lambda: Store.exists(str(store)) and Store.open(str(store)).rows("trials") > 0, 200, "rows have landed"
-            )
+            wait_until(lambda: Store.open(store).rows("trials") > first, 200, "rows have landed")
             (bash,) = [pid for pid in engine.hosts.pids(slurm.nodes[0].number) if is_batch(pid)]
             os.kill(bash, signal.SIGUSR1)  # --signal=B:USR1: to the script alone
             assert job.wait(timeout=120) == 0
-            before = Store.open(str(store)).rows("trials")
-            assert 0 < before < 2 * 2 * (1 + 2 * 60)
+            assert first < Store.open(store).rows("trials") < 2 * (1 + 2 * TRIALS)
             assert (slurm.shared / "requeued").read_text().split() == ["4711"]
             assert not [pid for node in slurm.nodes for pid in engine.hosts.pids(node.number) if is_ray(pid)]
 
@@ -168,29 +172,17 @@ def test_a_job_that_is_stopped_at_its_limit_and_requeued_gives_a_laptops_rows(tm
                 print(f"== {path.name}\n{path.read_text()[-3000:]}")
             raise
         assert (slurm.shared / "requeued").read_text().split() == ["4711"], "a job that is done stays done"
-        assert {worker.partition(":")[0] for worker in workers(store)} == {node.name for node in slurm.nodes}
+        assert {worker.partition(":")[0] for worker in workers(store)} >= {node.name for node in slurm.nodes}
 
-    laptop = tmp_path / "laptop"
-    words = [
-        sys.executable,
-        "-m",
-        "bnsweep",
-        "run",
-        home / "slurm.yaml",
-        "--store",
-        laptop,
-        "--engine",
-        "inline",
-        "--quiet",
-    ]
-    subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"})
-    expected = fault_sweeps.all_rows(laptop)
-    assert fault_sweeps.all_rows(store) == expected
-    assert fault_sweeps.parted_rows(store) == sum(map(len, expected.values())), "each row is there once"
+    laptop = fault_sweeps.undisturbed(SPEC)
+    for table in ("runs", "epochs", "trials"):  # the others know of the two sizes that the sweep had
+        assert fault_sweeps.rows(store, table) == laptop[table]
+    assert Store.open(store).verify().ok
+    assert sum(part.rows for part in Store.open(store).parts("trials")) == len(laptop["trials"]), "each row once"
 
 
 def workers(store: Path) -> set[str]:
-    found: set[str] = set(Store.open(str(store)).read("trials", columns=["worker"])["worker"].unique().to_pylist())
+    found: set[str] = set(Store.open(store).read("trials", columns=["worker"])["worker"].unique().to_pylist())
     return found
 
 

@@ -31,6 +31,13 @@ trials: 4
 """
 
 
+def slow(trials: int) -> str:
+    """That sweep with networks that wait FAULT_WAIT_S for each trial, so that a fault finds it in the middle."""
+    return TINY.replace("models: resnet8", "models: 'import:fault_networks:slow'").replace(
+        "trials: 4", f"trials: {trials}"
+    )
+
+
 def rows(location: str | Path, table: str) -> list[dict[str, Any]]:
     """What identifies a row and what it says, without what differs between attempts; in the order of the key."""
     columns = [name for name in SCHEMAS[table].names if name not in VOLATILE or name in KEYS[table]]

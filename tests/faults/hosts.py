@@ -49,17 +49,7 @@ QUICK = {  # a quiet machine's tests need not wait as long as a laboratory shoul
 }
 FREED_S = 90.0  # after which nothing may wait for a lost host
 
-SPEC = """\
-name: hosts
-data: {source: digits, train_images: 200, test_images: 100}
-models: 'import:fault_networks:slow'
-placements: [all, none]
-train_seeds: 1
-training: {epochs: 2, batch_size: 50, chance_epochs: null}
-noise: {targets: [weights, all]}
-eta: [0, 0.1, 0.3]
-trials: 150
-"""
+SPEC = fault_sweeps.slow(150)
 
 
 def missing() -> str | None:

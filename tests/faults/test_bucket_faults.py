@@ -8,7 +8,6 @@ from pathlib import Path
 import fault_sweeps
 import pytest
 from buckets import ACCOUNT, Proxy, moto, new_bucket, proxy_before
-from fault_sweeps import TINY
 from readers import Reader
 
 pytest.importorskip("boto3", reason="needs the extra s3")
@@ -16,7 +15,7 @@ pytest.importorskip("moto.server", reason="needs moto[server]")
 # boto3 builds its clients with a call that the newest Python warns of; it is theirs to change.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")
 
-TEXT = TINY.replace("resnet8", "'import:fault_networks:slow'").replace("trials: 4", "trials: 60")
+TEXT = fault_sweeps.slow(60)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import fault_sweeps
 import pyarrow.compute as pc
 import pytest
 from buckets import ACCOUNT, moto, new_bucket, proxy_before
-from fault_sweeps import TINY
+from fault_sweeps import TINY, slow
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
@@ -33,7 +33,6 @@ from bnsweep.store.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-SLOW = TINY.replace("models: resnet8", "models: 'import:fault_networks:slow'")
 MEMORY_BYTES = 3 << 30  # of the node, of which Ray lets its workers use 80 %
 NO_LIMIT = MemoryLimit.missing()
 KINDS = ["crash", "deadly"] + ([] if NO_LIMIT else ["hungry"])  # networks that die: in training, in scoring, of hunger
@@ -92,7 +91,7 @@ def driving(cluster: Cluster, spec: Path, store: Path) -> Iterator[subprocess.Po
 
 def test_without_the_cluster_s_token_one_line_says_so(tmp_path: Path, cluster: Cluster) -> None:
     spec, store = tmp_path / "tiny.yaml", tmp_path / "store"
-    spec.write_text(SLOW)
+    spec.write_text(slow(4))
     without = cluster.environment(RAY_AUTH_MODE="disabled")
     del without["RAY_AUTH_TOKEN"]
     words = fault_sweeps.command(spec, store, "--engine", "ray", "--address", cluster.address)
@@ -114,7 +113,7 @@ def test_without_the_cluster_s_token_one_line_says_so(tmp_path: Path, cluster: C
 
 def test_a_cluster_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     spec = tmp_path / "tiny.yaml"
-    spec.write_text(SLOW)
+    spec.write_text(slow(4))
     options = ("--engine", "ray", "--address", "127.0.0.1:1")
     done = fault_sweeps.sweep(spec, tmp_path / "store", *options, env=fault_sweeps.environment())
     assert done.returncode == 1
@@ -122,7 +121,7 @@ def test_a_cluster_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None
 
 
 def test_a_worker_and_a_whole_node_killed_in_the_middle_of_a_block(tmp_path: Path, cluster: Cluster) -> None:
-    text = SLOW.replace("trials: 4", "trials: 30")
+    text = slow(30)
     spec, store = tmp_path / "tiny.yaml", tmp_path / "store"
     spec.write_text(text)
     first = cluster.nodes[-1]
@@ -201,7 +200,7 @@ def test_what_was_given_up_holds_up_nothing_and_is_done_when_asked_for(given_up:
 
 
 def test_a_disk_that_fills_up_or_becomes_read_only_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    text = SLOW.replace("trials: 4", "trials: 30")
+    text = slow(30)
     spec = tmp_path / "tiny.yaml"
     spec.write_text(text)
     # A cluster of its own: a node under a memory limit has its own view of mounts, without disks that came later.
@@ -224,7 +223,7 @@ def test_a_sweep_into_a_failing_object_store_beside_a_reader(
     pytest.importorskip("moto.server", reason="needs moto[server]")
     for name, value in ACCOUNT.items():
         monkeypatch.setenv(name, value)
-    text = SLOW.replace("trials: 4", "trials: 15")
+    text = slow(15)
     spec = tmp_path / "tiny.yaml"
     spec.write_text(text)
     with moto() as port, proxy_before(port) as proxy:
@@ -241,7 +240,7 @@ def test_a_sweep_into_a_failing_object_store_beside_a_reader(
 
 
 def test_after_a_dead_head_the_same_command_on_a_new_cluster_goes_on(tmp_path: Path, cluster: Cluster) -> None:
-    text = SLOW.replace("trials: 4", "trials: 40")
+    text = slow(40)
     spec, store = tmp_path / "tiny.yaml", tmp_path / "store"
     spec.write_text(text)
     with driving(cluster, spec, store) as driver:

@@ -7,12 +7,11 @@ from pathlib import Path
 import fault_sweeps
 import pytest
 from disks import end_by, one_line
-from fault_sweeps import TINY
 from small_disks import mounted, remount
 
 from bnsweep.store.store import Store
 
-TEXT = TINY.replace("resnet8", "'import:fault_networks:slow'").replace("trials: 4", "trials: 40")
+TEXT = fault_sweeps.slow(40)
 
 
 @pytest.fixture

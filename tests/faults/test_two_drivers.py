@@ -9,12 +9,11 @@ from pathlib import Path
 
 import fault_sweeps
 from clusters import wait_until
-from fault_sweeps import TINY
 from readers import Reader
 
 from bnsweep.store.store import Store
 
-TEXT = TINY.replace("resnet8", "'import:fault_networks:slow'").replace("trials: 4", "trials: 60")
+TEXT = fault_sweeps.slow(60)
 
 
 def test_of_two_drivers_one_writes_and_the_other_is_told(tmp_path: Path) -> None:
