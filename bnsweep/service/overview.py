@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from bnsweep.analysis.queries import Column
+from bnsweep.analysis.wording import counted
 from bnsweep.service.jobs import Job, Jobs
 from bnsweep.service.rows import Rows
 from bnsweep.store.claim import Holder
@@ -128,11 +129,11 @@ def _state(row: Row | None, job: Job | None, driver: Holder | None) -> tuple[str
         return "running", f"run from the command line: {driver}"
     if row is not None and not row["missing"]:
         kinds = (
-            ("failed", "points failed"),
-            ("failed_runs", "training runs failed"),
-            ("diverged_runs", "networks diverged"),
+            ("failed", "point", "failed"),
+            ("failed_runs", "training run", "failed"),
+            ("diverged_runs", "network", "diverged"),
         )
-        note = ", ".join(f"{row[name]} {what}" for name, what in kinds if row[name])
+        note = ", ".join(f"{counted(row[name], what)} {end}" for name, what, end in kinds if row[name])
         return ("failed" if row["failed"] or row["failed_runs"] else "done"), note
     if job is not None:
         return job.state, job.message.partition("\n")[0] if job.state != "done" else ""

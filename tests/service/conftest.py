@@ -1,4 +1,4 @@
-"""One service over the made-up sweep of the analysis tests, with a token per role; most tests only read."""
+"""One service over made-up sweeps like that of the analysis tests, with a token per role; most tests only read."""
 
 import pytest
 import served as helpers
@@ -6,11 +6,19 @@ import synthetic
 
 from bnsweep.store.store import Store
 
+SWEEPS = {
+    "synthetic": {"trials": 4},
+    "again": {"sweep": "again", "models": ("resnet8",), "trials": 5, "failures": False},
+    "once": {"sweep": "once", "models": ("resnet8",), "trials": 3, "seeds": 1, "failures": False},
+}
+
 
 @pytest.fixture(scope="session")
 def rows_store(tmp_path_factory):
     location = tmp_path_factory.mktemp("service") / "store"
-    Store.create(location).commit(synthetic.tables(trials=4))
+    store = Store.create(location)
+    for options in SWEEPS.values():
+        store.commit(synthetic.tables(**options))
     return location
 
 

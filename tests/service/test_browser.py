@@ -1,10 +1,12 @@
 """The service in a real browser: Debian's chromium, driven as a person would, at the size of a desk and of a phone.
 
+One sweep, the quickstart, is submitted in the desk's browser and watched to its end; everything after reads its rows.
 Screenshots of every page are kept under out/service/.
 """
 
+import base64
+import csv
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 OUT = Path(__file__).parent.parent.parent / "out" / "service"
-DESK, PHONE = (1280, 900), (390, 844)
-SPEC = helpers.TINY.replace("name: tiny", "name: browsed").replace("epochs: 2", "epochs: 3")
+DESK, PHONE = (1280, 900), (375, 812)
+RUNS, TRIALS = 3 * 3, 3 * 3 * 2 * (1 + 5 * 8)  # placements x seeds; cells; eta 0 once, five levels with 8 draws
+QUESTION = "SELECT placement, count(*) AS n FROM trials GROUP BY ALL ORDER BY ALL"
+CELLS = ["all", str(TRIALS // 3), "first-3", str(TRIALS // 3), "none", str(TRIALS // 3)]
+POINTS = "#figure-pareto svg path[role=link]"
 
 
 class Browser:
@@ -95,13 +100,22 @@ class Browser:
         size = self.driver.execute_script("return [innerWidth, Math.min(4000, document.documentElement.scrollHeight)]")
         clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}
         shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-        import base64
-
         (OUT / f"{self.name}-{page}.png").write_bytes(base64.b64decode(shot["data"]))
 
     def complaints(self):
         """What the browser's console holds against the page, but for answers that we ask for."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+    def press(self, *keys):
+        """Press keys where the focus is; the element that then has it."""
+        self.driver.switch_to.active_element.send_keys(*keys)
+        return self.driver.switch_to.active_element
+
+    def download(self, name, rows):
+        """Follow the page's link to its rows as CSV, and hold that the file has them."""
+        self.find("p.forms a[href*='.csv']").click()
+        file = self.until(lambda: next(iter(self.downloads.glob(f"{name}*.csv")), None))
+        assert list(csv.reader(file.open())) == [list(row) for row in rows]
 
     def sign_in(self, token):
         self.open("/signin")
@@ -131,17 +145,23 @@ def phone(place):
     browser.driver.quit()
 
 
-def test_who_has_no_token_is_refused(desk):
-    desk.open("/sweeps")
-    assert "/signin?next=%2Fsweeps" in desk.driver.current_url
-    desk.sign_in("bnsweep-00000000-guessed")
-    assert "That is no valid token." in desk.text()
-    assert desk.driver.get_cookie("bnsweep_token") is None
-    desk.keep("refused")
-    desk.complaints()  # of the 401
+@pytest.fixture(params=["desk", "phone"])
+def browser(request):
+    return request.getfixturevalue(request.param)
 
 
-def test_a_person_submits_a_sweep_and_watches_it_finish(desk, place):
+def test_who_has_no_token_is_refused(browser):
+    browser.open("/sweeps")
+    assert "/signin?next=%2Fsweeps" in browser.driver.current_url
+    browser.sign_in("bnsweep-00000000-guessed")
+    assert "That is no valid token." in browser.text()
+    assert browser.driver.get_cookie("bnsweep_token") is None
+    browser.keep("refused")
+    browser.complaints()  # of the 401
+
+
+@pytest.mark.timeout(1200)  # a minute on two quiet cores
+def test_a_person_submits_the_quickstart_and_watches_it_finish(desk, place):
     desk.sign_in(place[2]["runner"])
     desk.until(lambda: "runner (runner)" in desk.text())
     cookie = desk.driver.get_cookie("bnsweep_token")
@@ -149,34 +169,35 @@ def test_a_person_submits_a_sweep_and_watches_it_finish(desk, place):
     desk.find("nav a[href='/new']").click()
     area = desk.find("#spec")
     area.clear()
-    area.send_keys(SPEC.replace("resnet8", "resnet21").replace("trials: 4", "trails: 4"))
+    area.send_keys(helpers.TINY.replace("resnet8", "resnet21").replace("trials: 4", "trails: 4"))
     desk.until(lambda: "line 9: trails: unknown key" in desk.find(".problems").text)
     assert desk.find(".numbers .bad").text.strip() == "9"
     desk.keep("new-with-errors")
-    area.clear()
-    area.send_keys(SPEC)
-    desk.until(lambda: "4 planned, 0 there already" in desk.find(".plan").text)
+    desk.open("/new?ready=quickstart")
+    desk.until(lambda: f"{RUNS} planned, 0 there already" in desk.find(".plan").text)
+    assert f"{TRIALS} planned, 0 there already" in desk.find(".plan").text
     assert "Cost" in desk.find(".plan").text
     desk.keep("new")
     desk.find("button[value=submit]").click()
-    desk.until(lambda: desk.driver.current_url.endswith("/sweeps/browsed"))
+    desk.until(lambda: desk.driver.current_url.endswith("/sweeps/quickstart"))
     desk.until(lambda: desk.find(".state").text in ("running", "done"))
     desk.keep("sweep-running")
     # Nobody loads the page again: the events do.
-    desk.until(lambda: desk.find(".status-line .state").text == "done" and desk.all(".chart svg"), 120)
-    desk.until(lambda: "4 of 4 networks trained" in desk.text() and "72 trials" in desk.find(".facts").text, 120)
+    desk.until(lambda: desk.find(".status-line .state").text == "done" and desk.all(".chart svg"), 900)
+    ends = (f"{RUNS} of {RUNS} networks trained", f"{TRIALS} trials")
+    desk.until(lambda: all(text in desk.find(".facts").text for text in ends), 120)
     desk.drawn()
-    assert len(desk.all("#runs + .scroll tbody tr")) == 4
+    assert len(desk.all("#runs ~ .scroll tbody")[0].find_elements(By.TAG_NAME, "tr")) == RUNS
     desk.keep("sweep")
     assert desk.complaints() == []
 
 
-def test_figures_open_runs(desk):
+def test_figures_open_runs_by_mouse(desk):
     desk.until(lambda: desk.open("/compare") or desk.all(".chart"))  # what was seen before the rows came may come once
     desk.drawn()
     desk.keep("compare")
-    points = desk.all("#figure-pareto svg path[aria-label*='href: /runs/']")
-    assert len(points) == 4 * 2  # runs x cells
+    points = desk.all(POINTS)
+    assert len(points) == RUNS * 2  # cells
     desk.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", points[0])
     desk.until(lambda: desk.click_any(points) and "/runs/" in desk.driver.current_url)
     desk.drawn()
@@ -186,22 +207,39 @@ def test_figures_open_runs(desk):
     assert desk.complaints() == []
 
 
-def test_a_question_and_its_files(desk, place):
+def test_figures_open_runs_by_keyboard(desk):
+    """A chart is one stop of the Tab key; arrows go from point to point, Enter opens, each says what it is."""
+    desk.open("/compare")
+    desk.drawn()
+    for _ in range(60):
+        point = desk.press(Keys.TAB)
+        if point.get_attribute("role") == "link":
+            break
+    first = point.get_attribute("aria-label")
+    assert "training seed" in first
+    assert "baseline" in first
+    second = desk.press(Keys.ARROW_RIGHT).get_attribute("aria-label")
+    assert "training seed" in second
+    assert second != first
+    assert desk.press(Keys.HOME).get_attribute("aria-label") == first
+    assert desk.press(Keys.TAB).get_attribute("role") != "link"
+    desk.press(Keys.SHIFT, Keys.TAB)
+    desk.press(Keys.END, Keys.ENTER)
+    desk.until(lambda: "/runs/" in desk.driver.current_url)
+
+
+def test_a_question_and_its_files(desk):
     desk.open("/ask")
     desk.keep("ask")
-    desk.find("#sql").send_keys(
-        "SELECT placement, count(*) AS n FROM trials GROUP BY ALL ORDER BY ALL", Keys.CONTROL, Keys.ENTER
-    )
+    desk.find("#sql").send_keys(QUESTION, Keys.CONTROL, Keys.ENTER)
     desk.until(lambda: "sql=SELECT" in desk.driver.current_url)
-    desk.until(lambda: [cell.text for cell in desk.all("tbody td")] == ["all", "36", "none", "36"])
+    desk.until(lambda: [cell.text for cell in desk.all("tbody td")] == CELLS)
     desk.keep("answer")
-    desk.find("p.forms a[href*='.csv']").click()
-    file = desk.until(lambda: next(iter((place[0] / "downloads").glob("*.csv")), None))
-    assert file.read_text() == "placement,n\nall,36\nnone,36\n"
+    desk.download("answer", [["placement", "n"], *zip(CELLS[::2], CELLS[1::2], strict=True)])
     again = desk.driver.current_url
     desk.open("/sweeps")
     desk.driver.get(again)  # a link is the question
-    assert "36" in desk.find("tbody").text
+    assert CELLS[1] in desk.find("tbody").text
     desk.open("/ask/accuracy")
     Select(desk.find("select[name=view]")).select_by_visible_text("chart")
     desk.find("form.row button").click()
@@ -215,43 +253,49 @@ def test_a_question_and_its_files(desk, place):
 
 def test_everything_is_there_by_keyboard(desk):
     desk.open("/sweeps")
-    body = desk.driver.switch_to.active_element
-    body.send_keys(Keys.TAB)
-    assert desk.driver.switch_to.active_element.text == "Skip to the content"
-    seen = []
-    for _ in range(12):
-        desk.driver.switch_to.active_element.send_keys(Keys.TAB)
-        seen.append(desk.driver.switch_to.active_element.text)
-    assert {"Sweeps", "Compare", "Ask", "New sweep", "Sign out", "browsed"} <= set(seen)
+    assert desk.press(Keys.TAB).text == "Skip to the content"
+    seen = {desk.press(Keys.TAB).text for _ in range(12)}
+    assert {"Sweeps", "Compare", "Ask", "New sweep", "Sign out", "quickstart"} <= seen
     outline = desk.driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
 
 
-def test_dark_pages_are_dark(desk):
+def test_dark_pages_are_dark(browser, place):
+    if browser.name == "phone":
+        browser.sign_in(place[2]["viewer"])
+        browser.until(lambda: "viewer (viewer)" in browser.text())
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    desk.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
-    desk.open("/sweeps/browsed")
-    desk.drawn()
-    colour = desk.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert colour == "rgb(18, 22, 29)"
-    desk.keep("sweep-dark")
-    desk.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    for page in ("sweeps/quickstart", "compare"):
+        browser.open(f"/{page}")
+        browser.drawn()
+        colour = browser.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert colour == "rgb(18, 22, 29)"
+        browser.keep(f"{page.partition('/')[0]}-dark")
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_a_viewer_on_a_phone(phone, place):
     """Every page fits a phone; what a viewer may not do is not offered, and refused."""
-    phone.sign_in(place[2]["viewer"])
-    phone.until(lambda: "viewer (viewer)" in phone.text())
+    phone.open("/sweeps")
     assert not phone.all("nav a[href='/new']")
     phone.keep("sweeps")
-    for page, path in (("sweep", "/sweeps/browsed"), ("compare", "/compare")):
-        phone.open(path)
-        phone.drawn()
-        phone.keep(page)
-    run = phone.find("a[href^='/runs/']").get_attribute("href")
-    phone.driver.get(run)
+    phone.open("/sweeps/quickstart")
+    phone.drawn()
+    phone.keep("sweep")
+    phone.open("/compare")
+    phone.drawn()
+    phone.keep("compare")
+    points = phone.all(POINTS)
+    phone.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", points[0])
+    phone.until(lambda: phone.click_any(points) and "/runs/" in phone.driver.current_url)
     phone.drawn()
     phone.keep("run")
+    phone.open("/ask")
+    phone.find("#sql").send_keys(QUESTION)
+    phone.find("#ask button").click()
+    phone.until(lambda: [cell.text for cell in phone.all("tbody td")] == CELLS)
+    phone.download("answer", [["placement", "n"], *zip(CELLS[::2], CELLS[1::2], strict=True)])
     phone.open("/ask/accuracy?view=chart")
     phone.drawn()
     phone.keep("ask")
@@ -264,4 +308,14 @@ def test_a_viewer_on_a_phone(phone, place):
     phone.open("/sweeps")
     assert "/signin" in phone.driver.current_url
     phone.keep("signin")
-    time.sleep(0.1)
+
+
+def test_an_admin_on_a_phone(phone, place):
+    phone.sign_in(place[2]["admin"])
+    phone.until(lambda: "admin (admin)" in phone.text())
+    phone.open("/audit")
+    assert "submit" in phone.find("tbody").text
+    phone.keep("audit")
+    phone.open("/new")
+    phone.until(lambda: "0 there already" not in phone.find(".plan").text and "planned" in phone.find(".plan").text)
+    phone.keep("new")
