@@ -6,18 +6,12 @@ import synthetic
 
 from bnsweep.store.store import Store
 
-SWEEPS = {
-    "synthetic": {"trials": 4},
-    "again": {"sweep": "again", "models": ("resnet8",), "trials": 5, "failures": False},
-    "once": {"sweep": "once", "models": ("resnet8",), "trials": 3, "seeds": 1, "failures": False},
-}
-
 
 @pytest.fixture(scope="session")
 def rows_store(tmp_path_factory):
     location = tmp_path_factory.mktemp("service") / "store"
     store = Store.create(location)
-    for options in SWEEPS.values():
+    for options in helpers.SWEEPS.values():
         store.commit(synthetic.tables(**options))
     return location
 

@@ -27,6 +27,12 @@ noise: {targets: [weights, all]}
 eta: [0, 0.1, 0.3]
 trials: 4
 """
+# What the store of conftest.py holds, for synthetic.tables().
+SWEEPS = {
+    "synthetic": {"trials": 4},
+    "again": {"sweep": "again", "models": ("resnet8",), "trials": 5, "failures": False},
+    "once": {"sweep": "once", "models": ("resnet8",), "trials": 3, "seeds": 1, "failures": False},
+}
 
 
 def environment():

@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+import served as helpers
 import synthetic
 from scipy.stats import sem, t
 
@@ -49,10 +50,8 @@ def check(rows, a, b, names):
 @pytest.mark.parametrize(("other", "seeds"), [("again", 2), ("once", 1)])
 def test_two_sweeps(viewer, other, seeds):
     """`again` has more draws than `synthetic`, of which only the common ones count; `once` has one training seed."""
-    from conftest import SWEEPS
-
     answer = viewer.get("/compare.json", params={"sweep": "synthetic", "other": other}).json()
-    check(answer["rows"], draws(SWEEPS["synthetic"]), draws(SWEEPS[other]), FIELDS)
+    check(answer["rows"], draws(helpers.SWEEPS["synthetic"]), draws(helpers.SWEEPS[other]), FIELDS)
     assert {row["seeds"] for row in answer["rows"]} == {seeds}
     assert {row["sweep"] for row in answer["each_run"]} == {"synthetic", other}
     back = viewer.get("/compare.json", params={"sweep": other, "other": "synthetic"}).json()
@@ -63,18 +62,14 @@ def test_two_sweeps(viewer, other, seeds):
 
 @pytest.mark.parametrize("sweep", ["again", "once"])
 def test_two_placements(viewer, sweep):
-    from conftest import SWEEPS
-
     answer = viewer.get("/compare.json", params={"sweep": sweep, "a": "all", "b": "none"}).json()
-    sides = [draws(SWEEPS[sweep], placement=placement) for placement in ("all", "none")]
+    sides = [draws(helpers.SWEEPS[sweep], placement=placement) for placement in ("all", "none")]
     check(answer["rows"], *sides, FIELDS[1:])
 
 
 def test_each_run_is_a_point_of_the_chart(viewer):
-    from conftest import SWEEPS
-
     answer = viewer.get("/compare.json", params={"sweep": "again"}).json()
-    trained = {row["run_id"]: row for row in synthetic.tables(**SWEEPS["again"])["runs"].to_pylist()}
+    trained = {row["run_id"]: row for row in synthetic.tables(**helpers.SWEEPS["again"])["runs"].to_pylist()}
     assert {row["run_id"] for row in answer["each_run"]} == set(trained)
     for row in answer["each_run"]:
         run = trained[row["run_id"]]
