@@ -21,6 +21,7 @@ from bnsweep.experiment.spec import Spec
 __all__ = [
     "READY",
     "Remnant",
+    "compose",
     "parse_spec",
     "read_spec",
     "read_text",
@@ -92,7 +93,7 @@ def parse_spec(text: str, *, source: str = "the spec") -> Spec:
     """
     if len(text.encode()) > LARGEST_BYTES:
         raise SpecError([Problem("", f"a sweep file has at most {LARGEST_BYTES} bytes")], source=source)
-    root = _compose(text, source)
+    root = compose(text, source)
     content, problems = _construct(root, source)
     kind = SearchSpec if isinstance(content, dict) and "search" in content else Spec
     try:
@@ -106,7 +107,7 @@ def parse_spec(text: str, *, source: str = "the spec") -> Spec:
 
 def with_lines(error: SpecError, text: str, *, source: str) -> SpecError:
     """The same problems, each with the line of `text` that it is about: for what only a plan can find out."""
-    root = _compose(text, source)
+    root = compose(text, source)
     problems = []
     for problem in error.problems:
         problems.append(Problem(problem.where, problem.message, problem.line or _line(root, _parts(problem.where))))
@@ -153,7 +154,7 @@ class Remnant:
 def remnant(text: str) -> Remnant | None:
     """What is left of a sweep file without the entries that `parse_spec` finds fault with; None if nothing is."""
     try:
-        root = _compose(text, "")
+        root = compose(text, "")
         paths = dict(_paths(root, []))
         filled: set[str] = set()
         for _ in range(DEEPEST):  # taking an entry out may leave an empty list, and so on
@@ -200,7 +201,8 @@ def _paths(node: yaml.Node, path: list[str]) -> Iterator[tuple[int, list[str]]]:
             yield from _paths(value, [*path, str(index)])
 
 
-def _compose(text: str, source: str) -> yaml.Node:
+def compose(text: str, source: str) -> yaml.Node:
+    """The nodes of YAML text, with their places in it; nothing is constructed. Raises SpecError."""
     try:
         _scan(text, source)
         root = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -116,6 +116,7 @@ def _doing(app: FastAPI, hub: Hub) -> None:
         _post(app, path, function, role=Role.RUNNER, status=status, summary=summary)
     for path, form in (
         ("/new", work.submit_form),
+        ("/new/form", work.write_form),
         ("/sweeps/{sweep}/cancel", work.cancel_form),
         ("/sweeps/{sweep}/retry", work.retry_form),
     ):

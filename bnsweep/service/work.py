@@ -14,6 +14,7 @@ from bnsweep.experiment.spec import Spec
 from bnsweep.service.answers import Answer, NotFoundError
 from bnsweep.service.auth import User
 from bnsweep.service.checks import read_submitted
+from bnsweep.service.form import FIELDS, fields_of, written
 from bnsweep.service.hub import Hub
 from bnsweep.service.jobs import Job
 from bnsweep.service.look import link
@@ -78,6 +79,22 @@ class Work:
         return Answer(
             "new.html", {}, None, {**self._form(text), "checked": checked}, status=422 if checked["problems"] else 200
         )
+
+    def write_form(
+        self,
+        request: Request,
+        spec: Annotated[str, Form(max_length=LARGEST_BYTES)] = "",
+        was: Annotated[str, Form(max_length=LARGEST_BYTES)] = "",
+        field: Annotated[list[str], Form(max_length=len(FIELDS))] = [],  # noqa: B006 (FastAPI copies it)
+        value: Annotated[list[str], Form(max_length=len(FIELDS))] = [],  # noqa: B006
+    ) -> Answer:
+        """Write what the form's fields say into the sweep file."""
+        text, was = (each.replace("\r\n", "\n") for each in (spec, was))
+        try:
+            text = written(text, was=was, given=list(zip(field, value, strict=False)))
+        except BnsweepError as error:
+            return Answer("new.html", {}, None, {**self._form(text), "error": str(error)}, status=422)
+        return Answer("new.html", {}, None, self._form(text))
 
     def cancel(self, request: Request, sweep: str) -> JSONResponse:
         """Stop a sweep that waits or runs; every finished block is kept."""
@@ -176,4 +193,11 @@ class Work:
         return path.read_text(encoding="utf-8")
 
     def _form(self, text: str) -> dict[str, Any]:
-        return {"spec": text, "ready": list(ready_specs()), "checked": None, "error": "", "where": self._hub.where}
+        return {
+            "spec": text,
+            "fields": fields_of(text),
+            "ready": list(ready_specs()),
+            "checked": None,
+            "error": "",
+            "where": self._hub.where,
+        }

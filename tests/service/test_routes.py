@@ -53,6 +53,7 @@ TABLE = {
     ("GET", "/ask/{query}.parquet"): Role.VIEWER,
     ("GET", "/new"): Role.RUNNER,
     ("POST", "/new"): Role.RUNNER,
+    ("POST", "/new/form"): Role.RUNNER,
     ("POST", "/check.json"): Role.RUNNER,
     ("POST", "/read.json"): Role.RUNNER,
     ("POST", "/sweeps.json"): Role.RUNNER,

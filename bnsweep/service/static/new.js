@@ -84,6 +84,30 @@
     }, 350);
   }
 
+  // A field that was left writes itself into the file; a file that was left fills the fields.
+  const form = document.getElementById("new"), place = document.getElementById("form");
+  let writing = 0;
+  async function write() {
+    const mine = ++writing, before = area.value;
+    const answer = await fetch("/new/form", { method: "POST", headers: { accept: "text/html" }, body: new FormData(form) });
+    if (mine !== writing || area.value !== before) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const made = page.getElementById("spec");
+    if (!made) return;
+    const here = document.activeElement;
+    place.replaceChildren(...page.getElementById("form").childNodes);
+    const there = here?.name === "value" && document.getElementById(here.id);
+    if (there) { // somebody types there by now
+      there.value = here.value;
+      there.focus();
+    }
+    if (area.value === made.value) return;
+    area.value = made.value;
+    typed();
+  }
+  const quietly = () => write().catch(() => {}); // the service is away: the button still works
+  place.addEventListener("change", quietly);
+  area.addEventListener("change", quietly);
   area.addEventListener("input", typed);
   area.addEventListener("scroll", () => { numbers.scrollTop = area.scrollTop; });
   list.addEventListener("click", event => {
