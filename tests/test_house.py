@@ -32,6 +32,7 @@ FOREIGN = {
         "sweep/ray_connection.py",
         "sweep/ray_engine.py",
         "sweep/ray_nodes.py",
+        "sweep/ray_outage.py",
         "sweep/search/run.py",
         "sweep/search/study.py",
         "sweep/search/tuning.py",

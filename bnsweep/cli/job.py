@@ -144,10 +144,11 @@ class JobProgress:
         self._work, self.note = Work(driver), ""
 
     def heard(self, outcome: Outcome) -> None:
-        from bnsweep.sweep.tasks import Progressed, Trained
+        from bnsweep.sweep.tasks import Progressed, Trained, Waiting
 
         if self._work is not None:
             self._work.heard(outcome)
+        self.note = outcome.why if isinstance(outcome, Waiting) else ""
         if isinstance(outcome, Progressed):
             self._epochs[outcome.run_id] = outcome.epoch
         elif isinstance(outcome, Trained):

@@ -120,6 +120,14 @@ def plan(
 @click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of the local Ray cluster; default: all.")
 @click.option("--retry-failed", is_flag=True, help="Do what failed before once more.")
 @click.option("--take-over", is_flag=True, help="Write to the store although another driver holds it: it is dead.")
+@click.option(
+    "--wait-for-nodes",
+    "patience_s",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=None,
+    help="Give up when no node of the Ray cluster has been able to do any of the work for so long; default: wait.",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 def run(
     spec: str,
@@ -131,6 +139,7 @@ def run(
     cpus: int | None,
     retry_failed: bool,
     take_over: bool,
+    patience_s: float | None,
     quiet: bool,
 ) -> None:
     """Run a sweep: train what is untrained, score what has no rows yet.
@@ -141,8 +150,8 @@ def run(
     from bnsweep.sweep.progress import Silent, choose_progress
     from bnsweep.sweep.run import run_sweep
 
-    if engine == "inline" and (address or cpus):
-        raise InputError("--address and --cpus are for a Ray cluster, but --engine inline uses none")
+    if engine == "inline" and (address or cpus or patience_s is not None):
+        raise InputError("--address, --cpus and --wait-for-nodes are for Ray, but --engine inline uses none")
     plan_, text = read_plan(spec, data_root, source)
     summary = run_sweep(
         plan_,
@@ -153,6 +162,7 @@ def run(
         cpus=cpus,
         retry_failed=retry_failed,
         take_over=take_over,
+        patience_s=patience_s,
         data_root=data_root.expanduser(),
         listener=Silent() if quiet else choose_progress(),
     )

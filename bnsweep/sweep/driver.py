@@ -33,6 +33,7 @@ from bnsweep.sweep.tasks import (
     Trained,
     TrainTask,
     TrialTask,
+    Waiting,
     failed_run_row,
 )
 
@@ -352,7 +353,7 @@ class Driver:
                 self._give_up(task, outcome)
             case NetworkGone():
                 self._gone.add(outcome.task.run.run_id)
-            case Progressed():
+            case Progressed() | Waiting():
                 pass
 
     def _take_run(self, outcome: Trained) -> None:

@@ -7,8 +7,9 @@ The contract, which one test runs over every engine:
 - `submit` hands over one block. It may be called between waits, while `room` says that there is room.
 - `wait` returns what ended since the last call, in any order, and an empty list after `timeout_s` at the
   latest (the inline engine works while it is waited for, so its calls last as long as one task).
-- Each task comes back exactly once, as `Trained`, `Scored`, `NetworkGone` or `Failed`; `Progressed` may come
-  any number of times. An engine retries what failed for reasons that may pass, and says how often.
+- Each task comes back exactly once, as `Trained`, `Scored`, `NetworkGone` or `Failed`; `Progressed` and `Waiting`,
+  which are for people, may come any number of times. An engine retries what failed for reasons that may pass, and says
+  how often.
 - A store that cannot be written is no task's fault: `wait` raises `StoreUnwritableError`. Nor is a GPU that is
   not there or fails: the task is done elsewhere, and `wait` raises `GpuLostError` where there is no elsewhere.
 - `close` ends everything that still runs and may be called at any time, more than once.

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.sweep.driver import Driver, Summary
-from bnsweep.sweep.tasks import Failed, Outcome, Progressed, Scored, Trained, TrainTask, TrialTask
+from bnsweep.sweep.tasks import Failed, Outcome, Progressed, Scored, Trained, TrainTask, TrialTask, Waiting
 
 __all__ = ["PlainProgress", "Silent", "TerminalProgress", "Work", "choose_progress"]
 
@@ -125,11 +125,13 @@ class Work:
 
 
 class Silent:
-    """Says nothing."""
+    """Says nothing but what somebody has to do something about."""
 
     def begin(self, driver: Driver) -> None: ...
 
-    def heard(self, outcome: Outcome) -> None: ...
+    def heard(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Waiting):
+            print(f"bnsweep: {outcome.why}", file=sys.stderr, flush=True)
 
     def tick(self) -> None: ...
 
@@ -148,6 +150,8 @@ class PlainProgress(Silent):
         self._work = Work(driver)
 
     def heard(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Waiting):
+            print(outcome.why, file=self._stream, flush=True)
         if self._work is not None:
             self._work.heard(outcome)
         self.tick()
@@ -183,6 +187,8 @@ class TerminalProgress(Silent):
         self._bars.start()
 
     def heard(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Waiting):
+            self._bars.console.print(outcome.why, highlight=False, markup=False)
         if self._work is not None:
             self._work.heard(outcome)
         self.tick()

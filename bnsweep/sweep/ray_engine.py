@@ -9,6 +9,7 @@ Call `ray_settings.prepare_ray` before this module is imported.
 
 from __future__ import annotations
 
+import atexit
 import pickle
 import queue
 import secrets
@@ -32,6 +33,7 @@ from bnsweep.store.store import Store
 from bnsweep.sweep.engine import ATTEMPTS, Datasets
 from bnsweep.sweep.ray_connection import connect, first_line
 from bnsweep.sweep.ray_nodes import Nodes, resources_of
+from bnsweep.sweep.ray_outage import Head, Outage, exit_at_once
 from bnsweep.sweep.tasks import (
     Failed,
     NetworkGone,
@@ -41,6 +43,7 @@ from bnsweep.sweep.tasks import (
     Trained,
     TrainTask,
     TrialTask,
+    Waiting,
 )
 from bnsweep.training.datasets import Dataset
 
@@ -56,7 +59,8 @@ TUNE_GRACE_S = 5.0  # after which every result that Tune reported has been taken
 class RayEngine:
     """Runs tasks on a Ray cluster: an existing one by `address`, else one of its own on this machine.
 
-    `score` does a block; benchmarks give one that only sleeps.
+    `patience_s` is how long it waits when no node can work; None: for ever. `score` does a block; benchmarks give one
+    that only sleeps.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class RayEngine:
         *,
         address: str | None = None,
         cpus: int | None = None,
+        patience_s: float | None = None,
         score: Callable[[TrialTask, Dataset], Scored] | None = None,
     ) -> None:
         self._owns_ray = not ray.is_initialized()
@@ -74,6 +79,7 @@ class RayEngine:
         self._refs: dict[str, ray.ObjectRef] = {}
         self._blocks: dict[ray.ObjectRef, TrialTask] = {}
         self._trainings_left: set[str] = set()  # run ids
+        self._training: Resource | None = None  # what each of them takes
         self._score = _remote(score)
         self._remote: tuple[tuple[str, Resource], Any, bytes] | None = None  # of the last block: the next is like it
         self._slots = (0.0, 0)  # when the cluster was asked, and what it has
@@ -84,11 +90,14 @@ class RayEngine:
         self._tune_thread: threading.Thread | None = None
         if self._owns_ray:
             connect(address, cpus)
+        self._outage = Outage(self._nodes, patience_s)
+        self._head = Head(ray.get_runtime_context().gcs_address)
 
     def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None:
         self._datasets = datasets
         for task in trainings[:1]:
             self._nodes.check_fits(task.resource, "train")
+            self._training = task.resource
         self._trainings_left = {task.run.run_id for task in trainings}
         if not trainings:
             return
@@ -107,7 +116,7 @@ class RayEngine:
     def slots(self) -> int:
         # Asked once in a while, since nodes come and go: asking for each block would cost as much as the block's way.
         asked, slots = self._slots
-        if monotonic() - asked > RESOURCES_S:
+        if monotonic() - asked > RESOURCES_S and self._head.answers():
             slots = self._nodes.slots()
             self._slots = (monotonic(), slots)
         return slots
@@ -156,7 +165,20 @@ class RayEngine:
             outcomes += self._collected(ready)
         elif not outcomes and self._trainings_left:
             outcomes = self._drain(timeout_s)
+        if outcomes:
+            self._outage.over()
+        elif self.busy and self._head.answers() and (said := self._outage.look(self._wanted())):
+            outcomes.append(Waiting(said))
         return outcomes
+
+    def _wanted(self) -> dict[str, Resource]:
+        """What the work that is asked for takes, by its name in the spec."""
+        wanted = {}
+        if self._trainings_left and self._training:
+            wanted["train"] = self._training
+        if self._blocks:
+            wanted["trial"] = next(iter(self._blocks.values())).resource
+        return wanted
 
     def finished(self) -> list[Outcome]:
         outcomes = self._drain()
@@ -165,17 +187,24 @@ class RayEngine:
 
     def close(self) -> None:
         self._closing.set()
-        for ref in self._blocks:
-            ray.cancel(ref, force=True)
+        if self._head.gone:
+            atexit.register(exit_at_once)
+        else:
+            self._leave()
         self._blocks.clear()
         self._refs.clear()
+        if self._tune_thread is not None:
+            # Tune's own state is of no use to anybody: the store is what a sweep goes on from.
+            with suppress(OSError):
+                self._store.filesystem.delete_dir(self._store.files.path("tune"))
+
+    def _leave(self) -> None:
+        for ref in self._blocks:
+            ray.cancel(ref, force=True)
         if self._owns_ray and ray.is_initialized():
             ray.shutdown()
         if self._tune_thread is not None:
             self._tune_thread.join(timeout=5)
-            # Tune's own state is of no use to anybody: the store is what a sweep goes on from.
-            with suppress(OSError):
-                self._store.filesystem.delete_dir(self._store.files.path("tune"))
 
     def _drain(self, timeout_s: float = 0) -> list[Outcome]:
         """What Tune's thread has heard; waits for the first of it."""

@@ -11,7 +11,7 @@ from ray._private.state import state
 from bnsweep.errors import GpuLostError, InputError
 from bnsweep.experiment.spec import Resource
 
-__all__ = ["Nodes", "resources_of"]
+__all__ = ["Nodes", "asked", "resources_of"]
 
 NODE_ID = "ray.io/node-id"  # a label that Ray gives to every node
 ACCELERATOR = "accelerator_type:"  # a resource that Ray gives to nodes with GPUs, followed by their name
@@ -44,7 +44,7 @@ class Nodes:
         return int(min(cpus + 4 * gpus, MOST_SLOTS))
 
     def check_fits(self, resource: Resource, what: str) -> None:
-        """Ray would wait for ever, and say nothing, for what no node has.
+        """Ray would wait for ever, and say nothing, for what no node has. A head alone has no say: its nodes may come.
 
         Raises:
             InputError: no node is large enough, or of the wanted type.
@@ -59,16 +59,24 @@ class Nodes:
                 f"no node with a GPU for `resources.{what}` has one that works. What has landed is kept; repair or "
                 "restart them, then run again\n  " + "\n  ".join(self._avoided.values())
             )
+        if not any(node.get("CPU", 0) or node.get("GPU", 0) for _, node in nodes):
+            return
         most = {name: max((node.get(name, 0.0) for _, node in nodes), default=0.0) for name in ("CPU", "GPU")}
-        wanted, called = "", ""
+        called = ""
         if resource.accelerator:
             types = {key.removeprefix(ACCELERATOR) for _, node in nodes for key in node if key.startswith(ACCELERATOR)}
-            wanted = f", accelerator: {resource.accelerator}"
             called = f" (of type: {', '.join(sorted(types)) or 'unknown'})"
         raise InputError(
-            f"`resources.{what}` asks for cpu: {resource.cpu:g}, gpu: {resource.gpu:g}{wanted}, but no node has more "
-            f"than {most['CPU']:g} CPUs and {most['GPU']:g} GPUs{called}. "
+            f"`resources.{what}` asks for {asked(resource)}, but no node has more than "
+            f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs{called}. "
             "Ask for less, or use another cluster (--address)"
+        )
+
+    def there(self, resource: Resource) -> bool:
+        """Whether a node that is up can do such a task."""
+        return any(
+            node_id and _fits(resource, node) and (resource.gpu == 0 or node_id not in self._avoided)
+            for node_id, node in self._nodes()
         )
 
     def _nodes(self) -> Iterator[tuple[str, Mapping[str, float]]]:
@@ -80,6 +88,12 @@ class Nodes:
         for group in config.node_group_configs if config else ():
             if group.max_count != 0:
                 yield "", dict(group.resources)
+
+
+def asked(resource: Resource) -> str:
+    """What a task takes, as a spec says it."""
+    named = f", accelerator: {resource.accelerator}" if resource.accelerator else ""
+    return f"cpu: {resource.cpu:g}, gpu: {resource.gpu:g}{named}"
 
 
 def _fits(resource: Resource, node: Mapping[str, float]) -> bool:

@@ -29,6 +29,7 @@ def run_sweep(
     retry_failed: bool = False,
     take_over: bool = False,
     allow_import: bool = True,
+    patience_s: float | None = None,
     data_root: Path,
     listener: Listener,
 ) -> Summary:
@@ -44,13 +45,14 @@ def run_sweep(
         retry_failed: do what failed before once more.
         take_over: write although another driver holds the store.
         allow_import: whether `import:` networks may run.
+        patience_s: how long to wait when no node of a Ray cluster can do any of the work; None: for ever.
         data_root: where torchvision's data sets lie.
         listener: hears what happens.
 
     Raises:
         StoreClaimedError: another driver is writing to the store.
         StoreUnwritableError: disk full or read-only.
-        EngineError: no Ray, or no cluster.
+        EngineError: no Ray, no cluster, or one without a head or, for too long, without nodes.
     """
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
@@ -68,10 +70,13 @@ def run_sweep(
             return driver.summary
         for fingerprint in driver.data_needed:
             datasets[fingerprint]()  # what is wrong with the data is said before any work, and is no run's failure
-        return driver.run(_engine(engine, store, address=address, cpus=cpus, listener=listener))
+        made = _engine(engine, store, address=address, cpus=cpus, patience_s=patience_s, listener=listener)
+        return driver.run(made)
 
 
-def _engine(name: str, store: Store, *, address: str | None, cpus: int | None, listener: Listener) -> Engine:
+def _engine(
+    name: str, store: Store, *, address: str | None, cpus: int | None, patience_s: float | None, listener: Listener
+) -> Engine:
     if name == "auto":
         name = "ray" if find_spec("ray") else "inline"
     if name == "inline":
@@ -81,7 +86,7 @@ def _engine(name: str, store: Store, *, address: str | None, cpus: int | None, l
     prepare_ray(own_cluster=address is None)
     from bnsweep.sweep.ray_engine import RayEngine
 
-    return RayEngine(store, address=address, cpus=cpus)
+    return RayEngine(store, address=address, cpus=cpus, patience_s=patience_s)
 
 
 def _loaders(plan: Plan, data_root: Path) -> Datasets:

@@ -1,7 +1,7 @@
 """How long a sweep takes on a cluster, what that costs and how much it stores, from what was measured before.
 
-Speeds are those of the machine types (the `device` column) in a store's rows: seconds of one task per multiply-add. A
-type that no row speaks of has no speed here: nothing is guessed.
+Speeds are those of the machine types (the `device` column) in a store's rows of the plan's precision: seconds of one
+task per multiply-add. A type that no row speaks of has no speed here: nothing is guessed.
 
 A task's time is taken to be proportional to multiply-adds and independent of how many tasks run beside it on other
 cores or nodes; where several share one GPU, the rows were measured under the same sharing or the estimate is too good.
@@ -73,8 +73,8 @@ class Size:
 
     def to_text(self) -> str:
         if self.hours is None:
-            time = "time     unknown: no row in the history was made on such a machine; run a few networks on one, and"
-            time += " give their store as --history"
+            time = "time     unknown: no row in the history was made on such a machine in this precision; run a few "
+            time += "networks on one, and give their store as --history"
         else:
             time = f"time     about {_hours(self.hours)} ({self.limit})"
         lines = [
@@ -125,7 +125,7 @@ def size(plan: Plan, store: Store | None, cluster: ClusterShape, history: Store 
     todo = [run for run in plan.runs if run.run_id not in ledger.runs]
     works = [run.architecture.multiply_adds * run.train_images * run.training.epochs for run in todo]
     rows, trial_work = _missing_trials(plan, ledger)
-    speeds_train, speeds_trial = _speeds(history) if history else ({}, {})
+    speeds_train, speeds_trial = _speeds(history, plan) if history else ({}, {})
     device_train, train_s = _pick(speeds_train, resources.train)
     device_trial, trial_s = _pick(speeds_trial, resources.trial)
     slots_train, slots_trial = cluster.slots(resources.train), cluster.slots(resources.trial)
@@ -166,19 +166,21 @@ def _missing_trials(plan: Plan, ledger: Ledger) -> tuple[int, float]:
     return rows, work
 
 
-def _speeds(store: Store) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of one task per multiply-add by machine type: training, trials."""
-    columns = ["run_id", "device", "multiply_adds", "train_images", "epochs_run", "duration_s"]
+def _speeds(store: Store, plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of one task per multiply-add by machine type, in the plan's precisions: training, trials."""
+    columns = ["run_id", "device", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision"]
     training: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
     for row in store.read("runs", columns=columns).to_pylist():
         sizes[row["run_id"]] = row["multiply_adds"]
+        if row["train_precision"] != plan.spec.training.precision:
+            continue
         if row["device"] and row["duration_s"] and row["epochs_run"]:
             sums = training.setdefault(row["device"], [0.0, 0.0])
             sums[0] += row["duration_s"]
             sums[1] += row["multiply_adds"] * row["train_images"] * row["epochs_run"]
-    trials = store.read("trials", columns=["run_id", "device", "images", "duration_s"])
-    trials = trials.filter(pc.is_valid(trials["device"]))
+    trials = store.read("trials", columns=["run_id", "device", "images", "duration_s", "precision"])
+    trials = trials.filter(pc.is_valid(pc.field("device")) & (pc.field("precision") == plan.spec.evaluation.precision))
     scoring: dict[str, list[float]] = {}
     for row in trials.group_by(["run_id", "device"]).aggregate([("images", "sum"), ("duration_s", "sum")]).to_pylist():
         if row["run_id"] in sizes:

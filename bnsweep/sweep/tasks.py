@@ -19,7 +19,18 @@ from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import Point, TrainingRun
 from bnsweep.experiment.spec import Evaluation, Probes, Resource
 
-__all__ = ["Failed", "NetworkGone", "Outcome", "Progressed", "Row", "Scored", "TrainTask", "Trained", "TrialTask"]
+__all__ = [
+    "Failed",
+    "NetworkGone",
+    "Outcome",
+    "Progressed",
+    "Row",
+    "Scored",
+    "TrainTask",
+    "Trained",
+    "TrialTask",
+    "Waiting",
+]
 
 Row = dict[str, Any]
 
@@ -101,7 +112,14 @@ class NetworkGone:
     error: str
 
 
-Outcome = Progressed | Trained | Scored | Failed | NetworkGone
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing can go on until somebody does something about the cluster, or what there was is over."""
+
+    why: str
+
+
+Outcome = Progressed | Trained | Scored | Failed | NetworkGone | Waiting
 
 
 def failed_run_row(task: TrainTask, error: str, attempts: int) -> Row:

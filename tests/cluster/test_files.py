@@ -165,3 +165,52 @@ def test_slurm_reads_the_wishes_of_the_script() -> None:
     # Slurm stops reading at the first command.
     first = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
     assert not any(line.startswith("#SBATCH") for line in lines[first:])
+
+
+WRONG = [
+    # file, what is there, what somebody wrote, and what the schema or tool says of it
+    ("docker-compose.yml", "cap_drop: [ALL]", "cap_dropp: [ALL]", "cap_dropp"),
+    ("docker-compose.yml", "condition: service_healthy", "condition: service_fine", "condition"),
+    ("docker-compose.yml", "restart: unless-stopped", "restart: [always]", "restart"),
+    ("docker-compose.yml", "depends_on: *cluster", "depends_on: {nobody: {condition: service_started}}", "nobody"),
+    ("kuberay-rayjob.yaml", "backoffLimit: 3", "backoffLimits: 3", "backoffLimits"),
+    ("kuberay-rayjob.yaml", "maxReplicas: 4", "maxReplicas: four", "four"),
+    ("kuberay-rayjob.yaml", "authOptions: {mode: token}", "authOptions: {mode: password}", "password"),
+    ("kuberay-rayjob.yaml", "containerPort: 6379", "containerport: 6379", "containerport"),
+    ("kuberay-rayjob.yaml", "runAsNonRoot: true", "runAsNonRoot: sure", "sure"),
+    ("kuberay-rayjob.yaml", "data:\n  sweep.yaml", "datum:\n  sweep.yaml", "datum"),
+    ("aws.yaml", "max_workers: 4", "max_workers: four", "four"),
+    ("aws.yaml", "idle_timeout_minutes: 5", "idle_minutes: 5", "idle_minutes"),
+    ("aws.yaml", "head_node_type: head", "head_node_type: boss", "boss|head_node_type"),
+    ("slurm.sbatch", 'kill -TERM "$(cat "$driver")"', "kill -TERM $(cat $driver)", "SC2046"),
+    ("entrypoint", "case ${1:-} in", "case ${1:-} on", "SC1[0-9]{3}"),
+    ("Dockerfile", "FROM python:${PYTHON}-slim-bookworm", "FROM python", "DL3006"),
+]
+
+
+def validate(path: Path) -> None:
+    """With what reads the file in earnest."""
+    match path.name:
+        case "docker-compose.yml":
+            try:
+                compose("--profile", "*", file=path)
+            except subprocess.CalledProcessError as error:
+                raise AssertionError(error.stderr) from error
+        case "kuberay-rayjob.yaml":
+            validate_kubernetes(path)
+        case "aws.yaml":
+            validate_aws(path)
+        case "Dockerfile":
+            check("hadolint", path)
+        case _:
+            check("shellcheck", path)
+
+
+@pytest.mark.parametrize(("name", "right", "wrong", "said"), WRONG, ids=[f"{row[0]}: {row[2]}"[:50] for row in WRONG])
+def test_what_checks_the_files_finds_mistakes(name: str, right: str, wrong: str, said: str, tmp_path: Path) -> None:
+    text = (CLUSTER / name).read_text()
+    assert right in text
+    path = tmp_path / name
+    path.write_text(text.replace(right, wrong, 1))
+    with pytest.raises(Exception, match=said):  # each tool has its own kind
+        validate(path)

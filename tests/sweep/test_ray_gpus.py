@@ -13,7 +13,7 @@ pytest.importorskip("ray", reason="needs the extra ray")
 import ray
 import torch
 from ray.cluster_utils import Cluster
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from bnsweep.errors import GpuLostError, InputError
@@ -116,6 +116,39 @@ def test_tasks_and_placement_groups_go_where_they_should(cluster: Cluster) -> No
             nodes.check_fits(Resource(gpu=2), "train")
     finally:
         ray.shutdown()
+
+
+def test_four_runs_share_a_gpu_and_a_fifth_waits(cluster: Cluster) -> None:
+    from bnsweep.sweep.ray_nodes import Nodes, resources_of
+
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+    groups = []
+    try:
+        quarter = Resource(cpu=0.2, gpu=0.25, accelerator="A100")
+        Nodes().check_fits(quarter, "train")
+        groups = [placement_group([resources_of(quarter)]) for _ in range(5)]
+        ray.wait([group.ready() for group in groups], num_returns=4, timeout=60)
+        there = [group for group in groups if group.wait(0.2)]
+        assert len(there) == 4, "the node has cores for five, and a GPU for four"
+        seen = ray.get([devices.options(**inside(group, quarter)).remote() for group in there], timeout=120)
+        assert seen == ["3"] * 4, "all four have the device that the node was started with"
+        (fifth,) = (group for group in groups if group not in there)
+        remove_placement_group(there[0])
+        assert fifth.wait(60), "its turn comes when one has ended"
+    finally:
+        for group in groups:
+            remove_placement_group(group)
+        ray.shutdown()
+
+
+def inside(group: PlacementGroup, resource: Resource) -> dict[str, object]:
+    strategy = PlacementGroupSchedulingStrategy(placement_group=group)
+    return {"num_cpus": resource.cpu, "num_gpus": resource.gpu, "scheduling_strategy": strategy}
+
+
+@ray.remote(max_calls=0)  # type: ignore[untyped-decorator]
+def devices() -> str | None:
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 @ray.remote  # type: ignore[untyped-decorator]

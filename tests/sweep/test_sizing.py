@@ -78,6 +78,11 @@ def test_no_speed_is_guessed(run, tiny, tmp_path):
     assert (found.hours, found.cost, found.device_train) == (None, None, None)
     assert "unknown: no row in the history was made on such a machine" in found.to_text()
     assert size(plan_of(BIG, tmp_path), None, ClusterShape(nodes=1), None).hours is None
+    for other in ("evaluation: {precision: bf16}\n", "training: {epochs: 10, precision: bf16}\n"):
+        found = size(
+            plan_of(BIG.replace("training: {epochs: 10}\n", "") + other, tmp_path), None, ClusterShape(1), history
+        )
+        assert found.hours is None, "these rows are of fp32"
 
 
 def test_the_speed_is_that_of_the_wanted_gpu(run, tiny, tmp_path):
