@@ -1,9 +1,11 @@
 """How long a page takes while many people read and a sweep writes.
 
     python -m tests.service.load --clients 100 --seconds 30
+    python -m tests.service.load --cold 5
 
-Starts a service on loopback over a new store, submits a sweep that writes all the time, and lets every client, with a
-token of its own, read pages like a person: one page, some seconds of thought, the next.
+The first starts a service on loopback over a new store, submits a sweep that writes all the time, and lets every
+client, with a token of its own, read pages like a person: one page, some seconds of thought, the next. The second times
+the first look at each page after a start of the service, over and over.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "analysis"))
 sys.path.insert(0, str(Path(__file__).parent))
 import served as helpers
+import synthetic
 
 from bnsweep.service.auth import Role, Tokens
 from bnsweep.service.client import Client
@@ -29,7 +33,10 @@ from bnsweep.service.records import Records
 from bnsweep.store.store import Store
 
 SPEC = helpers.TINY.replace("trials: 4", "trials: 200000").replace("name: tiny", "name: load")
-PAGES = ("/sweeps", "/sweeps/load", "/compare", "/ask/accuracy", "/sweeps.json", "/sweeps/load.json", "/ask")
+PAGES = (
+    "/sweeps", "/sweeps/load", "/sweeps/load/figures", "/compare", "/ask/accuracy", "/sweeps.json", "/sweeps/load.json",
+    "/ask",
+)  # fmt: skip
 
 
 @dataclass
@@ -114,13 +121,37 @@ def measure(folder: Path, *, clients: int, seconds: float, thought_s: float, rou
     return tallies
 
 
+def cold(folder: Path, times: int) -> dict[str, list[float]]:
+    """Seconds until each page is there when nobody has looked at it before, once per start of a service."""
+    store = Store.create(folder / "store")
+    store.commit(synthetic.tables(trials=4))
+    token = Tokens(Records(store.files)).create("reader", Role.VIEWER)
+    run = synthetic.tables(trials=4)["runs"]["run_id"][0].as_py()
+    pages = ("/sweeps", "/sweeps/synthetic", "/sweeps/synthetic/figures", f"/runs/{run}", "/compare", "/ask/accuracy")
+    found: dict[str, list[float]] = {page: [] for page in pages}
+    for _ in range(times):
+        with helpers.service(folder / "store") as running, running.client(token) as client:
+            for page in pages:
+                begin = time.monotonic()
+                client.get(page, headers={"accept": "text/html"}).raise_for_status()
+                found[page].append(time.monotonic() - begin)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--thought", type=float, default=2.0, help="mean seconds between two pages of one client")
+    parser.add_argument("--cold", type=int, default=0, help="starts of a service, instead of clients")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        for page, seconds in cold(Path(folder), given.cold).items() if given.cold else ():
+            print(
+                f"{page}: median {sorted(seconds)[len(seconds) // 2]:.2f} s, {min(seconds):.2f} to {max(seconds):.2f} s"
+            )
+        if given.cold:
+            return
         for tally in measure(Path(folder), clients=given.clients, seconds=given.seconds, thought_s=given.thought):
             print(tally.line(given.clients))
             print(json.dumps(sorted(set(tally.errors))[:10]))

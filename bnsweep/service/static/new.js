@@ -57,7 +57,7 @@
         ["Rows", `${rows} planned, ${p.rows_done} there already`],
         ["Time", `about ${time} on ${p.cpus} cores (${cores} core hours)`],
       ];
-      if (p.cost !== null) lines.push(["Cost", `about ${p.cost.toFixed(2)}`]);
+      if (p.cost !== null) lines.push(["Cost", p.cost < 0.01 ? "less than 0.01" : `about ${p.cost.toFixed(2)}`]);
       lines.push(["Speeds", p.speeds_from]);
       for (const [what, value] of lines) facts.append(text("dt", what), text("dd", value));
       plan.append(facts);
