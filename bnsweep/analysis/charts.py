@@ -163,12 +163,13 @@ def gradient_noise(rows: Sequence[Row]) -> Any:
     Rows: panel, label (placement), run, x, x_low, x_high, value, n.
     """
     title = "average normalized accuracy, %"
+    ticks = alt.Axis(tickCount=5, labelOverlap="greedy", labelSeparation=6)
     # An interval that reaches 0 has no place on a logarithmic axis: its bar ends at a tenth of the estimate.
     base = (
         alt.Chart(alt.NamedData(name="rows"))
         .transform_calculate(from_="max(datum.x_low, datum.x / 10)")
         .encode(
-            x=alt.X("x:Q", title="gradient noise C", scale=alt.Scale(type="log", padding=12)),
+            x=alt.X("x:Q", title="gradient noise C", scale=alt.Scale(type="log", nice=False, padding=12), axis=ticks),
             y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12)),
             color=_colour(rows, field="label", title="Placement"),
         )
@@ -183,7 +184,7 @@ def gradient_noise(rows: Sequence[Row]) -> Any:
         alt.Tooltip("n:Q", title="trials"),
     ]
     across = base.mark_rule(strokeWidth=2, opacity=0.4).encode(
-        x=alt.X("from_:Q", title="gradient noise C"), x2="x_high:Q"
+        x=alt.X("from_:Q", title="gradient noise C", axis=ticks), x2="x_high:Q"
     )
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
         shape=_shape(rows, field="label", title="Placement"), tooltip=tooltip

@@ -80,7 +80,8 @@ def store_export(directory: Path, location: str, sweep: str | None, form: str, n
     """Copy rows or answers into DIRECTORY, with a provenance file: specs, versions, digests.
 
     latex writes one booktabs tabular per named query (see `bnsweep query`) whose answer has at most 200 rows. store
-    writes rows without networks, so that whoever has DIRECTORY can ask `bnsweep query --store DIRECTORY` the same.
+    writes rows without networks, so that whoever has DIRECTORY can ask `bnsweep query --store DIRECTORY` the same;
+    `store verify` will call the networks lost.
     """
     opened = open_store(location)
     if form != "latex" and (names or sweep):

@@ -97,3 +97,28 @@ def test_learning_rates_are_compared_where_nothing_else_differs(tmp_path):
             assert row[column] == same[column]
         assert row["train_loss"] == {0.001: 0.5, 0.01: 0.25}[row["learning_rate"]]
         assert row["tuned"] == ((row["placement"], row["learning_rate"]) in (("all", 0.01), ("none", 0.001)))
+
+
+def test_draws_that_are_nothing_but_nan_are_counted_apart(tmp_path):
+    made = tables(models=("resnet8",), seeds=3, trials=8, failures=False)
+    trials = made["trials"].to_pylist()
+    hit = [t for t in trials if (t["placement"], t["targets"], float(t["eta"])) == ("all", "all", 0.1)]
+    for trial in hit:
+        if trial["trial"] < 2 * (trial["train_seed"] + 1):  # 2, 4 and 6 of 8 draws
+            trial.update(nonfinite=trial["images"], correct=36, accuracy=0.1)
+    made["trials"] = pa.Table.from_pylist(trials, schema=made["trials"].schema)
+    store = Store.create(tmp_path / "store")
+    store.commit(made)
+    with open_database(store) as database:
+        answers = database.query("nonfinite").to_dicts()
+    row, *others = [r for r in answers if r["placement"] == "all"]
+    assert (row["eta"], row["seeds"], row["n"], row["lost"], row["partly"]) == (0.1, 3, 24, 12, 0)
+    assert (row["lost_pct"], row["low_pct"], row["high_pct"]) == pytest.approx(
+        (50, max(0, interval([25, 50, 75])[1]), min(100, interval([25, 50, 75])[2]))
+    )
+    assert (row["least_pct"], row["most_pct"]) == (25, 75)
+    kept = [t["accuracy"] for t in hit if not t["nonfinite"]]
+    assert row["lost_accuracy_pct"] == pytest.approx(10)
+    assert row["finite_pct"] == pytest.approx(100 * np.mean(kept))
+    assert row["accuracy_pct"] == pytest.approx(100 * np.mean([t["accuracy"] for t in hit]))
+    assert {(r["eta"], r["lost"], r["partly"]) for r in others} == {(0.3, 0, 9), (0.4, 0, 9)}

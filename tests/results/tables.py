@@ -1,0 +1,430 @@
+"""The tables of docs/results.md and of the README's first screen, made from the rows under results/.
+
+`python -m tests.results.tables [STORE]` writes them anew between their marks; a test compares what stands there with
+what the rows give. Under each table stands the command that gives its figures.
+
+    <!-- table NAME -->
+    ...
+    <!-- end -->
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnsweep.analysis.claims import judge
+from bnsweep.analysis.database import Database, open_database
+from bnsweep.store.store import Store
+
+__all__ = ["DOCUMENTS", "STORE", "TABLES", "Answers", "filled"]
+
+ROOT = Path(__file__).parent.parent.parent
+STORE = "results/cifar10"
+DOCUMENTS = ("docs/results.md", "README.md")
+MAIN, PUZZLES, RATES = "cifar10-results", "cifar10-puzzles", "cifar10-rates"
+MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BN = {"all": "everywhere", "none": "none"}
+TARGETS = {
+    "weights": "weights",
+    "weights+bias": "weights, biases",
+    "weights+bias+affine": "weights, biases, gamma, beta",
+    "all": "all parameters",
+}
+NOTHING = "(no rows)"
+ENDS = ("weights", "all")  # the target sets that were scored with each treatment of BN
+TREATMENTS = ("stale", "folded", "recalibrated")
+
+Row = Mapping[str, Any]
+Lines = list[str]
+
+
+class Answers:
+    """Questions to one store; each sweep is opened once."""
+
+    def __init__(self, location: str | Path) -> None:
+        self._store = Store.open(location)
+        self.sweeps = self._store.read("sweeps")["sweep"].to_pylist()
+        self._databases: dict[str | None, Database] = {}
+        self._told: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
+
+    def database(self, sweep: str | None) -> Database:
+        if sweep not in self._databases:
+            self._databases[sweep] = open_database(self._store, sweep=sweep)
+        return self._databases[sweep]
+
+    def __call__(self, query: str, sweep: str | None = MAIN, **where: Any) -> list[dict[str, Any]]:
+        """Rows of a named query in which these columns have these values; none of a sweep that was not run."""
+        if sweep not in (None, *self.sweeps):
+            return []
+        if (sweep, query) not in self._told:
+            self._told[sweep, query] = self.database(sweep).query(query).to_dicts()
+        return [row for row in self._told[sweep, query] if all(row[name] == value for name, value in where.items())]
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
+    """Markdown; a table without rows says so."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    if not lines:
+        return [NOTHING]
+    return [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *lines]
+
+
+def command(query: str, sweep: str = MAIN) -> Lines:
+    return ["", f"`bnsweep query {query} --store {STORE} --sweep {sweep}`"]
+
+
+def figure(value: float | None, half: float | None = None, *, digits: int = 1) -> str:
+    """A value, with half of its interval where it has one."""
+    if value is None:
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text if half is None else f"{text} ± {half:.{digits}f}"
+
+
+def between(row: Row, value: str, low: str, high: str) -> str:
+    """A signed value with both ends of its interval."""
+    if row[value] is None:
+        return "-"
+    ends = "" if row[low] is None else f" ({row[low]:+.1f} to {row[high]:+.1f})"
+    return f"{row[value]:+.1f}{ends}"
+
+
+def _etas(rows: Iterable[Row]) -> list[float]:
+    return sorted({row["eta"] for row in rows})
+
+
+def _arms(rows: Iterable[Row], *names: str) -> list[tuple[Any, ...]]:
+    """Distinct values of these columns, in the order of the rows."""
+    return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
+
+
+def accuracy(ask: Answers, models: Sequence[str] | None = None) -> Lines:
+    """Table II: accuracy per eta, ours above the paper's."""
+    rows = [row for row in ask("accuracy", bn_treatment="stale") if row["targets"] in ENDS]
+    averages = ask("average_normalized", bn_treatment="stale")
+    paper = ask("paper_comparison", bn_treatment="stale", targets="weights")
+    etas = _etas(rows)
+    heads = ["network", "BN", "noise on", *("η = 0" if eta == 0 else f"{100 * eta:g} %" for eta in etas), "A_avr", "n"]
+    lines = []
+    for model, placement, targets in sorted(_arms(rows, "model", "placement", "targets"), key=_arm_order):
+        if models is not None and model not in models:
+            continue
+        own = [row for row in rows if (row["model"], row["placement"], row["targets"]) == (model, placement, targets)]
+        cells = {row["eta"]: figure(row["accuracy_pct"], row["half_width_pct"]) for row in own}
+        (average,) = (r for r in averages if (r["model"], r["placement"], r["targets"]) == (model, placement, targets))
+        n = f"{average['n']} on {average['seeds']}"
+        last = figure(average["average_normalized_pct"], average["half_width_pct"])
+        lines.append([model, BN[placement], TARGETS[targets], *(cells.get(eta, "-") for eta in etas), last, n])
+    for name, bn in _arms(paper, "paper_model", "bn"):
+        told = {row["eta"]: row["paper_pct"] for row in paper if (row["paper_model"], row["bn"]) == (name, bn)}
+        lines.append(
+            [f"paper: {name}", {"with": "everywhere", "without": "none"}[bn], "?"]
+            + [figure(told.get(eta), digits=2) for eta in etas]
+            + [figure(told.get(None), digits=2), "-"]
+        )
+    return table(heads, lines) + command("accuracy")
+
+
+def headline(ask: Answers) -> Lines:
+    """The README's: ResNet-20 alone, without the paper's."""
+    kept = [line for line in accuracy(ask, ["resnet20"])[:-2] if not line.startswith("| paper")]
+    return ["| " + " | ".join(line.strip("| ").split(" | ")[1:]) + " |" if "---" not in line else line for line in kept]
+
+
+def _arm_order(arm: tuple[Any, ...]) -> tuple[Any, ...]:
+    model, placement, targets = arm
+    return model, list(TARGETS).index(targets), list(BN).index(placement)
+
+
+def averages(ask: Answers) -> Lines:
+    """Table IV: A_avr for each way of putting noise on the network."""
+    rows = [row for row in ask("average_normalized") if row["targets"] in ENDS]
+    lines = []
+    for model, placement, targets in sorted(_arms(rows, "model", "placement", "targets"), key=_arm_order):
+        own = {
+            row["bn_treatment"]: row
+            for row in rows
+            if (row["model"], row["placement"], row["targets"]) == (model, placement, targets)
+        }
+        cells = [
+            figure(own[name]["average_normalized_pct"], own[name]["half_width_pct"]) if name in own else "-"
+            for name in TREATMENTS
+        ]
+        n = "; ".join(str(own[name]["n"]) for name in TREATMENTS if name in own)
+        lines.append([model, BN[placement], TARGETS[targets], *cells, n])
+    return table(["network", "BN", "noise on", *(f"BN {t}" for t in TREATMENTS), "n"], lines) + command(
+        "average_normalized"
+    )
+
+
+def comparison(ask: Answers) -> Lines:
+    """Ours less the paper's, where the paper has the network."""
+    lines = [
+        [
+            row["model"],
+            BN.get(row["placement"], row["placement"]),
+            TARGETS[row["targets"]],
+            "A_avr" if row["eta"] is None else f"η = {100 * row['eta']:g} %",
+            figure(row["ours_pct"], row["half_width_pct"]),
+            figure(row["paper_pct"], digits=2),
+            f"{row['difference_pct']:+.1f}",
+            {True: "yes", False: "no", None: "-"}[row["agrees"]],
+        ]
+        for row in ask("paper_comparison", bn_treatment="stale")
+        if row["targets"] in ENDS and (row["eta"] is None or row["eta"] == 0)
+    ]
+    heads = ["network", "BN", "noise on", "quantity", "ours", "paper", "difference", "paper's in our interval"]
+    return table(heads, lines) + command("paper_comparison")
+
+
+def effect(ask: Answers) -> Lines:
+    """How much of the paper's effect each cell has."""
+    lines = [
+        [
+            row["model"],
+            TARGETS[row["targets"]],
+            row["bn_treatment"],
+            figure(row["everywhere_pct"]),
+            figure(row["fewest_pct"]),
+            between(row, "effect_points", "low_points", "high_points"),
+            between(row, "change_points", "change_low_points", "change_high_points"),
+            f"{row['n']} on {row['seeds']}",
+        ]
+        for row in sorted(ask("bn_effect"), key=_effect_order)
+    ]
+    heads = ["network", "noise on", "BN", "A_avr with BN", "A_avr without", "effect of BN, points"]
+    return table([*heads, "against all parameters, stale", "n"], lines) + command("bn_effect")
+
+
+def _effect_order(row: Row) -> tuple[Any, ...]:
+    return row["model"], TREATMENTS.index(row["bn_treatment"]), list(TARGETS).index(row["targets"])
+
+
+def lost(ask: Answers) -> Lines:
+    """Draws in which every output is NaN."""
+    lines = [
+        [
+            row["model"],
+            row["placement"],
+            TARGETS[row["targets"]],
+            row["bn_treatment"],
+            f"{100 * row['eta']:g} %",
+            f"{row['lost']} of {row['n']}",
+            f"{row['least_pct']:.0f} to {row['most_pct']:.0f} %",
+            figure(row["accuracy_pct"]),
+            figure(row["finite_pct"]),
+            figure(row["lost_accuracy_pct"]),
+        ]
+        for row in ask("nonfinite")
+    ]
+    heads = ["network", "placement", "noise on", "BN", "η", "lost draws", "by network", "accuracy, all draws"]
+    return table([*heads, "finite draws", "lost draws"], lines) + command("nonfinite")
+
+
+def layers(ask: Answers) -> Lines:
+    """Number of BN layers at fixed depth, and two depths."""
+    rows = ask("tradeoff", PUZZLES, bn_treatment="stale")
+    lines = [
+        [
+            row["model"],
+            f"{row['bn_kept']} of {row['bn_sites']} ({row['placement']})",
+            TARGETS[row["targets"]],
+            figure(row["baseline_pct"]),
+            figure(row["average_normalized_pct"], row["half_width_pct"]),
+            f"{row['n']} on {row['seeds']}",
+        ]
+        for row in sorted(rows, key=lambda r: (r["bn_sites"], list(TARGETS).index(r["targets"]), -r["bn_kept"]))
+    ]
+    return table(["network", "BN layers", "noise on", "η = 0", "A_avr", "n"], lines) + command("tradeoff", PUZZLES)
+
+
+def rates(ask: Answers) -> Lines:
+    """Learning rates, matched and tuned."""
+    rows = ask("learning_rates", RATES, bn_treatment="stale", targets="weights")
+    lines = [
+        [
+            BN[row["placement"]],
+            f"{row['learning_rate']:g}",
+            figure(row["train_loss"], digits=2),
+            figure(row["baseline_pct"]),
+            figure(row["average_normalized_pct"], _half(row)),
+            "yes" if row["tuned"] else "",
+            f"{row['n']} on {row['seeds']}",
+        ]
+        for row in rows
+    ]
+    heads = ["BN", "learning rate", "training loss", "η = 0", "A_avr", "best rate of this arm", "n"]
+    return table(heads, lines) + command("learning_rates", RATES)
+
+
+def _half(row: Row) -> float | None:
+    return None if row["high_pct"] is None else float(row["high_pct"] - row["average_normalized_pct"])
+
+
+def gradients(ask: Answers) -> Lines:
+    """C by network and placement, mean of the runs at the last measured epoch."""
+    lines = []
+    for sweep in (MAIN, PUZZLES):
+        rows = ask("gradient_noise", sweep, targets="weights", bn_treatment="stale")
+        for model, placement, _kept in sorted(
+            _arms(rows, "model", "placement", "bn_kept"), key=lambda a: (a[0], -a[2])
+        ):
+            own = [row for row in rows if (row["model"], row["placement"]) == (model, placement)]
+            noise, batch = ([row[name] for row in own if row[name] is not None] for name in ("noise", "noise_batch"))
+            kept_pct = [row["average_normalized_pct"] for row in own]
+            lines.append([sweep, model, placement, *map(_span, (noise, batch, kept_pct)), str(len(own))])
+    heads = ["sweep", "network", "placement", "C of images: mean (range)", "C of batches", "A_avr, %", "networks"]
+    return table(heads, lines) + command("gradient_noise")
+
+
+def _span(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def correlation(ask: Answers) -> Lines:
+    """Rank correlation of C and A_avr over the networks of a sweep."""
+    lines = [
+        [
+            sweep,
+            TARGETS[row["targets"]],
+            row["bn_treatment"],
+            row["measure"],
+            str(row["networks"]),
+            "-" if row["rank_correlation"] is None else f"{row['rank_correlation']:+.2f}",
+            "-" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}",
+            row["explanation"],
+        ]
+        for sweep in (MAIN, PUZZLES)
+        for row in ask("gradient_noise_correlation", sweep)
+        if row["bn_treatment"] == "stale"
+    ]
+    heads = [
+        "sweep",
+        "noise on",
+        "BN",
+        "C of",
+        "networks",
+        "rank correlation",
+        "95 % interval",
+        "the paper's explanation",
+    ]
+    return table(heads, lines) + command("gradient_noise_correlation")
+
+
+def smoothness(ask: Answers) -> Lines:
+    """The paper's section on smoothness, at the last measured epoch."""
+    rows = ask("smoothness")
+    last = {(r["model"], r["placement"]): r for r in sorted(rows, key=lambda r: r["epoch"])}
+    lines = [
+        [
+            row["model"],
+            row["placement"],
+            str(row["epoch"]),
+            f"{row['norm_mean']:.2f} ({row['norm_min']:.2f} to {row['norm_max']:.2f})",
+            f"{row['norm_range']:.1f}",
+            f"{row['change_share']:.2f}",
+            f"{row['cost_pct']:.1f} %",
+            str(row["seeds"]),
+        ]
+        for row in sorted(last.values(), key=lambda r: (r["model"], -r["bn_kept"]))
+    ]
+    heads = ["network", "placement", "epoch", "norm of the gradient: mean (least to most)", "most / least"]
+    return table([*heads, "distance of consecutive gradients / norm", "probes' cost", "networks"], lines) + command(
+        "smoothness"
+    )
+
+
+def verdicts(ask: Answers) -> Lines:
+    """The paper's claims."""
+    lines = []
+    for sweep in (name for name in (MAIN, PUZZLES) if name in ask.sweeps):
+        for verdict in judge(ask.database(sweep)):
+            if verdict.evidence:
+                lines.append([sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason])
+    return [
+        *table(["sweep", "claim", "verdict", "because"], lines),
+        "",
+        f"`bnsweep claims --store {STORE} --sweep {MAIN}`",
+    ]
+
+
+def work(ask: Answers) -> Lines:
+    """What was trained and scored, and how long it took."""
+    lines = []
+    for sweep in (name for name in (MAIN, PUZZLES, RATES) if name in ask.sweeps):
+        database = ask.database(sweep)
+        for row in database.sql(WORK).to_dicts():
+            lines.append(
+                [
+                    sweep,
+                    row["model"],
+                    row["placement"],
+                    str(row["networks"]),
+                    f"{row['baseline']:.1f} ({row['least']:.1f} to {row['most']:.1f})",
+                    figure(row["train_loss"], digits=2),
+                    f"{row['train_s']:.0f}",
+                    f"{row['trials']:,}",
+                    f"{row['trial_s']:.0f}",
+                ]
+            )
+    heads = ["sweep", "network", "placement", "networks", "test accuracy: mean (range)", "training loss"]
+    return table([*heads, "training, s", "draws", "scoring, s"], lines)
+
+
+WORK = """
+WITH
+scored AS (SELECT run_id, count(*) AS n, sum(duration_s) AS s FROM trial GROUP BY run_id)
+SELECT model, placement, training, count(*) AS networks, 100 * avg(test_correct / test_images) AS baseline,
+       100 * min(test_correct / test_images) AS least, 100 * max(test_correct / test_images) AS most,
+       avg(train_loss) AS train_loss, sum(duration_s) AS train_s, sum(coalesce(n, 0))::BIGINT AS trials,
+       sum(coalesce(s, 0)) AS trial_s
+FROM run LEFT JOIN scored USING (run_id)
+GROUP BY ALL
+ORDER BY model, training, any_value(bn_kept) DESC
+"""
+
+TABLES: dict[str, Callable[[Answers], Lines]] = {
+    each.__name__: each
+    for each in (
+        accuracy,
+        headline,
+        averages,
+        comparison,
+        effect,
+        lost,
+        layers,
+        rates,
+        gradients,
+        correlation,
+        smoothness,
+        verdicts,
+        work,
+    )
+}
+
+
+def filled(text: str, ask: Answers) -> str:
+    """A document with every marked table as the rows give it."""
+
+    def written(match: re.Match[str]) -> str:
+        lines = TABLES[match[2]](ask)
+        return match[1] + "\n".join([*(lines[:1] if lines[0] == NOTHING else lines), match[3]])
+
+    return MARKED.sub(written, text)
+
+
+def main(location: str) -> None:
+    ask = Answers(location)
+    for name in DOCUMENTS:
+        path = ROOT / name
+        path.write_text(filled(path.read_text(encoding="utf-8"), ask), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else str(ROOT / STORE))
