@@ -115,7 +115,7 @@ class Browser:
         """Follow the page's link to its rows as CSV, and hold that the file has them."""
         self.find("p.forms a[href*='.csv']").click()
         file = self.until(lambda: next(iter(self.downloads.glob(f"{name}*.csv")), None))
-        assert list(csv.reader(file.open())) == [list(row) for row in rows]
+        assert list(csv.reader(file.read_text().splitlines())) == [list(row) for row in rows]
 
     def sign_in(self, token):
         self.open("/signin")
@@ -180,9 +180,9 @@ def test_a_person_submits_the_quickstart_and_watches_it_finish(desk, place):
     desk.keep("new")
     desk.find("button[value=submit]").click()
     desk.until(lambda: desk.driver.current_url.endswith("/sweeps/quickstart"))
-    desk.until(lambda: desk.find(".state").text in ("running", "done"))
-    desk.keep("sweep-running")
     # Nobody loads the page again: the events do.
+    desk.until(lambda: float(desk.find("#done-pct").text.rstrip(" %")) > 10, 600)
+    desk.keep("sweep-running")
     desk.until(lambda: desk.find(".status-line .state").text == "done" and desk.all(".chart svg"), 900)
     ends = (f"{RUNS} of {RUNS} networks trained", f"{TRIALS} trials")
     desk.until(lambda: all(text in desk.find(".facts").text for text in ends), 120)
