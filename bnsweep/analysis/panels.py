@@ -240,7 +240,7 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row], *, name: str = "pareto", of
     colour = alt.Color(
         "kept_pct:Q",
         title="BN layers kept, %",
-        scale=alt.Scale(domain=[0, 100], range=["#e69f00", "#0072b2"], interpolate="lab"),
+        scale=alt.Scale(domain=[0, 100], range=["#e69f00", "#3b8fc4"], interpolate="lab"),
     )
     base = alt.Chart(alt.NamedData(name="rows")).encode(color=colour)
     means = base.transform_filter("datum.kind === 'placement'")
