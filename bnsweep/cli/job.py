@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import sleep
 from types import FrameType
@@ -17,9 +19,12 @@ from bnsweep.cli.options import data_option, store_option
 from bnsweep.errors import BnsweepError, StoreClaimedError
 
 if TYPE_CHECKING:
+    from bnsweep.experiment.search import SearchSpec
+    from bnsweep.experiment.spec import Spec
     from bnsweep.service.jobs import Job, Jobs
     from bnsweep.sweep.driver import Driver, Summary
     from bnsweep.sweep.progress import Work
+    from bnsweep.sweep.search.run import SearchSummary
     from bnsweep.sweep.tasks import Outcome
 
 __all__ = ["job"]
@@ -35,7 +40,6 @@ CLAIM_S = 5.0  # between tries to become the store's writer
 @data_option
 @click.option("--address", default=None, help="The Ray cluster's address; default: a cluster of its own.")
 @click.option("--engine", type=click.Choice(["auto", "ray", "inline"]), default="auto")
-@click.option("--cpus", type=click.IntRange(1), default=None)
 @click.option("--data-dir", "folders", multiple=True, type=click.Path(path_type=Path))
 def job(sweep: str, number: int, location: str, folders: tuple[Path, ...], **options: Any) -> None:
     """Run what was submitted to a service as NUMBER of SWEEP. The service calls this."""
@@ -75,32 +79,49 @@ def job(sweep: str, number: int, location: str, folders: tuple[Path, ...], **opt
 
 def _run(
     submitted: Job, location: str, folders: tuple[Path, ...], heard: JobProgress, options: dict[str, Any]
-) -> Summary:
-    """Plan and run the sweep, once nobody else writes to the store."""
-    from bnsweep.experiment.plan import make_plan
+) -> Summary | SearchSummary:
+    """Plan and run the sweep or search, once nobody else writes to the store."""
+    from bnsweep.experiment.search import SearchSpec
     from bnsweep.service.checks import read_submitted
-    from bnsweep.sweep.catalog import LocalCatalog
-    from bnsweep.sweep.run import run_sweep
 
-    root = options["data_root"].expanduser()
-    plan = make_plan(read_submitted(submitted.spec, folders=folders), LocalCatalog(root, allow_import=False))
+    spec = read_submitted(submitted.spec, folders=folders)
+    common = {
+        "text": submitted.spec,
+        "address": options["address"],
+        "retry_failed": submitted.retry_failed,
+        "allow_import": False,
+        "data_root": options["data_root"].expanduser(),
+    }
+    run: Callable[[], Summary | SearchSummary]
+    if isinstance(spec, SearchSpec):
+        run = _search(spec, location, heard, minimal=submitted.minimal, **common)
+    else:
+        run = _sweep(spec, location, heard, engine=options["engine"], **common)
     while True:
         try:
-            return run_sweep(
-                plan,
-                location,
-                text=submitted.spec,
-                engine=options["engine"],
-                address=options["address"],
-                cpus=options["cpus"],
-                retry_failed=submitted.retry_failed,
-                allow_import=False,
-                data_root=root,
-                listener=heard,
-            )
+            return run()
         except StoreClaimedError as error:
             heard.note = f"waits: {error}"
             sleep(CLAIM_S)
+
+
+def _sweep(spec: Spec, location: str, heard: JobProgress, **options: Any) -> Callable[[], Summary]:
+    from bnsweep.experiment.plan import make_plan
+    from bnsweep.sweep.catalog import LocalCatalog
+    from bnsweep.sweep.run import run_sweep
+
+    plan = make_plan(spec, LocalCatalog(options["data_root"], allow_import=False))
+    return partial(run_sweep, plan, location, listener=heard, **options)
+
+
+def _search(spec: SearchSpec, location: str, heard: JobProgress, **options: Any) -> Callable[[], SearchSummary]:
+    from bnsweep.sweep.ray_settings import prepare_ray
+
+    prepare_ray(own_cluster=options["address"] is None)  # before anything imports ray
+    from bnsweep.sweep.search.run import run_search
+
+    watched = partial(heard.watch, trainings=spec.search.trainings * len(spec.models) * len(spec.data))
+    return partial(run_search, spec, location, told=click.echo, watched=watched, **options)
 
 
 def _stopped(jobs: Jobs, submitted: Job) -> None:
@@ -126,6 +147,7 @@ class JobProgress:
         self.note = "begins"
         self._jobs, self._job = jobs, submitted
         self._work: Work | None = None
+        self._search: tuple[SearchSummary, int] | None = None  # and the trainings that it may do
         self._epochs: dict[str, int] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="job-pulse", daemon=True)
@@ -154,6 +176,10 @@ class JobProgress:
         elif isinstance(outcome, Trained):
             self._epochs.pop(outcome.task.run.run_id, None)
 
+    def watch(self, summary: SearchSummary, *, trainings: int) -> None:
+        """A search begins."""
+        self._search, self.note = (summary, trainings), ""
+
     def tick(self) -> None:
         """Nothing: the thread looks by itself."""
 
@@ -175,6 +201,10 @@ class JobProgress:
 
     def _fields(self) -> dict[str, Any]:
         work = self._work
+        if self._search is not None:
+            summary, trainings = self._search
+            runs = summary.trained + summary.from_store
+            return {"note": self.note, "runs": runs, "runs_total": trainings, "done": round(runs / trainings, 4)}
         if work is None:
             return {"note": self.note}
         return {

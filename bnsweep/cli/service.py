@@ -15,7 +15,10 @@ from bnsweep.cli.options import data_option, json_option, store_option
 from bnsweep.errors import BnsweepError, InputError
 
 if TYPE_CHECKING:
+    from bnsweep.service.audit import Audit
+    from bnsweep.service.auth import Tokens
     from bnsweep.service.client import Client
+    from bnsweep.service.records import Records
 
 __all__ = ["cancel", "client_of", "or_server_options", "serve", "server_options", "submit", "token"]
 
@@ -62,9 +65,7 @@ def client_of(server: str | None, given: str | None) -> Client:
 @click.option(
     "--engine", type=click.Choice(["auto", "ray", "inline"]), default="auto", show_default=True, help="Of sweeps."
 )
-@click.option(
-    "--cpus", type=click.IntRange(1), default=None, help="Cores of a local sweep's Ray cluster; default: all."
-)
+@click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of this machine's Ray cluster; default: all.")
 @click.option(
     "--data-dir", "folders", multiple=True, type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Images here may be named by submitted sweeps (parquet:, folder:); repeatable.",
@@ -72,9 +73,17 @@ def client_of(server: str | None, given: str | None) -> Client:
 @click.option(
     "--setting", "settings", multiple=True, type=(str, float), metavar="NAME VALUE", help="See --help-settings."
 )
+@click.option("--stop", is_flag=True, help="End the Ray cluster that a service has left on this machine, and stop.")
 @click.option("--help-settings", is_flag=True, help="List the settings and stop.")
-def serve(location: str, data_root: Path, host: str, port: int, help_settings: bool, **options: Any) -> None:
-    """Start the web service: submit, watch, ask, share."""
+def serve(
+    location: str, data_root: Path, host: str, port: int, stop: bool, help_settings: bool, **options: Any
+) -> None:
+    """Start the web service: submit, watch, ask, share.
+
+    Submitted sweeps run as Ray Jobs: of the cluster at --address, or of one on this machine that starts with the first
+    job. That one listens on loopback only, goes on while the service is down, and ends when neither a service nor a job
+    needs it, or with --stop.
+    """
     from importlib.util import find_spec
 
     from bnsweep.service.settings import SETTINGS
@@ -86,7 +95,11 @@ def serve(location: str, data_root: Path, host: str, port: int, help_settings: b
     for package in ("fastapi", "uvicorn", "httpx", "python_multipart"):
         if find_spec(package) is None:
             raise BnsweepError(f"{package} is not installed: pip install 'bnsweep[service]'")
-    from bnsweep.service.server import run_server
+    from bnsweep.service.server import run_server, stop_cluster
+
+    if stop:
+        click.echo(stop_cluster(location))
+        return
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -123,6 +136,7 @@ def create(name: str, role: str, location: str) -> None:
     from bnsweep.service.auth import Role
 
     text = _tokens(location).create(name, Role.parse(role))
+    _audit(location).add(_me(), "token made", name=name, role=role)
     click.echo(text)
     click.echo(f"This is {name}'s {role} token. It is shown only here; keep it like a password.", err=True)
 
@@ -150,30 +164,59 @@ def ls(location: str, as_json: bool) -> None:
 def revoke(which: str, location: str) -> None:
     """Make a token worthless, by its id or its user's name."""
     revoked = _tokens(location).revoke(which)
+    _audit(location).add(_me(), "token revoked", name=revoked.name, id=revoked.id)
     click.echo(f"revoked: {revoked.id} ({revoked.name}, {revoked.role.label})")
 
 
-def _tokens(location: str) -> Any:
+def _tokens(location: str) -> Tokens:
     from bnsweep.service.auth import Tokens
+
+    return Tokens(_records(location))
+
+
+def _audit(location: str) -> Audit:
+    from bnsweep.service.audit import Audit
+
+    return Audit(_records(location))
+
+
+def _records(location: str) -> Records:
     from bnsweep.service.records import Records
     from bnsweep.store.store import Store
 
-    return Tokens(Records(Store.open_or_create(location).files))
+    return Records(Store.open_or_create(location).files)
+
+
+def _me() -> str:
+    """Who is at the command line, which asks for no token: whoever can write to the store."""
+    from bnsweep.store.claim import Holder
+
+    me = Holder.me()
+    return f"{me.user} on {me.host}"
 
 
 @click.command()
 @click.argument("spec")
 @server_options
 @click.option("--retry-failed", is_flag=True, help="Do what failed before once more.")
+@click.option("--minimal", is_flag=True, help="Of a search: find the fewest BN layers that converge.")
 @click.option("--wait", is_flag=True, help="Wait until it has ended; exit code 1 unless it is done.")
 @json_option
-def submit(spec: str, server: str | None, token: str | None, retry_failed: bool, wait: bool, as_json: bool) -> None:
-    """Have a service run a sweep. SPEC is a YAML file or the name of a ready sweep."""
+def submit(
+    spec: str,
+    server: str | None,
+    token: str | None,
+    retry_failed: bool,
+    minimal: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Have a service run a sweep or a search. SPEC is a YAML file or the name of a ready one."""
     from bnsweep.experiment.reading import read_spec
 
     client = client_of(server, token)
     _, text = read_spec(spec)
-    job = client.submit(text, retry_failed=retry_failed)
+    job = client.submit(text, retry_failed=retry_failed, minimal=minimal)
     if wait:
         job = client.wait(job["sweep"])
     if as_json:

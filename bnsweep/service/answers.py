@@ -39,11 +39,12 @@ from bnsweep.errors import (
 )
 from bnsweep.service.auth import Role, User, is_form_proof
 from bnsweep.service.console import BusyError
-from bnsweep.service.guard import FORM_COOKIE, same_site
+from bnsweep.service.guard import FORM_COOKIE, Refusals, same_site
+from bnsweep.service.hub import ForbiddenError
 from bnsweep.service.jobs import TooManyJobsError
 from bnsweep.service.look import page
 
-__all__ = ["Answer", "NotFoundError", "add", "error_body", "install_errors", "permitted", "result_of"]
+__all__ = ["Answer", "NotFoundError", "add", "error_body", "install_errors", "permitted", "result_of", "unexpected"]
 
 ENDINGS = (".json", ".csv", ".parquet", ".html")
 TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
@@ -219,7 +220,7 @@ def error_body(error: str, status: int, **more: Any) -> bytes:
     return json.dumps({"ok": False, "error": error, "status": status, **more}).encode()
 
 
-def install_errors(app: FastAPI) -> None:
+def install_errors(app: FastAPI, refusals: Refusals) -> None:
     """Every error becomes a page, or the one body."""
 
     async def known(request: Request, error: Exception) -> Response:
@@ -227,6 +228,8 @@ def install_errors(app: FastAPI) -> None:
         more = {}
         if isinstance(error, SpecError):
             more = {"problems": [{"where": p.where, "message": p.message, "line": p.line} for p in error.problems]}
+        if isinstance(error, ForbiddenError):
+            await refusals.forbidden(request.state.user, request.scope, str(error))
         return await _error(request, str(error), _status(error), **more)
 
     async def raised(request: Request, error: Exception) -> Response:
@@ -235,6 +238,8 @@ def install_errors(app: FastAPI) -> None:
         if error.status_code == 401 and wants and request.method == "GET":
             target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(f"/signin?next={quote(target, safe='')}", 303)
+        if error.status_code == 403:
+            await refusals.forbidden(request.state.user, request.scope, str(error.detail))
         response = await _error(request, str(error.detail), error.status_code)
         response.headers.update(dict(error.headers or {}))
         if error.status_code == 401:
@@ -246,14 +251,15 @@ def install_errors(app: FastAPI) -> None:
         texts = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         return await _error(request, "; ".join(texts), 422)
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        logger.exception("a request failed", exc_info=error)
-        return await _error(request, "something went wrong here; the service's log says what", 500)
-
     app.add_exception_handler(BnsweepError, known)
     app.add_exception_handler(HTTPException, raised)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, unexpected)
+
+
+async def unexpected(request: Request, error: Exception) -> Response:
+    """The answer to what is a bug."""
+    logger.exception("a request failed", exc_info=error)
+    return await _error(request, "something went wrong here; the service's log says what", 500)
 
 
 async def _error(request: Request, error: str, status: int, **more: Any) -> Response:
@@ -274,6 +280,8 @@ def _status(error: BnsweepError) -> int:
     match error:
         case NotFoundError():
             return 404
+        case ForbiddenError():
+            return 403
         case TooManyJobsError() | BusyError():
             return 429
         case SpecError():

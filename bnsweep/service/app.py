@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
+import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from anyio import to_thread
@@ -15,11 +17,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from bnsweep._version import __version__
-from bnsweep.service.answers import ERRORS, Answer, add, html, install_errors, permitted
+from bnsweep.errors import BnsweepError
+from bnsweep.service.answers import ERRORS, Answer, add, html, install_errors, permitted, unexpected
 from bnsweep.service.ask import Ask
 from bnsweep.service.auth import Role
 from bnsweep.service.events import Events
-from bnsweep.service.guard import Guard
+from bnsweep.service.guard import Guard, Refusals
 from bnsweep.service.hub import Hub
 from bnsweep.service.pages import Pages
 from bnsweep.service.public import Public
@@ -27,6 +30,7 @@ from bnsweep.service.work import Work
 
 __all__ = ["make_app", "roles"]
 
+logger = logging.getLogger("bnsweep.service")
 THREADS = 100  # of requests that wait for an answer at the same time
 DESCRIPTION = """\
 Sweeps over batch-normalization placements: submit, watch, ask.
@@ -49,19 +53,27 @@ def make_app(hub: Hub) -> FastAPI:
         tidying.cancel()
         await hub.console.close()
         hub.dispatcher.close()
+        hub.launcher.close()
         hub.planner.close()
         hub.rows.close()
+        with suppress(BnsweepError):
+            going_on = [job.sweep for job in hub.jobs.all() if job.state in ("running", "cancelling")]
+            if going_on:
+                logger.warning("%s goes on without the service; the next one shows it again", ", ".join(going_on))
 
     app = FastAPI(
         title="bnsweep", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, openapi_url=None,
         lifespan=lifespan, separate_input_output_schemas=False,
     )  # fmt: skip
     app.state.hub = hub
-    install_errors(app)
-    _public(app, hub)
+    refusals = Refusals(hub.audit, hub.settings)
+    install_errors(app, refusals)
+    _public(app, hub, refusals)
     _showing(app, hub)
     _doing(app, hub)
-    app.add_middleware(Guard, tokens=hub.tokens, settings=hub.settings, loopback=hub.loopback)
+    app.add_middleware(
+        Guard, tokens=hub.tokens, settings=hub.settings, refusals=refusals, failed=unexpected, loopback=hub.loopback
+    )
     return app
 
 
@@ -152,7 +164,10 @@ def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     async def endpoint(*args: Any, **values: Any) -> Response:
-        answer = await run_in_threadpool(function, *args, **values)
+        if inspect.iscoroutinefunction(function):
+            answer = await function(*args, **values)
+        else:
+            answer = await run_in_threadpool(function, *args, **values)
         if isinstance(answer, Answer):
             return await run_in_threadpool(html, values["request"], answer)
         response: Response = answer
@@ -161,8 +176,8 @@ def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
     return endpoint
 
 
-def _public(app: FastAPI, hub: Hub) -> None:
-    public = Public(app, hub)
+def _public(app: FastAPI, hub: Hub, refusals: Refusals) -> None:
+    public = Public(app, hub, refusals)
     _get(app, "/healthz", public.healthz, role=None)
     _get(app, "/openapi.json", public.openapi, role=None)
     _get(app, "/static/{name}", public.static, role=None)

@@ -73,6 +73,7 @@ class Ask:
         if question is None:
             raise NotFoundError(f"there is no question {query!r}; there are: {', '.join(QUERIES)}")
         given = self._given(request.query_params)
+        self._hub.audit.add(request.state.user.name, "question", query=query, sweep=sweep, **{"with": given})
         result = self._hub.rows.ask(
             "ask", query, sweep=sweep or None, parameters=tuple(sorted(given.items())),
             limit=self._hub.settings.count("sql_rows"), seconds=self._hub.settings["sql_seconds"],

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from bnsweep.errors import Problem, SpecError
-from bnsweep.experiment.reading import LARGEST_BYTES, parse_spec, with_lines
+from bnsweep.experiment.reading import LARGEST_BYTES, parse_spec, remnant, with_lines
 from bnsweep.experiment.search import SearchSpec
 from bnsweep.experiment.spec import Spec
 
@@ -27,19 +27,50 @@ PLAN_S = 60.0  # for one plan, start of the process included
 IDLE_S = 300.0
 
 
-def read_submitted(text: str, *, folders: Sequence[Path] = (), most_bytes: int = LARGEST_BYTES) -> Spec:
-    """The spec of a submission.
+def read_submitted(
+    text: str,
+    *,
+    folders: Sequence[Path] = (),
+    most_bytes: int = LARGEST_BYTES,
+    most_runs: int | None = None,
+    planner: Planner | None = None,
+) -> Spec:
+    """The spec of a submission, a sweep's or a search's.
 
-    `folders`: where images on this machine may lie. Raises SpecError with every problem at its line.
+    Args:
+        text: YAML.
+        folders: where images on this machine may lie.
+        most_bytes: of the text.
+        most_runs: training runs of a search; those of a sweep are known once it is planned.
+        planner: with it, a text whose form is wrong is planned as far as it goes, to tell everything that is wrong.
+
+    Raises:
+        SpecError: every problem at its line.
     """
     size = len(text.encode(errors="replace"))
     if size > most_bytes:  # reading YAML takes a second per 100 kB, and others wait meanwhile
         raise SpecError(
             [Problem("", f"a submitted sweep file has at most {most_bytes:,} bytes, but this has {size:,}")]
         )
-    spec = parse_spec(text)
-    if isinstance(spec, SearchSpec):
-        raise SpecError([Problem("search", "searches are run from the command line: bnsweep search FILE")])
+    try:
+        spec = parse_spec(text)
+    except SpecError as error:
+        if planner is None:
+            raise
+        raise SpecError(_with_more(text, error.problems, folders, planner), source=error.source) from None
+    problems = _refused(spec, folders)
+    if isinstance(spec, SearchSpec) and most_runs is not None:
+        runs = spec.search.trainings * len(spec.models) * len(spec.data)
+        if runs > most_runs:
+            rule = f"a submitted search has at most {most_runs:,} training runs, but this has {runs:,}"
+            problems.append(Problem("search.trainings", rule))
+    if problems:
+        raise with_lines(SpecError(problems), text, source="the spec")
+    return spec
+
+
+def _refused(spec: Spec, folders: Sequence[Path]) -> list[Problem]:
+    """What would run a stranger's code, or read where a stranger may not."""
     problems = [
         Problem(f"models.{index}.name", f"{model.name!r} runs code of your own, which only the command line may do")
         for index, model in enumerate(spec.models)
@@ -53,9 +84,19 @@ def read_submitted(text: str, *, folders: Sequence[Path] = (), most_bytes: int =
             problems.append(
                 Problem(where, f"{data.source!r} lies outside the folders that are open to submissions: {allowed}")
             )
-    if problems:
-        raise with_lines(SpecError(problems), text, source="the spec")
-    return spec
+    return problems
+
+
+def _with_more(text: str, found: Sequence[Problem], folders: Sequence[Path], planner: Planner) -> list[Problem]:
+    """These problems of a text's form and those of what is left without them, in the order of the file."""
+    left = remnant(text)
+    more: Sequence[Problem] = left.located(_refused(left.spec, folders)) if left else []
+    if left and not more:  # else planning would look at what may not be looked at
+        try:
+            planner.plan(text)
+        except SpecError as error:
+            more = error.problems
+    return sorted(dict.fromkeys([*found, *more]), key=lambda problem: (problem.line or 0, problem.where))
 
 
 def _inside(path: str, folders: Sequence[Path]) -> bool:

@@ -63,9 +63,15 @@ class Client:
         """Problems with line numbers, or the plan: runs, rows, hours. Starts nothing."""
         return self._post("/check.json", {"spec": spec})
 
-    def submit(self, spec: str, *, retry_failed: bool = False) -> dict[str, Any]:
-        """Put a sweep file's text into the queue; the job."""
-        job: dict[str, Any] = self._post("/sweeps.json", {"spec": spec, "retry_failed": retry_failed})["job"]
+    def submit(self, spec: str, *, retry_failed: bool = False, minimal: bool = False) -> dict[str, Any]:
+        """Put a sweep file's text into the queue; the job. `minimal`: of a search, as `bnsweep search --minimal`."""
+        body = {"spec": spec, "retry_failed": retry_failed, "minimal": minimal}
+        job: dict[str, Any] = self._post("/sweeps.json", body)["job"]
+        return job
+
+    def retry(self, name: str) -> dict[str, Any]:
+        """Do what failed or is missing of a sweep once more; the job."""
+        job: dict[str, Any] = self._post(f"/sweeps/{quote(name, safe='')}/retry.json", {})["job"]
         return job
 
     def cancel(self, name: str) -> dict[str, Any]:

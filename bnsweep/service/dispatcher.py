@@ -12,7 +12,7 @@ from bnsweep.service.launcher import Launcher
 __all__ = ["Dispatcher"]
 
 TICK_S = 1.0
-SOFT_STOP_S, HARD_STOP_S = 20.0, 90.0  # after which a job that was cancelled is made to end
+STOP_S = 20.0  # after which a job that was cancelled is made to end
 
 
 class Dispatcher:
@@ -48,7 +48,6 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Look once."""
-        self._launcher.tidy()
         jobs = [self._bury(job) for job in self._jobs.all() if job.active]
         waiting = [job for job in jobs if job.state in ("lost", "queued")]
         for job in jobs:
@@ -75,5 +74,5 @@ class Dispatcher:
     def _make_stop(self, job: Job) -> None:
         asked = self._jobs.cancelled_at(job)
         waited_s = (datetime.now(UTC) - datetime.fromisoformat(asked)).total_seconds() if asked else 0.0
-        if waited_s > SOFT_STOP_S:
-            self._launcher.stop(job, hard=waited_s > HARD_STOP_S)
+        if waited_s > STOP_S:
+            self._launcher.stop(job)

@@ -6,23 +6,28 @@ import ipaddress
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bnsweep.service.audit import Audit
 from bnsweep.service.auth import ANYONE, Tokens, User
 from bnsweep.service.settings import Settings
 
-__all__ = ["COOKIE", "FORM_COOKIE", "Buckets", "Guard", "is_loopback", "same_site"]
+__all__ = ["COOKIE", "FORM_COOKIE", "TOO_MANY_WRONG", "Buckets", "Guard", "Refusals", "is_loopback", "same_site"]
 
 COOKIE, FORM_COOKIE = "bnsweep_token", "bnsweep_form"
 KEPT_BUCKETS = 10_000
+NOTED_PER_MINUTE = 30  # refusals of one user in the audit log
+TOO_MANY_WRONG = "too many wrong tokens; wait a minute"
 PROXIES = {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -40,6 +45,7 @@ HEADERS = {
 }
 
 logger = logging.getLogger("bnsweep.service")
+Failed = Callable[[Request, Exception], Awaitable[Response]]  # the answer to what nobody expected
 
 
 @dataclass(slots=True)
@@ -72,25 +78,52 @@ class Buckets:
             return 0.0
 
 
+class Refusals:
+    """Who was turned away: written down, and slowed down."""
+
+    def __init__(self, audit: Audit, settings: Settings) -> None:
+        per_minute = settings["sign_ins_per_minute"]
+        self._audit = audit
+        self._wrong = Buckets(per_s=per_minute / 60, most=per_minute)
+        self._noted = Buckets(per_s=NOTED_PER_MINUTE / 60, most=NOTED_PER_MINUTE)
+
+    async def wrong_token(self, where: str) -> bool:
+        """A token that is nobody's came from an address: whether there were too many from there."""
+        if self._wrong.take(where):
+            return True
+        await run_in_threadpool(self._audit.add, "?", "refused", why="wrong token", address=where)
+        return False
+
+    async def forbidden(self, user: User | None, scope: Scope, why: str) -> None:
+        """A user asked for what is not theirs. Of many refusals in a minute, the first are written down."""
+        who = user.name if user else "?"
+        if not self._noted.take(who):
+            path, where = f"{scope['method']} {_printable(scope['path'])}", address(scope)
+            await run_in_threadpool(self._audit.add, who, "refused", why=why, path=path, address=where)
+
+
 class Guard:
     """ASGI middleware: sets `scope["state"]["user"]` to a User or None."""
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens, settings: Settings, loopback: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, tokens: Tokens, settings: Settings, refusals: Refusals, failed: Failed, loopback: bool
+    ) -> None:
         self._app, self._tokens, self._settings, self._loopback = app, tokens, settings, loopback
+        self._refusals, self._failed = refusals, failed
         self._rates = Buckets(per_s=settings["requests_per_s"], most=settings["requests_at_once"])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        user = self._user(scope)
+        user, shown = self._user(scope)
         scope.setdefault("state", {})["user"] = user
-        begin, status = perf_counter(), 500
+        begin, status, started = perf_counter(), 500, False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -98,12 +131,19 @@ class Guard:
 
         try:
             wait_s = self._rates.take(user.key if user and user.key else address(scope))
-            if wait_s and scope["path"] != "/healthz":
+            if shown and user is None and await self._refusals.wrong_token(address(scope)):
+                await _refuse(send_with_headers, 429, TOO_MANY_WRONG, 60.0)
+            elif wait_s and scope["path"] != "/healthz":
                 await _refuse(send_with_headers, 429, f"too many requests; try again in {wait_s:.0f} s", wait_s)
             elif (length := self._too_long(scope)) is not None:
                 await _refuse(send_with_headers, 413, f"a request's body has at most {length:,} bytes")
             else:
                 await self._app(scope, self._counted(receive), send_with_headers)
+        except Exception as error:
+            if started:
+                raise
+            response = await self._failed(Request(scope), error)
+            await response(scope, receive, send_with_headers)
         finally:
             logger.info(  # no query string, no header: neither SQL nor tokens get into the log
                 "%s %s %s %s %.0f ms",
@@ -111,11 +151,16 @@ class Guard:
                 1000 * (perf_counter() - begin),
             )  # fmt: skip
 
-    def _user(self, scope: Scope) -> User | None:
+    def _user(self, scope: Scope) -> tuple[User | None, bool]:
+        """Who asks, and whether the request's header shows a token, right or wrong."""
         connection = HTTPConnection(scope)
         kind, _, given = connection.headers.get("authorization", "").partition(" ")
         if kind:
-            return self._tokens.user(given.strip()) if kind.lower() == "bearer" else None
+            return self._tokens.user(given.strip()) if kind.lower() == "bearer" else None, True
+        # A cookie may be of a token that was revoked since: its browser is led to the door, not turned away.
+        return self._browser(scope, connection), False
+
+    def _browser(self, scope: Scope, connection: HTTPConnection) -> User | None:
         if (token := connection.cookies.get(COOKIE)) and (user := self._tokens.user(token)):
             return user
         # Nobody ever made a token: whoever reaches this machine's loopback is its user. The name they ask by must be

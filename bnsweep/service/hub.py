@@ -19,7 +19,11 @@ from bnsweep.service.rows import Rows
 from bnsweep.service.settings import Settings
 from bnsweep.store.store import Store
 
-__all__ = ["Hub"]
+__all__ = ["ForbiddenError", "Hub"]
+
+
+class ForbiddenError(InputError):
+    """What belongs to somebody else."""
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Hub:
         return user.role >= Role.ADMIN or (user.role >= Role.RUNNER and job is not None and job.by == user.name)
 
     def check_may_change(self, user: User, sweep: str, job: Job | None) -> None:
-        """Raise InputError unless `may_change`."""
+        """Raise ForbiddenError unless `may_change`."""
         if not self.may_change(user, job):
             owner = f"it is {job.by}'s" if job is not None else "it was run from the command line"
-            raise InputError(f"sweep {sweep!r} can be changed by its owner or an admin: {owner}")
+            raise ForbiddenError(f"sweep {sweep!r} can be changed by its owner or an admin: {owner}")

@@ -1,6 +1,6 @@
 """Submitted sweeps: a queue in the store, and what became of each job.
 
-    jobs/SWEEP/NUMBER/submitted   spec, who, when, retry; its number is free or taken, so two submissions never collide
+    jobs/SWEEP/NUMBER/submitted   spec, who, when, how; its number is free or taken, so two submissions never collide
     jobs/SWEEP/NUMBER/started-N   who runs it: made by the job's own process, N times at most if processes are killed
     jobs/SWEEP/NUMBER/progress    how far it is, every two seconds; its age is the job's pulse
     jobs/SWEEP/NUMBER/cancel      somebody wants it to stop
@@ -45,6 +45,7 @@ class Job:
     at: str
     retry_failed: bool
     state: State
+    minimal: bool = False  # of a search: look for the fewest BN layers that converge
     attempts: int = 0
     started: str = ""
     holder: Holder | None = None
@@ -107,7 +108,9 @@ class Jobs:
         names = [name.rpartition("/")[2] for name in self._records.names(folder)]
         return self._job(folder, names) if "submitted" in names else None
 
-    def submit(self, sweep: str, spec: str, *, by: str, retry_failed: bool = False, limit: int) -> Job:
+    def submit(
+        self, sweep: str, spec: str, *, by: str, retry_failed: bool = False, minimal: bool = False, limit: int
+    ) -> Job:
         """Put a sweep into the queue; the same sweep that waits or runs already is not put there twice.
 
         Raises TooManyJobsError, and InputError where another spec of this name waits or runs.
@@ -116,7 +119,8 @@ class Jobs:
         numbers = [job.number for job in jobs if job.sweep == sweep]
         for job in jobs:
             if job.sweep == sweep and job.active:
-                if job.spec == spec and job.retry_failed >= retry_failed:
+                same = (job.spec, job.minimal) == (spec, minimal)
+                if same and job.retry_failed >= retry_failed:
                     return job
                 raise InputError(f"sweep {sweep!r} is {job.state}: cancel it or wait for its end, then submit it again")
         mine = [job for job in jobs if job.by == by and job.active]
@@ -124,7 +128,8 @@ class Jobs:
             names = ", ".join(job.sweep for job in mine)
             raise TooManyJobsError(f"a user has at most {limit} sweeps that wait or run, and {by} has: {names}")
         number = max(numbers, default=0) + 1
-        fields_ = {"sweep": sweep, "spec": spec, "by": by, "at": now(), "retry_failed": retry_failed}
+        wanted = {"retry_failed": retry_failed, "minimal": minimal}
+        fields_ = {"sweep": sweep, "spec": spec, "by": by, "at": now(), **wanted}
         if not self._records.create(f"{_folder(sweep, number)}/submitted", fields_):
             raise InputError(f"sweep {sweep!r} was submitted by somebody else at the same moment: look at its page")
         made = self.get(sweep, number)

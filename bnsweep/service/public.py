@@ -7,12 +7,13 @@ import hashlib
 from typing import Annotated
 
 from fastapi import FastAPI, Form, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from bnsweep._version import __version__
 from bnsweep.service.answers import Answer, NotFoundError
-from bnsweep.service.guard import COOKIE, Buckets, address
+from bnsweep.service.guard import COOKIE, TOO_MANY_WRONG, Refusals, address
 from bnsweep.service.hub import Hub
 from bnsweep.service.look import static_file
 
@@ -27,10 +28,8 @@ Next = Annotated[str, Query(max_length=20_000, description="where to go then")]
 class Public:
     """Routes without a role."""
 
-    def __init__(self, app: FastAPI, hub: Hub) -> None:
-        self._app, self._hub = app, hub
-        per_minute = hub.settings["sign_ins_per_minute"]
-        self._wrong = Buckets(per_s=per_minute / 60, most=per_minute)
+    def __init__(self, app: FastAPI, hub: Hub, refusals: Refusals) -> None:
+        self._app, self._hub, self._refusals = app, hub, refusals
         self._bodies: dict[str, bytes] = {}
 
     async def healthz(self, request: Request) -> JSONResponse:
@@ -59,20 +58,19 @@ class Public:
         """Where a token is entered."""
         return Answer("signin.html", {}, None, {"next": next, "error": ""})
 
-    def sign_in(
+    async def sign_in(
         self,
         request: Request,
         token: Annotated[str, Form(max_length=200)] = "",
         next: Annotated[str, Form(max_length=20_000)] = "/sweeps",  # noqa: A002
     ) -> Response | Answer:
         """Exchange a token for a cookie that holds it."""
-        user, where = self._hub.tokens.user(token.strip()), address(request.scope)
+        user, where = await run_in_threadpool(self._hub.tokens.user, token.strip()), address(request.scope)
         if user is None:
-            if self._wrong.take(where):
-                raise HTTPException(429, "too many wrong tokens; wait a minute")
-            self._hub.audit.add("?", "refused", address=where)
+            if await self._refusals.wrong_token(where):
+                raise HTTPException(429, TOO_MANY_WRONG)
             return Answer("signin.html", {}, None, {"next": next, "error": "That is no valid token."}, status=401)
-        self._hub.audit.add(user.name, "sign in", address=where)
+        await run_in_threadpool(self._hub.audit.add, user.name, "sign in", address=where)
         response = RedirectResponse(_local(next), 303)
         secure = request.url.scheme == "https"
         response.set_cookie(COOKIE, token.strip(), COOKIE_S, httponly=True, samesite="lax", secure=secure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,20 +14,21 @@ from bnsweep.service.app import make_app
 from bnsweep.service.audit import Audit
 from bnsweep.service.auth import Tokens
 from bnsweep.service.checks import Planner
+from bnsweep.service.cluster import Cluster, Head, LocalCluster, RemoteCluster, dashboard
 from bnsweep.service.console import Console
 from bnsweep.service.dispatcher import Dispatcher
 from bnsweep.service.guard import is_loopback
 from bnsweep.service.hub import Hub
 from bnsweep.service.jobs import Jobs
-from bnsweep.service.launcher import Launcher, LocalLauncher, RayLauncher
+from bnsweep.service.launcher import Launcher
 from bnsweep.service.overview import Overview
-from bnsweep.service.records import FOLDER, Records
+from bnsweep.service.records import Records
 from bnsweep.service.rows import Rows
 from bnsweep.service.settings import Settings
 from bnsweep.store.filesystem import LocalFiles
 from bnsweep.store.store import Store
 
-__all__ = ["make_hub", "run_server"]
+__all__ = ["make_hub", "run_server", "stop_cluster"]
 
 LOOPBACK = "127.0.0.1"
 GRACE_S = 5
@@ -62,6 +64,8 @@ def run_server(
         store, tokens, data_root=data_root, address=address, ray_token=ray_token, engine=engine, cpus=cpus,
         folders=folders, settings=values, loopback=is_loopback(host),
     )  # fmt: skip
+    if isinstance(hub.launcher.cluster, LocalCluster):
+        hub.launcher.cluster.hold()
     listening = _listen(host, port)
     name, number = listening.getsockname()[:2]
     say(f"bnsweep serves {store.location} at http://{f'[{name}]' if ':' in name else name}:{number}")
@@ -69,6 +73,16 @@ def run_server(
         make_app(hub), log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
     )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def stop_cluster(location: str) -> str:
+    """End the Ray cluster of this machine that a service over this store has left; what was done.
+
+    Raises NoStoreError, InputError if a service is running, EngineError.
+    """
+    if LocalCluster(Store.open(location).files).stop():
+        return "The Ray cluster has ended. A sweep that it was running goes on with the next `bnsweep serve`."
+    return "There is no Ray cluster of this store's on this machine."
 
 
 def make_hub(
@@ -87,17 +101,17 @@ def make_hub(
     """The parts of the service over a store; nothing runs yet."""
     records = Records(store.files)
     jobs, rows = Jobs(records), Rows(store.location)
-    options = ["--store", store.location, "--data-root", str(data_root), "--engine", engine]
+    location = str(Path(store.files.root).resolve()) if isinstance(store.files, LocalFiles) else store.location
+    options = ["--store", location, "--data-root", str(data_root.resolve()), "--engine", engine]
     options += [word for folder in folders for word in ("--data-dir", str(folder.resolve()))]
-    launcher: Launcher
     if address:
-        launcher = RayLauncher(address, token=ray_token, options=options)
+        cluster: Cluster = RemoteCluster(Head(dashboard(address), ray_token))
+        launcher = Launcher(cluster, options=options)
         where = f"Sweeps run on the Ray cluster at {address}."
     else:
-        local = store.files.root if isinstance(store.files, LocalFiles) else str(data_root)
-        options += ["--cpus", str(cpus)] if cpus else []
-        launcher = LocalLauncher(options, Path(local) / FOLDER / "logs")
-        where = "Sweeps run on this machine."
+        cluster = LocalCluster(store.files, cpus=cpus)
+        launcher = Launcher(cluster, options=options, python=sys.executable)
+        where = cluster.missing or "Sweeps run on this machine, as Ray Jobs."
     return Hub(
         store=store, settings=settings, tokens=tokens, audit=Audit(records), jobs=jobs, rows=rows,
         overview=Overview(store, jobs, rows),

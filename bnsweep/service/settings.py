@@ -34,7 +34,7 @@ SETTINGS = (
     Setting("sign_ins_per_minute", 10, 1, "wrong tokens of one address, per minute"),
     Setting("watchers", 200, 1, "open live views, of all users"),
     Setting("jobs_per_user", 5, 1, "sweeps of one user that wait or run"),
-    Setting("runs_per_sweep", 10_000, 1, "training runs of a submitted sweep"),
+    Setting("runs_per_sweep", 10_000, 1, "training runs of a submitted sweep or search"),
     Setting("price_per_core_hour", 0, 0, "for the estimate of a plan's cost; 0: no cost is shown"),
 )
 

@@ -8,12 +8,12 @@ from fastapi import Form, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from bnsweep.errors import BnsweepError, InputError, SpecError
+from bnsweep.errors import BnsweepError, EngineError, InputError, SpecError
 from bnsweep.experiment.reading import LARGEST_BYTES, ready_specs
 from bnsweep.experiment.spec import Spec
 from bnsweep.service.answers import Answer, NotFoundError
 from bnsweep.service.auth import User
-from bnsweep.service.checks import read_submitted
+from bnsweep.service.checks import Planner, read_submitted
 from bnsweep.service.form import FIELDS, fields_of, written
 from bnsweep.service.hub import Hub
 from bnsweep.service.jobs import Job
@@ -29,6 +29,9 @@ class Submission(BaseModel):
 
     spec: Text
     retry_failed: Annotated[bool, Field(description="do what failed before once more")] = False
+    minimal: Annotated[
+        bool, Field(description="of a search: look for the fewest BN layers that converge, not for the trade-off")
+    ] = False
 
 
 class Work:
@@ -57,7 +60,9 @@ class Work:
 
     def submit(self, request: Request, submission: Submission) -> JSONResponse:
         """Put a sweep into the queue; submitting what waits or runs already changes nothing."""
-        job = self._submit(request.state.user, submission.spec, retry_failed=submission.retry_failed)
+        job = self._submit(
+            request.state.user, submission.spec, retry_failed=submission.retry_failed, minimal=submission.minimal
+        )
         return JSONResponse({"ok": True, "job": job.to_dict(), "page": link("sweeps", job.sweep)}, 202)
 
     def submit_form(
@@ -114,22 +119,32 @@ class Work:
         self._retry(request.state.user, sweep)
         return RedirectResponse(link("sweeps", sweep), 303)
 
-    def _submit(self, user: User, text: str, *, retry_failed: bool = False) -> Job:
+    def _submit(self, user: User, text: str, *, retry_failed: bool = False, minimal: bool = False) -> Job:
         hub = self._hub
-        spec = self._read(text)
+        spec = self._read(text, planner=hub.planner)
+        if minimal and not spec.is_search:
+            raise InputError("`minimal` is for searches, but this file has no `search` section: it is a sweep")
         self._check_name(user, spec)
+        if hub.launcher.cluster.missing:
+            raise EngineError(hub.launcher.cluster.missing)
         plan = hub.planner.plan(text)
         most = hub.settings.count("runs_per_sweep")
         if plan["runs"] > most:
             raise InputError(f"a submitted sweep has at most {most:,} training runs, but this has {plan['runs']:,}")
         limit = hub.settings.count("jobs_per_user")
-        job = hub.jobs.submit(spec.name, text, by=user.name, retry_failed=retry_failed, limit=limit)
+        job = hub.jobs.submit(
+            spec.name, text, by=user.name, retry_failed=retry_failed, minimal=minimal, limit=limit
+        )  # fmt: skip
         hub.audit.add(user.name, "retry" if retry_failed else "submit", sweep=spec.name, job=job.id)
         hub.changed()
         return job
 
-    def _read(self, text: str) -> Spec:
-        return read_submitted(text, folders=self._hub.folders, most_bytes=self._hub.settings.count("spec_bytes"))
+    def _read(self, text: str, *, planner: Planner | None) -> Spec:
+        settings = self._hub.settings
+        return read_submitted(
+            text, folders=self._hub.folders, most_bytes=settings.count("spec_bytes"),
+            most_runs=settings.count("runs_per_sweep"), planner=planner,
+        )  # fmt: skip
 
     def _check_name(self, user: User, spec: Spec) -> None:
         """A name that is taken belongs to who took it: submitting it again extends that sweep."""
@@ -151,7 +166,9 @@ class Work:
         return cancelled
 
     def _retry(self, user: User, sweep: str) -> Job:
-        return self._submit(user, self._spec_of(sweep), retry_failed=True)
+        job = self._hub.jobs.latest(sweep)
+        minimal = job is not None and job.minimal
+        return self._submit(user, self._spec_of(sweep), retry_failed=True, minimal=minimal)
 
     def _spec_of(self, sweep: str) -> str:
         """The file that a sweep was last run or submitted with."""
@@ -169,7 +186,7 @@ class Work:
 
     def _checked(self, user: User, text: str, *, plan: bool) -> dict[str, Any]:
         try:
-            spec = self._read(text)
+            spec = self._read(text, planner=self._hub.planner if plan else None)
             made = self._hub.planner.plan(text) if plan else None
         except SpecError as error:
             problems = [{"where": p.where, "message": p.message, "line": p.line} for p in error.problems]

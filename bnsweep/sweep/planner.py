@@ -3,8 +3,8 @@
     python -m bnsweep.sweep.planner STORE DATA_ROOT
 
 Standard input is one JSON object per line, {"spec": YAML}, and with a "run" the run's id; standard output one per
-question: {"plan": {..}} as `Preview.to_dict`, {"sites": [names]} of the run's network, or {"problems": [{"where",
-"message", "line"}, ..]}. `import:` networks are refused: they run code.
+question: {"plan": {..}} as `Preview.to_dict` (of a search: at most), {"sites": [names]} of the run's network, or
+{"problems": [{"where", "message", "line"}, ..]}. `import:` networks are refused: they run code.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from typing import Any
 
 from bnsweep.errors import BnsweepError, Problem, SpecError
 from bnsweep.experiment.checking import plan_from_text
+from bnsweep.experiment.plan import Plan
+from bnsweep.experiment.reading import parse_spec, with_lines
+from bnsweep.experiment.search import SearchSpec, subjects
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
+from bnsweep.sweep.search.expected import expected_plan
 
 __all__ = ["answer", "main"]
 
@@ -37,17 +41,30 @@ def main(store: str, data_root: str) -> None:
 def answer(text: str, location: str, catalog: LocalCatalog, *, run: str = "") -> dict[str, Any]:
     """The plan of a spec, or what is wrong with it; of one run, the names of its network's BN sites."""
     try:
-        plan = plan_from_text(text, catalog)
+        store = Store.open(location) if Store.exists(location) else None
+        plan = _plan(text, store, catalog)
         if run:
             chosen = next((each for each in plan.runs if each.run_id == run), None)
             return {"sites": [site.path for site in chosen.architecture.sites] if chosen else []}
-        store = Store.open(location) if Store.exists(location) else None
         return {"plan": preview(plan, store, cpus=None, data_root=catalog.root).to_dict()}
     except SpecError as error:
         problems = error.problems
     except BnsweepError as error:
         problems = (Problem("", str(error)),)
     return {"problems": [{"where": p.where, "message": p.message, "line": p.line} for p in problems]}
+
+
+def _plan(text: str, store: Store | None, catalog: LocalCatalog) -> Plan:
+    try:
+        spec = parse_spec(text)
+    except SpecError:
+        return plan_from_text(text, catalog)  # which says more about what is wrong
+    if not isinstance(spec, SearchSpec):
+        return plan_from_text(text, catalog)
+    try:
+        return expected_plan(spec, subjects(spec, catalog), store)
+    except SpecError as error:
+        raise with_lines(error, text, source="the spec") from None
 
 
 if __name__ == "__main__":

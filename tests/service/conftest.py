@@ -1,9 +1,15 @@
 """One service over made-up sweeps like that of the analysis tests, with a token per role; most tests only read."""
 
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
 import pytest
 import served as helpers
 import synthetic
 
+from bnsweep.service.client import Client
 from bnsweep.store.store import Store
 
 
@@ -24,7 +30,8 @@ def tokens(rows_store):
 @pytest.fixture(scope="session")
 def served(rows_store, tokens):
     rates = ("--setting", "requests_per_s", 1000, "--setting", "requests_at_once", 5000)
-    with helpers.service(rows_store, *rates, "--setting", "sql_seconds", 2) as running:
+    guesses = ("--setting", "sign_ins_per_minute", 1000)
+    with helpers.service(rows_store, *rates, *guesses, "--setting", "sql_seconds", 2) as running:
         yield running
 
 
@@ -44,3 +51,32 @@ def runner(served, tokens):
 def admin(served, tokens):
     with served.client(tokens["admin"]) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """A service that runs sweeps: place, store, tokens."""
+    folder = tmp_path_factory.mktemp("work")
+    return folder, folder / "store", helpers.make_tokens(folder / "store")
+
+
+@pytest.fixture(scope="session")
+def running(work):
+    """One service, and one Ray cluster of its own, for every test that submits; it may be killed and started again."""
+    secret = {"DATABASE_PASSWORD": "canary-5b1e", "AWS_SECRET_ACCESS_KEY": "canary-5b1e"}
+    # A service that knows the cluster by its address alone asks for `python`, which must be ours there.
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with helpers.service(work[1], "--cpus", 2, PATH=path, **secret) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def connect():
+    """Clients that are closed in the end."""
+    with ExitStack() as stack:
+        yield lambda address, token=None: stack.enter_context(Client(address, token=token))
+
+
+@pytest.fixture(scope="session")
+def client(running, work, connect):
+    return connect(running.address, work[2]["runner"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from bnsweep.service.auth import NEWS_S, Role, Tokens
+from bnsweep.service.cluster import LocalCluster
 from bnsweep.service.records import Records
 from bnsweep.store.store import Store
 
@@ -61,40 +62,74 @@ def make_tokens(store):
 
 
 @contextmanager
-def service(store, *options, log=None):
-    """`bnsweep serve` on a free port; its address. Ended with SIGTERM."""
-    log = Path(log or f"{store}.log")
-    with log.open("ab") as sink:
-        begin = sink.tell()
-        command = [sys.executable, "-m", "bnsweep", "serve", "--store", str(store), "--port", "0"]
-        process = subprocess.Popen(
-            [*command, "--engine", "inline", *map(str, options)], stdout=sink, stderr=sink, env=environment()
-        )
+def service(store, *options, log=None, **more):
+    """`bnsweep serve` on a free port; its address. Ended with SIGTERM, and its cluster too. `more`: its environment."""
+    served = Served(store, options, Path(log or f"{store}.log"), more)
+    served.start()
     try:
-
-        def said():
-            assert process.poll() is None, log.read_text()
-            return re.search(r" at (http://\S+)", log.read_bytes()[begin:].decode())
-
-        address = wait_until(said).group(1)
-        wait_until(lambda: httpx.get(f"{address}/healthz", timeout=30).status_code == 200)
-        served = Served(address, process, log)
         yield served
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(timeout=30)
+        if served.process.poll() is None:
+            served.process.terminate()
+            served.process.wait(timeout=30)
+        LocalCluster(Store.open(store).files).stop()
 
 
 class Served:
     """Where it is, and its process."""
 
-    def __init__(self, address, process, log):
-        self.address, self.process, self.log = address, process, log
+    def __init__(self, store, options, log, environment):
+        self.log, self._port, self._environment = log, 0, environment
+        self._command = [sys.executable, "-m", "bnsweep", "serve", "--store", str(store), "--engine", "inline"]
+        self._command += map(str, options)
+
+    def start(self):
+        """Start it, or start it again at the same address."""
+        with self.log.open("ab") as sink:
+            begin = sink.tell()
+            command = [*self._command, "--port", str(self._port)]
+            process = subprocess.Popen(command, stdout=sink, stderr=sink, env={**environment(), **self._environment})
+
+        def said():
+            assert process.poll() is None, self.log.read_text()
+            return re.search(r" at (http://\S+)", self.log.read_bytes()[begin:].decode())
+
+        self.process = process
+        self.address = wait_until(said).group(1)
+        self._port = int(self.address.rpartition(":")[2])
+        wait_until(lambda: httpx.get(f"{self.address}/healthz", timeout=30).status_code == 200)
+
+    def kill(self):
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
 
     def client(self, token=None, **options):
         headers = {"authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.address, headers=headers, timeout=60, **options)
+
+
+def children(pid):
+    """Processes below a process: their command lines by id."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found, new = {}, {pid}
+    while new := {child for child, parent in parents.items() if parent in new and child not in found}:
+        for child in new:
+            found[child] = _words(child)
+    return found
+
+
+def _words(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def make_other(store):

@@ -2,44 +2,30 @@
 
 import json
 import os
+import resource
 import signal
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import served as helpers
 
 from bnsweep.errors import InputError, SpecError
-from bnsweep.service.client import Client
 from bnsweep.store.store import Store
 
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]  # in one process with test_ray_jobs.py: they share a cluster
 LONG = helpers.TINY.replace("trials: 4", "trials: 200000").replace("name: tiny", "name: long")
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """A service that runs sweeps: place, store, tokens."""
-    folder = tmp_path_factory.mktemp("work")
-    return folder, folder / "store", helpers.make_tokens(folder / "store")
-
-
-@pytest.fixture(scope="module")
-def running(work):
-    with helpers.service(work[1]) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def connect():
-    """Clients that are closed in the end."""
-    with ExitStack() as stack:
-        yield lambda address, token=None: stack.enter_context(Client(address, token=token))
-
-
-@pytest.fixture(scope="module")
-def client(running, work, connect):
-    return connect(running.address, work[2]["runner"])
+SEARCH = """\
+name: seek
+data: {source: digits, size: 8, train_images: 200, test_images: 100}
+models: [resnet8]
+train_seeds: 1
+training: {epochs: 1, batch_size: 50, chance_epochs: null}
+noise: {targets: all}
+eta: [0, 0.2]
+trials: 3
+search: {trainings: 2, batch: 2}
+"""
 
 
 def test_a_sweep_from_submission_to_its_rows(client, work):
@@ -142,6 +128,27 @@ def test_the_queue_has_a_limit_per_user(running, work, client):
         ({"name: tiny": "name: &x tiny"}, "line 1: anchors and aliases"),
         ({"train_seeds: 2": "train_seeds: 100000"}, "at most 10,000 training runs, but this has 200,000"),
         ({"name: tiny": "name: ../x"}, "line 1: name: "),
+        # What the form says and what only a plan finds, in the order of the file.
+        (
+            {"resnet8": "resnet21", "trials: 4": "trials: -1", "[all, none]": "[al, none]"},
+            r"line 3: models\.0: unknown model 'resnet21'[^$]*line 4: placements[^$]*line 9: trials: ",
+        ),
+        (
+            {"resnet8": "import:os:system", "train_seeds: 2": "train_seeds: 0"},
+            r"has 2 problems:\s+line 3: models\.0\.name: [^\n]*\n\s+line 5: train_seeds",
+        ),
+        (  # what may not be looked at is not looked at, whatever else is wrong
+            {"source: digits": "source: 'folder:/etc'", "train_seeds: 2": "train_seeds: 0", "resnet8": "resnet21"},
+            r"has 2 problems:\s+line 2: data\.0\.source: 'folder:/etc' lies outside[^\n]*\n\s+line 5: train_seeds",
+        ),
+        (
+            {"trials: 4": "trials: 4\nsearch: {trainings: 20000}"},
+            r"line 10: search\.trainings: .*at most 10,000 training runs, but",
+        ),
+        (
+            {"trials: 4": "trials: 4\nsearch: {sampler: exhaustive}", "resnet8": "resnet32"},
+            "line 3: models.0: .*must hold for an exhaustive search",
+        ),
         ({"trials: 4": "trials: 4 #" + "x" * 100_000}, "at most 100,000 bytes, but this has 100,"),
     ],
 )
@@ -171,42 +178,90 @@ def test_images_may_come_from_folders_that_are_open(tmp_path):
             read_submitted(spec(path), folders=[open_])
 
 
-def test_killing_the_service_loses_nothing(tmp_path, connect):
-    """SIGKILL the service while a sweep runs; the sweep goes on, and the next service shows it running."""
-    store = tmp_path / "store"
-    with helpers.service(store) as first:
-        client = connect(first.address)
-        client.submit(LONG)
-        job = helpers.wait_until(lambda: (j := client.sweep("long")["jobs"][0])["state"] == "running" and j)
-        first.process.kill()
-        first.process.wait()
+def test_killing_the_service_loses_nothing(running, client):
+    """SIGKILL the service while one sweep runs and one waits: that goes on and is shown, this has its turn."""
+    spec = LONG.replace("name: long", "name: survives")
+    client.submit(spec)
+    job = helpers.wait_until(lambda: (j := client.sweep("survives")["jobs"][0])["state"] == "running" and j)
+    client.submit(helpers.TINY.replace("name: tiny", "name: waits"))
+    running.kill()
     at_work = Path(f"/proc/{job['where'].split()[1]}")
     assert at_work.exists()
-    with helpers.service(store) as second:
-        client = connect(second.address)
-        assert client.sweep("long")["summary"]["state"] == "running"
-        helpers.wait_until(lambda: client.sweep("long")["progress"].get("trials"))
-        assert client.cancel("long")["state"] == "cancelling"
-        assert client.wait("long", timeout_s=60)["state"] == "cancelled"
+    running.start()
+    assert client.sweep("survives")["summary"]["state"] == "running"
+    assert client.sweep("survives")["jobs"][0]["where"] == job["where"]
+    helpers.wait_until(lambda: client.sweep("survives")["progress"].get("trials"))
+    assert client.cancel("survives")["state"] == "cancelling"
+    assert client.wait("survives", timeout_s=60)["state"] == "cancelled"
     helpers.wait_until(lambda: not at_work.exists())
+    assert client.wait("waits", timeout_s=120)["state"] == "done"
 
 
-def test_a_killed_sweep_goes_on(tmp_path, connect):
+def test_a_killed_sweep_goes_on(client, work):
     """SIGKILL the sweep's process: it is started again and does the rest."""
-    store = tmp_path / "store"
-    spec = helpers.TINY.replace("trials: 4", "trials: 60")
-    with helpers.service(store) as served:
-        client = connect(served.address)
-        client.submit(spec)
-        job = helpers.wait_until(
-            lambda: client.sweep("tiny")["progress"].get("trials") and client.sweep("tiny")["jobs"][0]
-        )
-        os.kill(int(job["where"].split()[1]), signal.SIGKILL)
-        ended = client.wait("tiny", timeout_s=120)
-        assert (ended["state"], ended["attempts"]) == ("done", 2)
-    opened = Store.open(store)
-    assert opened.rows("trials") == 4 * 2 * (1 + 2 * 60)
-    assert len(opened.key_set("trials")) == opened.rows("trials")
+    spec = helpers.TINY.replace("trials: 4", "trials: 60").replace("name: tiny", "name: killed")
+    spec = spec.replace("eta: [0, 0.1, 0.3]", "eta: [0, 0.15, 0.35]")  # rows that no other sweep of the store has
+    client.submit(spec)
+    job = helpers.wait_until(
+        lambda: client.sweep("killed")["progress"].get("trials") and client.sweep("killed")["jobs"][0]
+    )
+    os.kill(int(job["where"].split()[1]), signal.SIGKILL)
+    ended = client.wait("killed", timeout_s=120)
+    assert (ended["state"], ended["attempts"]) == ("done", 2)
+    opened = Store.open(work[1])
+    rows = opened.read("trials", columns=["sweep", "point_id", "trial"]).to_pylist()
+    mine = [(row["point_id"], row["trial"]) for row in rows if row["sweep"] == "killed"]
+    assert len(set(mine)) == len(mine) == 4 * 2 * 2 * 60  # those at eta = 0 are tiny's
+
+
+def test_a_search_is_submitted_like_a_sweep(client, work):
+    spec = SEARCH
+    plan = client.check(spec)["plan"]
+    assert (plan["runs"], plan["runs_missing"], plan["rows_min"]) == (2, 2, 2 * (1 + 3))
+    with pytest.raises(InputError, match="`minimal` is for searches"):
+        client.submit(helpers.TINY, minimal=True)
+    job = client.submit(spec)
+    ended = client.wait("seek", timeout_s=240)
+    assert ended["state"] == "done", ended
+    assert ended["message"].startswith("2 placements trained and scored in ")
+    row = helpers.wait_until(lambda: next((r for r in client.sweeps() if r["sweep"] == "seek" and r["trained"]), None))
+    assert (row["state"], row["planned_runs"], row["trained"], row["by"]) == ("done", 2, 2, "runner")
+    assert client.check(spec)["plan"]["runs_missing"] == 0
+    assert Store.open(work[1]).rows("proposals") == 2
+    assert job["minimal"] is False
+
+
+def test_what_failed_is_tried_again_once_its_cause_is_gone(client):
+    """Memory runs out in the middle of a sweep: networks fail. With memory, a retry through the API does them."""
+    spec = helpers.TINY.replace("name: tiny", "name: hungry").replace("[all, none]", "[all]")
+    spec = spec.replace("train_seeds: 2", "train_seeds: 10").replace("eta: [0, 0.1, 0.3]", "eta: [0, 0.2]")
+    client.submit(spec.replace("batch_size: 50", "batch_size: 200"))
+    job = helpers.wait_until(
+        lambda: client.sweep("hungry")["progress"].get("runs") and client.sweep("hungry")["jobs"][0], every_s=0.05
+    )
+    pid = int(job["where"].split()[1])
+    least = min(address_space(pid) for _ in range(20) if not time.sleep(0.02))
+    resource.prlimit(pid, resource.RLIMIT_AS, (least + 2**24, resource.RLIM_INFINITY))
+    ended = client.wait("hungry", timeout_s=120)
+    assert ended["state"] == "failed", ended
+    shown = client.sweep("hungry")
+    failed = shown["summary"]["failed_runs"]
+    assert 1 <= failed == len(shown["failures"])
+    assert all("memory" in row["error"] for row in shown["failures"])
+    again = client.retry("hungry")
+    assert (again["number"], again["retry_failed"]) == (2, True)
+    ended = client.wait("hungry", timeout_s=120)
+    assert ended["state"] == "done", ended
+    assert ended["message"].startswith(f"{failed} networks trained")
+    row = helpers.wait_until(
+        lambda: next((r for r in client.sweeps() if r["sweep"] == "hungry" and r["trained"] == 10), None)
+    )
+    assert (row["state"], row["failed_runs"]) == ("done", 0)
+
+
+def address_space(pid):
+    """Bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def test_forms_must_be_our_own(running, work, connect):
@@ -297,4 +352,9 @@ def test_tokens_from_the_command_line(tmp_path):
     from bnsweep.service.records import Records
 
     assert Tokens(Records(Store.open(store).files)).user(made.stdout.strip()) is None
+    from bnsweep.service.audit import Audit
+
+    revoked, created = Audit(Records(Store.open(store).files)).latest(10)
+    assert (created["what"], created["name"], created["role"]) == ("token made", "ada", "viewer")
+    assert (revoked["what"], revoked["name"], revoked["who"]) == ("token revoked", "ada", created["who"])
     assert "unknown token 'ada'" in helpers.bnsweep("token", "revoke", "ada", "--store", store).stderr

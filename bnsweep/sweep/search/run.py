@@ -79,8 +79,10 @@ def run_search(
     cpus: int | None = None,
     retry_failed: bool = False,
     take_over: bool = False,
+    allow_import: bool = True,
     data_root: Path,
     told: Told,
+    watched: Callable[[SearchSummary], None] = lambda summary: None,
 ) -> SearchSummary:
     """Search, or go on with a search.
 
@@ -93,22 +95,25 @@ def run_search(
         cpus: cores of a Ray cluster of our own.
         retry_failed: do what failed before once more.
         take_over: write although another driver holds the store.
+        allow_import: whether `import:` networks may run.
         data_root: where torchvision's data sets lie.
         told: hears a line per run.
+        watched: is given the summary at the beginning, to look at while it grows.
 
     Raises:
         SpecError: networks that cannot be searched.
         InputError: the store holds another search or a sweep under this name.
         StoreClaimedError, StoreUnwritableError, EngineError: as a sweep.
     """
-    found = subjects(spec, LocalCatalog(data_root, allow_import=True))
+    found = subjects(spec, LocalCatalog(data_root, allow_import=allow_import))
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
         _check_same_study(store, spec)
         plan = Plan(spec, ())
         sha256 = record_plan(store, plan, text=text, planned_runs=spec.search.trainings * len(found))
         session = _Session(spec, store, plan, sha256, found, minimal=minimal, retry_failed=retry_failed, told=told)
-        return session.run(address=address, cpus=cpus, data_root=data_root)
+        watched(session.summary)
+        return session.run(address=address, cpus=cpus, data_root=data_root, allow_import=allow_import)
 
 
 class _Session:
@@ -137,13 +142,13 @@ class _Session:
         memory = Memory(Store.open(store.location), plan, spec.search.objectives, retry_failed=retry_failed)
         self.panel = Panel(studies, memory, proposed=self._proposed, heard=self._heard)
 
-    def run(self, *, address: str | None, cpus: int | None, data_root: Path) -> SearchSummary:
+    def run(self, *, address: str | None, cpus: int | None, data_root: Path, allow_import: bool) -> SearchSummary:
         begin = monotonic()
         self._put_sites()
         datasets = {each.fingerprint: cache(partial(load_dataset, each.data, root=data_root)) for each in self.found}
         for load in datasets.values():
             load()  # what is wrong with the data is said before any work
-        job = Job(self.spec.name, self.store.location, self.plan, _resource(self.spec), allow_import=True)
+        job = Job(self.spec.name, self.store.location, self.plan, _resource(self.spec), allow_import=allow_import)
         with self._cluster(address, cpus):
             tuning = Tuning(job, self.panel, self.found, datasets, self.store, self.landed)
             try:
