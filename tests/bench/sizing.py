@@ -1,16 +1,20 @@
-"""The table "How large, how long" of docs/cluster.md, by the speeds of a store's rows.
+"""The table "How large, how long" of docs/cluster.md.
 
-    python -m tests.bench.sizing HISTORY [bf16]
+    python -m tests.bench.sizing TRAINING TRIALS [fp32|bf16]   images/s and core of ResNet-20, as docs/speed.md has
+    python -m tests.bench.sizing STORE [fp32|bf16]             by the rows of a real sweep
 
-HISTORY is a store with rows of ResNet-20 in that precision (default: fp32), made one thread a task, e.g. by the sweep
-below; the rest is what `bnsweep plan --cluster nodes=8,cpus=16 --history HISTORY` does.
+Either way the rest is what `bnsweep plan --cluster nodes=8,cpus=16 --history STORE` does.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from bnsweep.experiment.plan import Plan, make_plan
@@ -21,17 +25,34 @@ from bnsweep.sweep.sizing import ClusterShape, size
 
 CLUSTER = ClusterShape(nodes=8, cpus=16)
 CPU = {"train": {"cpu": 1}, "trial": {"cpu": 1}}
-# Any images of 32x32 will do for speeds.
 HISTORY = """\
 name: history
-data: {source: digits, size: 32, train_images: 1000, test_images: 360}
+data: {source: digits, size: 32, train_images: 50, test_images: 50}
 models: resnet20
-training: {epochs: 2, batch_size: 128, chance_epochs: null, precision: PRECISION}
+placements: all
+train_seeds: 1
+training: {epochs: 1, batch_size: 50, chance_epochs: null, precision: PRECISION}
 evaluation: {precision: PRECISION}
-noise: {targets: [weights, all]}
-eta: [0.1, 0.3]
-trials: 10
+eta: [0.1]
+trials: 1
 """
+
+
+def history(folder: Path, training: float, trials: float, precision: str) -> Store:
+    """A store whose rows say that many images/s: real ones, with other times."""
+    spec, made = folder / "history.yaml", folder / "made"
+    spec.write_text(HISTORY.replace("PRECISION", precision))
+    words = [sys.executable, "-m", "bnsweep", "run", spec, "--store", made, "--engine", "inline", "--quiet"]
+    subprocess.run(words, check=True, capture_output=True)
+    store = Store.create(str(folder / "history"))
+    tables = {}
+    for name, images, speed in (("runs", "train_images", training), ("trials", "images", trials)):
+        table = Store.open(str(made)).read(name)
+        seconds = pc.divide(pc.cast(table[images], pa.float64()), speed)
+        at = table.schema.get_field_index("duration_s")
+        tables[name] = table.set_column(at, table.schema.field(at), pc.cast(seconds, table.schema.field(at).type))
+    store.commit(tables)
+    return store
 
 
 def sweeps() -> dict[str, dict[str, object]]:
@@ -63,16 +84,24 @@ def plan_of(name: str, spec: dict[str, object], precision: str) -> Plan:
 
 
 def main() -> None:
-    if len(sys.argv) < 2:
+    *given, precision = sys.argv[1:] if sys.argv[-1] in {"fp32", "bf16"} else [*sys.argv[1:], "fp32"]
+    if len(given) not in {1, 2}:
         sys.exit(__doc__)
-    history, precision = Store.open(sys.argv[1]), (*sys.argv[2:], "fp32")[0]
-    for name, spec in sweeps().items():
-        plan = plan_of(name, spec, precision)
-        here, core = (size(plan, None, shape, history) for shape in (CLUSTER, ClusterShape(nodes=1, cpus=1)))
-        if core.hours_train is None or core.hours_trial is None:
-            sys.exit(core.to_text())
-        print(f"== {name}: {len(plan.runs):,} networks; {precision}")
-        print(f"one core: training {core.hours_train:,.0f} h, trials {core.hours_trial:,.0f} h\n{here.to_text()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(given[0]) if len(given) == 1 else history(Path(folder), *map(float, given), precision)
+        for name, spec in sweeps().items():
+            show(name, plan_of(name, spec, precision), store)
+
+
+def show(name: str, plan: Plan, store: Store) -> None:
+    here, core = (size(plan, None, shape, store) for shape in (CLUSTER, ClusterShape(nodes=1, cpus=1)))
+    if core.hours_train is None or core.hours_trial is None:
+        sys.exit(core.to_text())
+    longest = max(run.architecture.multiply_adds * run.train_images * run.training.epochs for run in plan.runs)
+    works = sum(run.architecture.multiply_adds * run.train_images * run.training.epochs for run in plan.runs)
+    print(f"== {name}: {len(plan.runs):,} networks, {core.rows:,} rows, {plan.spec.training.precision}")
+    print(f"one core: training {core.hours_train:,.0f} h, trials {core.hours_trial:,.0f} h; ", end="")
+    print(f"longest network {core.hours_train * longest / works:,.1f} h\n{here.to_text()}\n")
 
 
 if __name__ == "__main__":

@@ -30,4 +30,7 @@ def test_the_quickstart_as_a_submitted_job_gives_a_laptops_rows(tmp_path: Path) 
     assert hosts == {"worker-1", "worker-2", "worker-3"}, "every node did its part, and the head none"
     assert seen["without the token"] == "401"
     assert seen["user of Ray"] == "1000"
-    assert seen["service"] == ["401", "200", "True"], "the service listens to others, and to those with a token alone"
+    assert seen["service"] == ["401", "401", "200 /sweeps True", "200 /sweeps True"], (
+        "a page for those with a token alone"
+    )
+    assert seen["lost with containers"] == []
