@@ -6,13 +6,16 @@ import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, read_search, writing
 from bnsweep.cli.options import data_option, json_option, source_option, store_option
 from bnsweep.errors import EngineError, InputError, SpecError
+
+if TYPE_CHECKING:
+    from bnsweep.analysis.searches import Found
 
 __all__ = ["search"]
 
@@ -117,7 +120,7 @@ def search_run(
     if summary.interrupted:
         sys.exit(INTERRUPTED)
     if not minimal and not quiet:
-        click.echo("\n" + _findings(location, parsed.name))
+        click.echo("\n" + _text(_found(location, parsed.name)))
     if emit is not None:
         _emit(location, parsed.name, emit, seeds)
     sys.exit(1 if summary.failed else 0)
@@ -131,13 +134,11 @@ def search_run(
 @seeds_option
 def search_show(location: str, sweep: str | None, as_json: bool, emit: Path | None, seeds: int) -> None:
     """Print what searches found: the front, and which sites matter."""
-    from bnsweep.analysis.searches import read_searches
-
+    found = _found(location, sweep)
     if as_json:
-        found = read_searches(database_of(open_store(location), sweep))
         print_json([each.to_dict() for each in found])
     else:
-        click.echo(_findings(location, sweep))
+        click.echo(_text(found))
     if emit is not None:
         _emit(location, sweep, emit, seeds)
 
@@ -147,13 +148,17 @@ def _needs_ray() -> None:
         raise EngineError("a search needs Ray Tune and Optuna: pip install 'bnsweep[ray]'")
 
 
-def _findings(location: str, sweep: str | None) -> str:
+def _found(location: str, sweep: str | None) -> list[Found]:
     from bnsweep.analysis.searches import read_searches
 
     found = read_searches(database_of(open_store(location), sweep))
     if not found:
         what = f"the sweep {sweep!r} is none" if sweep else "it holds none"
         raise InputError(f"{location}: {what}; a search is a sweep file with a `search` section: bnsweep search FILE")
+    return found
+
+
+def _text(found: list[Found]) -> str:
     return "\n\n".join(each.to_text() for each in found)
 
 

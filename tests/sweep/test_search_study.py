@@ -13,6 +13,7 @@ from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.search import Subject, subjects
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.search.front import hypervolume, nondominated
+from bnsweep.sweep.search.knowledge import volumes
 from bnsweep.sweep.search.minimal import MinimalStudy, places
 from bnsweep.sweep.search.objectives import Verdict
 from bnsweep.sweep.search.samplers import SAMPLERS
@@ -82,18 +83,52 @@ def test_fronts_and_volumes_are_those_of_the_definition():
     assert hypervolume(values[:, :1], np.zeros(1)) == values[:, 0].max()
 
 
-def test_a_surrogate_finds_main_effects_under_noise():
+def test_volumes_of_many_sets_are_those_of_one():
+    random = np.random.default_rng(3)
+    values, kept = random.random((4, 30, 2)), random.integers(0, 5, 30)
+    found = volumes(values, kept / 5)
+    for rows, volume in zip(values, found, strict=True):
+        plain = np.column_stack([rows, 5 - kept])
+        assert volume == pytest.approx(hypervolume(plain, np.zeros(3)) / 5)
+    assert volumes(values[..., :1], None) == pytest.approx(values[..., 0].max(axis=1))
+    more = random.random((3, 8, 3))
+    assert volumes(more, None) == pytest.approx([hypervolume(each, np.zeros(3)) for each in more], rel=0.05)
+
+
+def test_a_surrogate_tells_sites_from_seeds_and_luck():
+    """Single runs with any of three seeds, one of which is far better for all: no placement is the better for it."""
     random = np.random.default_rng(1)
     effects = np.array([2.0, -1.0, 0.0, 0.5, 0.0, 0.0, 1.0, 0.0])
     masks = random.integers(0, 2, (120, 8)).astype(float)
+    seeds = random.integers(0, 3, 120)
     every = np.array(list(product((0.0, 1.0), repeat=8)))
-    model = Surrogate().fit(masks, masks @ effects + random.normal(0, 0.5, 120))
-    mean, covariance = model.predict(every)
-    truth = every @ effects
-    assert np.corrcoef(mean, truth)[0, 1] > 0.98
-    assert model.noise_sd == pytest.approx(0.5, rel=0.35)
-    within = np.abs(mean - truth) < 2 * np.sqrt(np.diag(covariance))
+    values = masks @ effects + np.array([0.0, 3.0, 0.0])[seeds] + random.normal(0, 0.5, 120)
+    model = Surrogate(3).fit(masks, seeds, values)
+    belief = model.believe(every, np.zeros(256, dtype=np.int64))
+    truth = every @ effects + 1.0
+    assert np.corrcoef(belief.mean, truth)[0, 1] > 0.97
+    assert model.luck_sd == pytest.approx(0.5, rel=0.35)
+    within = np.abs(belief.mean - truth) < 2 * np.sqrt(np.diag(belief.covariance))
     assert within.mean() > 0.85
+
+
+def test_of_a_placement_with_every_seed_nothing_is_left_to_learn():
+    random = np.random.default_rng(2)
+    masks = np.repeat(random.integers(0, 2, (10, 6)).astype(float), 2, axis=0)
+    seeds = np.tile(np.array([0, 1]), 10)
+    values = random.normal(0, 1, 20)
+    model = Surrogate(2).fit(masks, seeds, values)
+    belief = model.believe(masks[::2], np.ones(10, dtype=np.int64))
+    same = [values[(masks == mask).all(axis=1)].reshape(-1, 2).mean() for mask in masks[::2]]
+    assert belief.mean == pytest.approx(same, abs=1e-3)
+    assert np.abs(belief.covariance).max() < 1e-3
+    # A run that waits makes it surer and moves no mean; its step is what it can move.
+    half = model.fit(masks[::2], seeds[::2], values[::2])
+    before = half.believe(masks[::2], np.ones(10, dtype=np.int64))
+    after = half.believe(masks[::2], np.ones(10, dtype=np.int64), (masks[:1], np.array([1])))
+    assert after.mean == pytest.approx(before.mean)
+    lost = before.covariance - after.covariance
+    assert lost == pytest.approx(np.outer(before.step[:, 0], before.step[:, 0]), abs=1e-6)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

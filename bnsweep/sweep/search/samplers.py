@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from bnsweep.sweep.search.front import nondominated
+from bnsweep.sweep.search.knowledge import Scale, outcomes, worth
 from bnsweep.sweep.search.surrogate import Surrogate
 
 __all__ = ["SAMPLERS", "SurrogateSampler", "mask_of", "params_of", "space"]
@@ -23,9 +25,12 @@ __all__ = ["SAMPLERS", "SurrogateSampler", "mask_of", "params_of", "space"]
 Floats = NDArray[np.float64]
 
 KEEP, DROP = "1", "0"
-FIRST_RANDOM = 8  # runs before the surrogate is asked
+FIRST_RUNS = 16  # known and random ones, before the surrogate is asked
 ALL_PLACEMENTS = 10  # sites up to which every placement is a candidate
 CANDIDATES = 1024
+DRAWS = 32  # of what the runs leave open, to see which placements may be on the front
+SHORT = 128  # most placements that may be on the front
+WAYS = 8  # that a run may come out, to see what it is worth
 
 
 def space(sites: int) -> dict[str, BaseDistribution]:
@@ -44,38 +49,59 @@ def params_of(mask: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Posterior:
-    """What is believed of the candidates."""
+class _Runs:
+    """What a study has been told and has asked for. A placement's runs take its seeds in order."""
 
-    candidates: Floats  # (n, sites)
-    normals: list[tuple[Floats, Floats] | None]  # mean and covariance's root per objective; None: the number of layers
-    unsure: Floats  # (n,) largest standard deviation, in units of one run's noise
+    done: Floats  # (n, sites) of 0 and 1
+    done_seeds: NDArray[np.int64]  # (n,) numbers of seeds
+    values: Floats  # (n, objectives), larger is better
+    waiting: tuple[Floats, NDArray[np.int64]] | None  # masks and seeds of runs that have not ended
+    taken: Counter[bytes]  # seeds used, by mask
+    seeds: int
 
-    def draw(self, random: np.random.Generator) -> Floats:
-        """One function per objective, (n, objectives); larger is better."""
-        columns = []
-        for normal in self.normals:
-            if normal is None:
-                columns.append(-self.candidates.sum(axis=1))
-            else:
-                columns.append(normal[0] + normal[1] @ random.standard_normal(len(normal[0])))
-        return np.column_stack(columns)
+    @classmethod
+    def of(cls, study: Study, *, before: int) -> _Runs:
+        """Of all trials but the one that is being asked for."""
+        seeds, taken = int(study.user_attrs["seeds"]), Counter[bytes]()
+        done: list[tuple[Floats, int, list[float]]] = []
+        waiting: list[tuple[Floats, int]] = []
+        for trial in study.get_trials(deepcopy=False):
+            if not trial.params or trial.number >= before:
+                continue
+            bits = np.array([float(trial.params[f"site{n}"] == KEEP) for n in range(1, len(trial.params) + 1)])
+            number = taken[bits.tobytes()]
+            if number >= seeds:
+                continue  # nothing was trained for it
+            taken[bits.tobytes()] += 1
+            if trial.state == TrialState.COMPLETE:
+                done.append((bits, number, trial.values))
+            elif trial.state == TrialState.RUNNING:
+                waiting.append((bits, number))
+        signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in study.directions])
+        return cls(
+            np.array([bits for bits, _, _ in done]),
+            np.array([number for _, number, _ in done], dtype=np.int64),
+            np.array([values for _, _, values in done]) * signs,
+            (np.array([b for b, _ in waiting]), np.array([n for _, n in waiting])) if waiting else None,
+            taken,
+            seeds,
+        )
 
 
 class SurrogateSampler(BaseSampler):  # type: ignore[misc]  # optuna's types are not looked at
-    """Thompson sampling over placements, with a Gaussian process per objective that is measured.
+    """Proposes the run after which the front that can be named is expected to be worth most, by a Gaussian process.
 
-    What the runs leave open is drawn at random: one function per objective that agrees with them as well as any. Of the
-    placements that would be on the front if it were true, the one is proposed that would add most to what is known to
-    be there. It may have been trained before: then it is trained with another seed, which is how repeats go where
-    they decide. Optuna's own GP takes every run for the truth and so never repeats one.
+    Draws of what the runs leave open say which placements may be on the front at all; of those, and of those that seem
+    to be on it, the knowledge gradient says which run decides most. It may be of a placement that was trained before:
+    then it is trained with the next seed. Optuna's own GP takes every run for the truth and so never repeats one.
     """
 
     def __init__(self, *, seed: int) -> None:
         self._random = np.random.default_rng(seed)
         self._models: dict[int, Surrogate] = {}
-        self._known = 0  # runs behind the posterior
-        self._posterior: _Posterior
+        self._known = -1  # runs behind what follows
+        self._short: Floats  # (n, sites) placements that may be on the front
+        self._scale: Scale
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Every site: they are chosen together."""
@@ -86,50 +112,56 @@ class SurrogateSampler(BaseSampler):  # type: ignore[misc]  # optuna's types are
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The next placement."""
+        if "fixed_params" in trial.system_attrs:
+            return {}  # a known placement, or a repeat: its mask is given
         sites = len(search_space)
-        trials = [each for each in study.get_trials(deepcopy=False) if each.params and each.number != trial.number]
-        done = [each for each in trials if each.state == TrialState.COMPLETE]
-        if len(done) < FIRST_RANDOM:
+        runs = _Runs.of(study, before=trial.number)
+        measured = [index for index in range(len(study.directions)) if index != study.user_attrs.get("exact")]
+        if len(runs.done) < FIRST_RUNS or not measured:
             return params_of(_random_mask(self._random, sites))
-        masks = np.array([_bits(each.params) for each in done])
-        signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in study.directions])
-        values = np.array([each.values for each in done]) * signs
-        pending = np.array([_bits(each.params) for each in trials if each.state == TrialState.RUNNING])
-        exact = study.user_attrs.get("exact")  # the objective that follows from the mask
-        chosen = self._choose(masks, values, pending.reshape(-1, sites), exact)
+        chosen = self._choose(runs, measured, "exact" in study.user_attrs)
         return params_of("".join(KEEP if bit else DROP for bit in chosen))
 
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """For a parameter that the relative space lacks: there is none."""
         return KEEP if self._random.random() < 0.5 else DROP
 
-    def _choose(self, masks: Floats, values: Floats, pending: Floats, exact: int | None) -> Floats:
-        if self._known != len(masks):  # a batch is proposed from one state of knowledge
-            self._learn(masks, values, exact)
-        candidates = self._posterior.candidates
-        drawn = self._posterior.draw(self._random)
-        front = nondominated(drawn)
-        busy = {row.tobytes() for row in pending}
-        front &= np.array([row.tobytes() not in busy for row in candidates])
-        # Among the front's members, rather one that little is known of.
-        chances = np.where(front, self._posterior.unsure**2, 0.0)
-        if not chances.any():
-            return np.asarray(candidates[self._random.integers(len(candidates))])
-        return np.asarray(candidates[self._random.choice(len(candidates), p=chances / chances.sum())])
+    def _choose(self, runs: _Runs, measured: Sequence[int], by_kept: bool) -> Floats:
+        if self._known != len(runs.done):  # a batch is proposed from one state of knowledge
+            self._learn(runs, measured, by_kept)
+        places = self._short
+        taken = np.array([runs.taken[place.tobytes()] for place in places], dtype=np.int64)
+        left = taken < runs.seeds
+        if not left.any():  # all that may be on the front have every seed: the study takes what is left
+            return np.asarray(places[self._random.integers(len(places))])
+        following = np.minimum(taken, runs.seeds - 1)
+        beliefs = [self._models[index].believe(places, following, runs.waiting) for index in measured]
+        means = (np.column_stack([each.mean for each in beliefs]) - self._scale.low) / self._scale.span
+        steps = [each.step / span for each, span in zip(beliefs, self._scale.span, strict=True)]
+        kept = places.sum(axis=1) / (places.shape[1] + 1) if by_kept else None
+        gain = worth(means, steps, kept, outcomes(len(measured), WAYS))
+        return np.asarray(places[np.argmax(np.where(left, gain, -np.inf))])
 
-    def _learn(self, masks: Floats, values: Floats, exact: int | None) -> None:
-        candidates = self._candidates(masks, values)
-        normals: list[tuple[Floats, Floats] | None] = []
-        unsure = np.zeros(len(candidates))
-        for index in range(values.shape[1]):
-            if index == exact:
-                normals.append(None)
-                continue
-            model = self._models.setdefault(index, Surrogate()).fit(masks, values[:, index])
-            mean, covariance = model.predict(candidates)
-            unsure = np.maximum(unsure, np.sqrt(np.maximum(np.diag(covariance), 0)) / (model.noise_sd or 1.0))
-            normals.append((mean, _factor(covariance)))
-        self._posterior = _Posterior(candidates, normals, unsure)
+    def _learn(self, runs: _Runs, measured: Sequence[int], by_kept: bool) -> None:
+        """Fit the models, and see which placements may be on the front."""
+        masks, seeds = runs.done, runs.done_seeds
+        candidates = self._candidates(masks, runs.values)
+        following = np.zeros(len(candidates), dtype=np.int64)
+        means, roots = [], []
+        for index in measured:
+            model = self._models.setdefault(index, Surrogate(runs.seeds)).fit(masks, seeds, runs.values[:, index])
+            belief = model.believe(candidates, following)
+            means.append(belief.mean)
+            roots.append(_factor(belief.covariance))
+        levels = [-candidates.sum(axis=1)] if by_kept else []
+        seems = nondominated(np.column_stack([*means, *levels]))
+        often = np.zeros(len(candidates))
+        for _ in range(DRAWS):
+            drawn = [m + root @ self._random.standard_normal(len(m)) for m, root in zip(means, roots, strict=True)]
+            often += nondominated(np.column_stack([*drawn, *levels]))
+        ranked = np.argsort(-(often + DRAWS * seems), kind="stable")[:SHORT]
+        self._short = candidates[ranked[(often + seems)[ranked] > 0]]
+        self._scale = Scale.of(np.column_stack(means))
         self._known = len(masks)
 
     def _candidates(self, masks: Floats, values: Floats) -> Floats:
@@ -142,7 +174,7 @@ class SurrogateSampler(BaseSampler):  # type: ignore[misc]  # optuna's types are
         for _ in range(CANDIDATES // (2 * len(best)) + 1):
             flips = self._random.random(best.shape) < self._random.choice([1, 2, 3]) / sites
             near.append(np.abs(best - flips))
-        anywhere = np.array([_bits(params_of(_random_mask(self._random, sites))) for _ in range(CANDIDATES // 2)])
+        anywhere = np.array([list(map(float, _random_mask(self._random, sites))) for _ in range(CANDIDATES // 2)])
         return np.unique(np.concatenate([*near, anywhere, masks]), axis=0)[: 2 * CANDIDATES]
 
 
@@ -156,10 +188,6 @@ def _factor(covariance: Floats) -> Floats:
     """A square root of a covariance, which may be singular."""
     jitter = 1e-6 * float(np.diag(covariance).max(initial=0.0)) + 1e-12
     return np.asarray(np.linalg.cholesky(covariance + jitter * np.eye(len(covariance))))
-
-
-def _bits(params: dict[str, Any]) -> list[float]:
-    return [float(params[f"site{number}"] == KEEP) for number in range(1, len(params) + 1)]
 
 
 def _tpe(seed: int) -> BaseSampler:

@@ -200,6 +200,7 @@ def _optuna_search(subject: Subject) -> OptunaSearch:
     )
     study = found._ot_study
     study.set_user_attr("sites", subject.sites)
+    study.set_user_attr("seeds", len(subject.spec.train_seeds))
     if "kept" in search.objectives:
         study.set_user_attr("exact", search.objectives.index("kept"))
     return found
