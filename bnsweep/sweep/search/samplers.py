@@ -81,7 +81,7 @@ class _Runs:
         return cls(
             np.array([bits for bits, _, _ in done]),
             np.array([number for _, number, _ in done], dtype=np.int64),
-            np.array([values for _, _, values in done]) * signs,
+            np.array([values for _, _, values in done]).reshape(-1, len(signs)) * signs,
             (np.array([b for b, _ in waiting]), np.array([n for _, n in waiting])) if waiting else None,
             taken,
             seeds,
