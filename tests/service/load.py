@@ -100,9 +100,11 @@ def measure(folder: Path, *, clients: int, seconds: float, thought_s: float, rou
     known = Tokens(Records(Store.open_or_create(store).files))
     tokens = [known.create(f"reader-{number}", Role.VIEWER) for number in range(clients)]
     owner = known.create("owner", Role.RUNNER)
-    with ExitStack() as stack, helpers.service(store) as running:
+    with helpers.service(store) as running, ExitStack() as stack:
         client = stack.enter_context(Client(running.address, token=owner))
         client.submit(SPEC)
+        stack.callback(client.wait, "load", timeout_s=90)  # it would outlive the service
+        stack.callback(client.cancel, "load")
         helpers.wait_until(lambda: client.sweep("load")["summary"]["trials"])
         run = client.sweep("load")["rows"][0]["run_id"]
         pages = [*PAGES, f"/runs/{run}"]
@@ -116,8 +118,6 @@ def measure(folder: Path, *, clients: int, seconds: float, thought_s: float, rou
             tallies.append(tally)
             if not tally.errors and tally.pct(0.95) < 500:
                 break
-        client.cancel("load")
-        client.wait("load", timeout_s=90)
     return tallies
 
 
