@@ -1,5 +1,6 @@
 """Studies without a cluster: what they ask for, given how runs end. The ends follow from rules with known answers."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -129,6 +130,21 @@ def test_of_a_placement_with_every_seed_nothing_is_left_to_learn():
     assert after.mean == pytest.approx(before.mean)
     lost = before.covariance - after.covariance
     assert lost == pytest.approx(np.outer(before.step[:, 0], before.step[:, 0]), abs=1e-6)
+
+
+def test_repeats_go_where_they_decide(catalog):
+    """Of the known placements two are far better than the rest, and close to each other: they get all their seeds."""
+    random = np.random.default_rng(5)
+
+    def end(run):
+        good = {"100000000": 0.95, "000000001": 0.945}.get(run.bn_mask, 0.8)
+        accuracy = good + float(random.normal(0, 0.01))
+        return Verdict("finished", (accuracy, accuracy, float(run.bn_kept)), accuracy)
+
+    asked = follow(FrontStudy(subject_for(catalog, "trainings: 32, batch: 4")), end)
+    times = Counter(mask for mask, _, _ in asked)
+    assert times["100000000"] == times["000000001"] == 2
+    assert sum(times.values()) / len(times) < 1.6
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
