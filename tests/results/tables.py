@@ -25,7 +25,7 @@ __all__ = ["DOCUMENTS", "STORE", "TABLES", "Answers", "filled"]
 ROOT = Path(__file__).parent.parent.parent
 STORE = "results/cifar10"
 DOCUMENTS = ("docs/results.md", "README.md")
-MAIN, PUZZLES, RATES = "cifar10-results", "cifar10-puzzles", "cifar10-rates"
+MAIN, PUZZLES = "cifar10-results", "cifar10-puzzles"
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BN = {"all": "everywhere", "none": "none"}
 TARGETS = {
@@ -226,8 +226,10 @@ def lost(ask: Answers) -> Lines:
 
 
 def layers(ask: Answers) -> Lines:
-    """Number of BN layers at fixed depth, and two depths."""
+    """Number of BN layers at fixed depth."""
     rows = ask("tradeoff", PUZZLES, bn_treatment="stale")
+    partial = {row["training"] for row in rows if 0 < row["bn_kept"] < row["bn_sites"]}
+    rows = [row for row in rows if row["training"] in partial]  # not the other learning rates
     lines = [
         [
             row["model"],
@@ -244,7 +246,7 @@ def layers(ask: Answers) -> Lines:
 
 def rates(ask: Answers) -> Lines:
     """Learning rates, matched and tuned."""
-    rows = ask("learning_rates", RATES, bn_treatment="stale", targets="weights")
+    rows = ask("learning_rates", PUZZLES, bn_treatment="stale", targets="weights")
     lines = [
         [
             BN[row["placement"]],
@@ -258,7 +260,7 @@ def rates(ask: Answers) -> Lines:
         for row in rows
     ]
     heads = ["BN", "learning rate", "training loss", "η = 0", "A_avr", "best rate of this arm", "n"]
-    return table(heads, lines) + command("learning_rates", RATES)
+    return table(heads, lines) + command("learning_rates", PUZZLES)
 
 
 def _half(row: Row) -> float | None:
@@ -266,24 +268,30 @@ def _half(row: Row) -> float | None:
 
 
 def gradients(ask: Answers) -> Lines:
-    """C by network and placement, mean of the runs at the last measured epoch."""
+    """C by network, placement and learning rate, mean of the runs at the last measured epoch."""
     lines = []
     for sweep in (MAIN, PUZZLES):
-        rows = ask("gradient_noise", sweep, targets="weights", bn_treatment="stale")
-        for model, placement, _kept in sorted(
-            _arms(rows, "model", "placement", "bn_kept"), key=lambda a: (a[0], -a[2])
-        ):
-            own = [row for row in rows if (row["model"], row["placement"]) == (model, placement)]
+        rate = {row["run_id"]: row["learning_rate"] for row in ask("runs", sweep)}
+        rows = [
+            {**row, "rate": rate[row["run_id"]]}
+            for row in ask("gradient_noise", sweep, targets="weights", bn_treatment="stale")
+        ]
+        names = ("model", "rate", "bn_kept", "placement")
+        for arm in sorted(_arms(rows, *names), key=lambda a: (a[0], a[1], -a[2])):
+            own = [row for row in rows if tuple(row[name] for name in names) == arm]
             noise, batch = ([row[name] for row in own if row[name] is not None] for name in ("noise", "noise_batch"))
-            kept_pct = [row["average_normalized_pct"] for row in own]
-            lines.append([sweep, model, placement, *map(_span, (noise, batch, kept_pct)), str(len(own))])
-    heads = ["sweep", "network", "placement", "C of images: mean (range)", "C of batches", "A_avr, %", "networks"]
-    return table(heads, lines) + command("gradient_noise")
+            kept = [row["average_normalized_pct"] for row in own]
+            spans = map(_span, (noise, batch, kept))
+            lines.append([sweep, arm[0], arm[3], f"{arm[1]:g}", *spans, str(len(own))])
+    heads = ["sweep", "network", "placement", "learning rate", "C of images: mean (range)", "C of batches", "A_avr, %"]
+    return table([*heads, "networks"], lines) + command("gradient_noise")
 
 
 def _span(values: Sequence[float]) -> str:
     if not values:
         return "-"
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
     return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
@@ -345,7 +353,7 @@ def verdicts(ask: Answers) -> Lines:
     lines = []
     for sweep in (name for name in (MAIN, PUZZLES) if name in ask.sweeps):
         for verdict in judge(ask.database(sweep)):
-            if verdict.evidence:
+            if verdict.evidence and (sweep == MAIN or verdict.name == "layers"):
                 lines.append([sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason])
     return [
         *table(["sweep", "claim", "verdict", "because"], lines),
@@ -357,7 +365,7 @@ def verdicts(ask: Answers) -> Lines:
 def work(ask: Answers) -> Lines:
     """What was trained and scored, and how long it took."""
     lines = []
-    for sweep in (name for name in (MAIN, PUZZLES, RATES) if name in ask.sweeps):
+    for sweep in (name for name in (MAIN, PUZZLES) if name in ask.sweeps):
         database = ask.database(sweep)
         for row in database.sql(WORK).to_dicts():
             lines.append(
@@ -365,6 +373,7 @@ def work(ask: Answers) -> Lines:
                     sweep,
                     row["model"],
                     row["placement"],
+                    f"{row['learning_rate']:g}",
                     str(row["networks"]),
                     f"{row['baseline']:.1f} ({row['least']:.1f} to {row['most']:.1f})",
                     figure(row["train_loss"], digits=2),
@@ -373,20 +382,29 @@ def work(ask: Answers) -> Lines:
                     f"{row['trial_s']:.0f}",
                 ]
             )
-    heads = ["sweep", "network", "placement", "networks", "test accuracy: mean (range)", "training loss"]
+    heads = [
+        "sweep",
+        "network",
+        "placement",
+        "learning rate",
+        "networks",
+        "test accuracy: mean (range)",
+        "training loss",
+    ]
     return table([*heads, "training, s", "draws", "scoring, s"], lines)
 
 
 WORK = """
 WITH
 scored AS (SELECT run_id, count(*) AS n, sum(duration_s) AS s FROM trial GROUP BY run_id)
-SELECT model, placement, training, count(*) AS networks, 100 * avg(test_correct / test_images) AS baseline,
+SELECT model, placement, learning_rate, training, count(*) AS networks,
+       100 * avg(test_correct / test_images) AS baseline,
        100 * min(test_correct / test_images) AS least, 100 * max(test_correct / test_images) AS most,
        avg(train_loss) AS train_loss, sum(duration_s) AS train_s, sum(coalesce(n, 0))::BIGINT AS trials,
        sum(coalesce(s, 0)) AS trial_s
 FROM run LEFT JOIN scored USING (run_id)
 GROUP BY ALL
-ORDER BY model, training, any_value(bn_kept) DESC
+ORDER BY model, learning_rate, training, any_value(bn_kept) DESC
 """
 
 TABLES: dict[str, Callable[[Answers], Lines]] = {
