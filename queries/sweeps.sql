@@ -39,10 +39,10 @@ final AS (
            count(DISTINCT run_id) FILTER (status IN ('converged', 'finished')) AS trained,
            count(DISTINCT run_id) FILTER (status IN ('diverged', 'pruned')) AS diverged_runs,
            count(DISTINCT run_id) FILTER (status = 'failed') AS failed_runs,
-           count(states.sweep) AS planned, count_if(done)::BIGINT AS done,
-           count_if(NOT done AND NOT failed AND NOT diverged)::BIGINT AS missing,
-           count_if(NOT done AND diverged)::BIGINT AS diverged,
-           count_if(NOT done AND failed AND NOT diverged)::BIGINT AS failed,
+           count(states.sweep) AS planned, count(*) FILTER (done) AS done,
+           count(*) FILTER (NOT done AND NOT failed AND NOT diverged) AS missing,
+           count(*) FILTER (NOT done AND diverged) AS diverged,
+           count(*) FILTER (NOT done AND failed AND NOT diverged) AS failed,
            coalesce(sum(n), 0)::BIGINT AS trials,
            any_value(sweep.committed_at) AS asked_at, max(latest_at) AS latest_at
     FROM sweep LEFT JOIN states ON states.sweep = sweep.sweep

@@ -127,7 +127,9 @@ def _state(row: Row | None, job: Job | None, driver: Holder | None) -> tuple[str
         return job.state, note
     if driver is not None:
         return "running", f"run from the command line: {driver}"
-    if row is not None and not row["missing"]:
+    # A search plans points only as it goes: what has been proposed may be done, and the search not.
+    ended = row is not None and row["trained"] + row["diverged_runs"] + row["failed_runs"] >= row["planned_runs"]
+    if row is not None and not row["missing"] and (ended or job is None or job.state == "done"):
         kinds = (
             ("failed", "point", "failed"),
             ("failed_runs", "training run", "failed"),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import time
 from pathlib import Path
@@ -45,16 +44,14 @@ def test_a_sweep_from_submission_to_its_rows(client, work):
     (folder / "tiny.yaml").write_text(helpers.TINY)
     done = helpers.bnsweep("run", folder / "tiny.yaml", "--store", folder / "other", "--engine", "inline", "--quiet")
     assert done.returncode == 0, done.stderr
-    columns = ["point_id", "trial", "noise_seed", "correct", "accuracy"]
+    columns = ["sweep", "point_id", "trial", "noise_seed", "correct", "accuracy"]
 
     def rows(place):
-        return (
-            Store.open(place)
-            .read("trials", columns=columns)
-            .sort_by([("point_id", "ascending"), ("trial", "ascending")])
-        )
+        mine = [row for row in Store.open(place).read("trials", columns=columns).to_pylist() if row["sweep"] == "tiny"]
+        return sorted(mine, key=lambda row: (row["point_id"], row["trial"]))
 
-    assert rows(store).equals(rows(folder / "other"))
+    assert len(rows(store)) == 72
+    assert rows(store) == rows(folder / "other")
 
 
 def test_progress_comes_as_events(running, work):
@@ -229,39 +226,6 @@ def test_a_search_is_submitted_like_a_sweep(client, work):
     assert client.check(spec)["plan"]["runs_missing"] == 0
     assert Store.open(work[1]).rows("proposals") == 2
     assert job["minimal"] is False
-
-
-def test_what_failed_is_tried_again_once_its_cause_is_gone(client):
-    """Memory runs out in the middle of a sweep: networks fail. With memory, a retry through the API does them."""
-    spec = helpers.TINY.replace("name: tiny", "name: hungry").replace("[all, none]", "[all]")
-    spec = spec.replace("train_seeds: 2", "train_seeds: 10").replace("eta: [0, 0.1, 0.3]", "eta: [0, 0.2]")
-    client.submit(spec.replace("batch_size: 50", "batch_size: 200"))
-    job = helpers.wait_until(
-        lambda: client.sweep("hungry")["progress"].get("runs") and client.sweep("hungry")["jobs"][0], every_s=0.05
-    )
-    pid = int(job["where"].split()[1])
-    least = min(address_space(pid) for _ in range(20) if not time.sleep(0.02))
-    resource.prlimit(pid, resource.RLIMIT_AS, (least + 2**24, resource.RLIM_INFINITY))
-    ended = client.wait("hungry", timeout_s=120)
-    assert ended["state"] == "failed", ended
-    shown = client.sweep("hungry")
-    failed = shown["summary"]["failed_runs"]
-    assert 1 <= failed == len(shown["failures"])
-    assert all("memory" in row["error"] for row in shown["failures"])
-    again = client.retry("hungry")
-    assert (again["number"], again["retry_failed"]) == (2, True)
-    ended = client.wait("hungry", timeout_s=120)
-    assert ended["state"] == "done", ended
-    assert ended["message"].startswith(f"{failed} networks trained")
-    row = helpers.wait_until(
-        lambda: next((r for r in client.sweeps() if r["sweep"] == "hungry" and r["trained"] == 10), None)
-    )
-    assert (row["state"], row["failed_runs"]) == ("done", 0)
-
-
-def address_space(pid):
-    """Bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def test_forms_must_be_our_own(running, work, connect):
