@@ -310,7 +310,7 @@ def correlation(ask: Answers) -> Lines:
         ]
         for sweep in (MAIN, PUZZLES)
         for row in ask("gradient_noise_correlation", sweep)
-        if row["bn_treatment"] == "stale"
+        if row["bn_treatment"] == "stale" and row["targets"] in ENDS
     ]
     heads = [
         "sweep",
