@@ -37,7 +37,11 @@ one_run AS (
     WHERE probe LIKE 'gradient_norm%' OR probe LIKE 'gradient_change%'
     GROUP BY run_id, epoch
 ),
-measuring AS (SELECT run_id, sum(duration_s) AS probe_s FROM probes GROUP BY run_id),
+measuring AS ( -- the five terms of eq. 9 at a site come from one measurement, whose time is in each of their rows
+    SELECT run_id, sum(duration_s) FILTER (probe NOT LIKE 'eq9%' OR probe = 'eq9_scale') AS probe_s
+    FROM probes
+    GROUP BY run_id
+),
 trained AS (SELECT run_id, sum(duration_s) AS train_s FROM epochs GROUP BY run_id),
 final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites, epoch, count(*) AS seeds,

@@ -230,7 +230,10 @@ class Probes(Frozen):
         description="when, as fractions of all epochs; 0: before the first",
     )
     cost_frac: float = Field(
-        0.05, gt=0, le=10, description="images used, as a share of the training's: sets how narrow the intervals are"
+        0.05,
+        gt=0,
+        le=10,
+        description="most of the training's time that they may cost; at least three estimates each are made",
     )
 
 

@@ -48,7 +48,10 @@ from bnsweep.training.streams import stream
 __all__ = ["GradientWatch", "Moment", "Sizes", "measure", "moments", "per_image_gradients", "sizes"]
 
 GROUP = 16  # images per estimate of `gradient_noise`
-PER_IMAGE_COST = 2.0  # of an image's own gradient, as a multiple of an image's share in a training step
+PER_IMAGE_COST = 2.0  # of an image's own gradient, as a multiple of an image's share in a batch's gradient
+# What a measurement costs beyond that, in training steps on as many images: it is made in fp32, in slices,
+# and eq. 9 comes on top.
+OVERHEAD = {"fp32": 1.5, "bf16": 3.0}
 MOST_GROUPS, MOST_PAIRS = 32, 16
 FEWEST = 3  # estimates behind an interval
 CONFIDENCE = 0.95
@@ -78,13 +81,13 @@ def moments(at: Sequence[float], epochs: int) -> frozenset[int]:
     return frozenset(ceil(fraction * epochs) for fraction in at)
 
 
-def sizes(*, cost_frac: float, epochs: int, images: int, batch_size: int, moments: int) -> Sizes:
-    """How many images a measurement may take, if all of them are to cost `cost_frac` of the training.
+def sizes(*, cost_frac: float, epochs: int, images: int, batch_size: int, moments: int, precision: str) -> Sizes:
+    """How many images a measurement may take, if all of them are to cost at most `cost_frac` of the training's time.
 
     A number of images, not a time: what is measured must not depend on how fast the machine is. Half goes to each
     kind of gradient noise. With small budgets the fewest that an interval can rest on are taken, whatever they cost.
     """
-    budget = cost_frac * epochs * images / max(1, moments)
+    budget = cost_frac * epochs * images / OVERHEAD[precision] / max(1, moments)
     groups = min(int(budget / 2 / PER_IMAGE_COST / GROUP), MOST_GROUPS, images // GROUP)
     pairs = min(int(budget / 2 / (2 * batch_size)), MOST_PAIRS, images // (2 * batch_size))
     return Sizes(max(groups, FEWEST), max(pairs, FEWEST))

@@ -252,6 +252,7 @@ class _Probing:
             images=images,
             batch_size=recipe.batch_size,
             moments=len(self._moments),
+            precision=recipe.precision,
         )
 
     def watch(self, epoch: int) -> GradientWatch | None:

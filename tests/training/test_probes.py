@@ -174,7 +174,11 @@ def test_measuring_changes_no_weight_and_survives_an_interruption(digits):
 
 def test_the_budget_is_a_number_of_images():
     assert moments((0, 0.1, 0.5, 1), 15) == {0, 2, 8, 15}
-    size = sizes(cost_frac=0.05, epochs=15, images=10_000, batch_size=64, moments=3)
-    # 2500 images a moment: 1250 at twice the price, 1250 in pairs of 64
-    assert (size.groups, size.pairs) == (32, 9)  # 625 images would be 39 groups: capped
-    assert sizes(cost_frac=0.001, epochs=1, images=1000, batch_size=64, moments=3) == Sizes(3, 3)
+    long = {"cost_frac": 0.05, "epochs": 15, "images": 10_000, "batch_size": 64, "moments": 3}
+    # 1667 images a moment: 833 of them at twice the price, in groups of 16; 833 in pairs of 64
+    assert sizes(**long, precision="fp32") == Sizes(26, 6)
+    # beside steps in bf16, which take half as long, half as many
+    assert sizes(**long, precision="bf16") == Sizes(13, 3)
+    assert sizes(**{**long, "cost_frac": 1.0}, precision="fp32") == Sizes(32, 16)  # more is of no use
+    short = {"cost_frac": 0.001, "epochs": 1, "images": 1000, "batch_size": 64, "moments": 3}
+    assert sizes(**short, precision="fp32") == Sizes(3, 3)
