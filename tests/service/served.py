@@ -72,7 +72,9 @@ def service(store, *options, log=None, **more):
         if served.process.poll() is None:
             served.process.terminate()
             served.process.wait(timeout=30)
-        LocalCluster(Store.open(store).files).stop()
+        cluster = LocalCluster(Store.open(store).files)
+        if not cluster.is_served():  # by another service over this store
+            cluster.stop()
 
 
 class Served:
