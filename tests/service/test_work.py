@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -226,6 +227,36 @@ def test_a_search_is_submitted_like_a_sweep(client, work):
     assert client.check(spec)["plan"]["runs_missing"] == 0
     assert Store.open(work[1]).rows("proposals") == 2
     assert job["minimal"] is False
+
+
+def test_what_failed_is_tried_again_once_its_cause_is_gone(client):
+    """Memory runs out in the middle of a sweep: networks fail. With memory, a retry through the API trains them."""
+    spec = helpers.TINY.replace("name: tiny", "name: hungry").replace("[all, none]", "[all]")
+    for old, new in {
+        "source: digits": "source: digits, size: 32", "batch_size: 50": "batch_size: 200", "epochs: 2": "epochs: 1",
+        "train_seeds: 2": "train_seeds: 6", "eta: [0, 0.1, 0.3]": "eta: [0, 0.2]", "trials: 4": "trials: 1",
+    }.items():  # fmt: skip
+        spec = spec.replace(old, new)
+    client.submit(spec)
+    job = helpers.wait_until(
+        lambda: client.sweep("hungry")["progress"].get("runs") and client.sweep("hungry")["jobs"][0], every_s=0.05
+    )
+    # Less than the process has already: what it holds it keeps, and the next network's activations do not fit.
+    resource.prlimit(int(job["where"].split()[1]), resource.RLIMIT_AS, (2**28, resource.RLIM_INFINITY))
+    ended = client.wait("hungry", timeout_s=120)
+    assert ended["state"] == "failed", ended
+    trained = int(ended["message"].split()[0])
+    failures = helpers.wait_until(lambda: len(rows := client.sweep("hungry")["failures"]) == 6 - trained and rows)
+    assert all("can't allocate memory" in row["error"] for row in failures)
+    again = client.retry("hungry")
+    assert (again["number"], again["retry_failed"]) == (2, True)
+    ended = client.wait("hungry", timeout_s=120)
+    assert ended["state"] == "done", ended
+    assert ended["message"].startswith(f"{6 - trained} networks trained")
+    row = helpers.wait_until(
+        lambda: next((r for r in client.sweeps() if r["sweep"] == "hungry" and r["trained"] == 6), None)
+    )
+    assert (row["state"], row["failed_runs"], row["missing"]) == ("done", 0, 0)
 
 
 def test_forms_must_be_our_own(running, work, connect):
