@@ -64,9 +64,7 @@ def main() -> None:
 
 def answer(*, snapshot: str, sql: str, rows: int, bytes: int, seconds: float, memory_mb: int) -> tuple[bytes, bool]:  # noqa: A002
     """The rows as an Arrow stream, and whether there were more. Raises RefusedError."""
-    folder, name = os.path.split(snapshot)
-    os.chdir(folder or ".")  # so that `duckdb_databases()` knows the snapshot's name and not where it lies
-    connection = duckdb.connect(name, read_only=True, config={**CAGE, "memory_limit": f"{memory_mb}MB"})
+    connection = duckdb.connect(snapshot, read_only=True, config={**CAGE, "memory_limit": f"{memory_mb}MB"})
     connection.execute("SET TimeZone = 'UTC'")
     names = [
         name for (name,) in connection.execute("SELECT table_name FROM information_schema.tables ORDER BY 1").fetchall()
