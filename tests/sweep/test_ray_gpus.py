@@ -127,12 +127,13 @@ def test_four_runs_share_a_gpu_and_a_fifth_waits(cluster: Cluster) -> None:
         quarter = Resource(cpu=0.2, gpu=0.25, accelerator="A100")
         Nodes().check_fits(quarter, "train")
         groups = [placement_group([resources_of(quarter)]) for _ in range(5)]
-        ray.wait([group.ready() for group in groups], num_returns=4, timeout=60)
-        there = [group for group in groups if group.wait(0.2)]
-        assert len(there) == 4, "the node has cores for five, and a GPU for four"
+        ready = {group.ready(): group for group in groups}
+        done, _ = ray.wait(list(ready), num_returns=4, timeout=100)
+        more, waits = ray.wait(list(ready), num_returns=5, timeout=2)
+        assert len(done) == len(more) == 4, "the node has cores for five, and a GPU for four"
+        there, fifth = [ready[ref] for ref in more], ready[waits[0]]
         seen = ray.get([devices.options(**inside(group, quarter)).remote() for group in there], timeout=120)
         assert seen == ["3"] * 4, "all four have the device that the node was started with"
-        (fifth,) = (group for group in groups if group not in there)
         remove_placement_group(there[0])
         assert fifth.wait(60), "its turn comes when one has ended"
     finally:
