@@ -21,7 +21,7 @@ quickstart: $(READY) ## train and perturb small networks on real digits; about a
 	$(BIN)/bnsweep report --store stores/quickstart --sweep quickstart --out out/quickstart.html
 
 test: $(READY) ## all tests, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
