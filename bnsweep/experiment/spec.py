@@ -230,10 +230,7 @@ class Probes(Frozen):
         description="when, as fractions of all epochs; 0: before the first",
     )
     cost_frac: float = Field(
-        0.05,
-        gt=0,
-        le=10,
-        description="most of the training's time that they may cost; at least three estimates each are made",
+        0.05, gt=0, le=10, description="most of the training's time that they may cost; three estimates at least"
     )
 
 
