@@ -16,7 +16,7 @@ from bnsweep.experiment.spec import Evaluation
 from bnsweep.training.layout import layout_of
 from bnsweep.training.sites import fold
 from tests.bench import machine
-from tests.bench.bench_trials import SHAPE, bare_pass, example_network, interleaved, precisions, spread
+from tests.bench.bench_trials import SHAPE, bare_pass, example_network, interleaved, spread
 
 SIZES = (25, 50, 100, 250, 500)
 MODELS = {"resnet20": 1000, "vgg-small": 1000, "resnet18": 250}  # and images
@@ -52,5 +52,5 @@ def figures() -> Iterator[dict[str, Any]]:
     """One row per figure: figure, value, unit, baseline, ratio, floor, n, spread."""
     with machine.torch_threads(1):
         for name, images in MODELS.items():
-            for precision in precisions():
+            for precision in machine.precisions():
                 yield best_batch(name, precision, images)

@@ -36,7 +36,7 @@ from bnsweep.training.layout import layout_of
 from bnsweep.training.models import build
 from bnsweep.training.trainer import train
 from tests.bench import machine
-from tests.bench.bench_trials import MEAN, STD, interleaved, precisions, spread
+from tests.bench.bench_trials import MEAN, STD, interleaved, spread
 
 REPEATS = 5
 BATCH = 128
@@ -112,23 +112,23 @@ def one_run(task: tuple[str, int, str, int]) -> int:
 
 
 def two_cores(model: str, images: int) -> list[dict[str, Any]]:
-    rates: dict[str, list[float]] = {name: [] for name in ("plain", *precisions())}
+    rates: dict[str, list[float]] = {name: [] for name in ("plain", *machine.precisions())}
     plain = PlainLoop(model, images, workers=2)
     plain.epoch()  # starts the workers
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool, machine.torch_threads(2):
-        for precision in precisions():
+        for precision in machine.precisions():
             list(pool.map(one_run, [(model, BATCH, precision, core) for core in range(2)]))
         for turn in range(REPEATS):
             start = perf_counter()
             plain.epoch()
             rates["plain"].append(images / (perf_counter() - start))
-            for precision in precisions():
+            for precision in machine.precisions():
                 start = perf_counter()
                 done = sum(pool.map(one_run, [(model, images, precision, 2 * turn + core) for core in range(2)]))
                 rates[precision].append(done / (perf_counter() - start))
     return [
         _row(f"training: {model}, {name}, 2 cores, against a plain loop", model, name, rates, 2)
-        for name in precisions()
+        for name in machine.precisions()
     ]
 
 
@@ -137,14 +137,14 @@ def one_core(model: str, images: int) -> list[dict[str, Any]]:
     plain = PlainLoop(model, images, workers=0)
     data = random_images(images)
     works: dict[str, Callable[[], object]] = {"plain": plain.epoch}
-    for name in precisions():
+    for name in machine.precisions():
         works[name] = lambda name=name: train(build(model, SHAPE), data, recipe(name), seed=0)  # type: ignore[misc]
     with machine.torch_threads(1):
         seconds = interleaved(works, repeats=REPEATS)
     rates = {name: [images / value for value in values] for name, values in seconds.items()}
     return [
         _row(f"training: {model}, {name}, per core, against a plain loop", model, name, rates, 1)
-        for name in precisions()
+        for name in machine.precisions()
     ]
 
 

@@ -33,7 +33,6 @@ from bnsweep.noise.curve import Cell
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.noise.forward import Forward
 from bnsweep.noise.perturb import Perturber
-from bnsweep.sweep.estimate import computes_bf16
 from bnsweep.training.datasets import DataShape
 from bnsweep.training.layout import layout_of
 from bnsweep.training.models import build
@@ -94,10 +93,6 @@ def floor_s(model: str, images: int, precision: str, *, threads: int) -> float:
     return machine.speeds(threads).floor_s(architecture.multiply_adds * images, numbers * width, precision)
 
 
-def precisions() -> list[str]:
-    return ["fp32", "bf16"] if computes_bf16() else ["fp32"]
-
-
 def timed(work: Callable[[], object]) -> float:
     start = perf_counter()
     work()
@@ -132,7 +127,7 @@ def trials(images: int, model: str = "resnet20", eta: float = 0.1) -> list[dict[
     inputs = torch.stack([pictures[i][0] for i in range(images)])
     seeds = iter(range(1_000_000))
     works: dict[str, Callable[[], object]] = {"research": partial(research_trial, network, pictures, eta)}
-    for name in precisions():
+    for name in machine.precisions():
         batch, dtype = BATCHES[name], machine.DTYPES[name]
         evaluator = Evaluator(network, inputs, torch.from_numpy(labels), batch_size=batch, precision=name)
         works[f"ours {name}"] = lambda evaluator=evaluator: evaluator.trials(Cell(), eta, [next(seeds)])  # type: ignore[misc]
@@ -141,7 +136,7 @@ def trials(images: int, model: str = "resnet20", eta: float = 0.1) -> list[dict[
         works[f"bare {name}"] = partial(bare_pass, bare, batches)
     rates = {name: [1 / value for value in seconds] for name, seconds in interleaved(works).items()}
     rows = []
-    for name in precisions():
+    for name in machine.precisions():
         what, floor = f"trials: {model}, {images} images, {name}, 1 thread", 1 / floor_s(model, images, name, threads=1)
         rows.append(_row(f"{what}, against research code", rates[f"ours {name}"], rates["research"], floor))
         rows.append(_row(f"{what}, against a bare pass", rates[f"ours {name}"], rates[f"bare {name}"], floor))
@@ -152,11 +147,11 @@ def two_cores(images: int, model: str = "resnet20", eta: float = 0.1) -> list[di
     """Two tasks of one thread each, as a sweep runs them, against one research loop with two threads."""
     pixels, labels = _pictures(images)
     network, pictures = example_network(model), Pictures(pixels, labels)
-    seconds: dict[str, list[float]] = {name: [] for name in ("research", *precisions())}
+    seconds: dict[str, list[float]] = {name: [] for name in ("research", *machine.precisions())}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool, machine.torch_threads(2):
         for turn in range(REPEATS + 1):  # the first one does not count
             seconds["research"].append(timed(lambda: research_trial(network, pictures, eta)))
-            for name in precisions():
+            for name in machine.precisions():
                 start = perf_counter()
                 tasks = [(images, model, name, eta, 2 * turn + core) for core in range(2)]
                 done = list(pool.map(_trial_in_a_process, tasks))
@@ -170,7 +165,7 @@ def two_cores(images: int, model: str = "resnet20", eta: float = 0.1) -> list[di
             rates["research"],
             1 / floor_s(model, images, name, threads=2),
         )
-        for name in precisions()
+        for name in machine.precisions()
     ]
 
 

@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from bnsweep.sweep.estimate import computes_bf16
+
 MATRIX = 2048  # side: 16 MB in fp32, beyond the second-level caches
 COPY_MB = 256
 REPEATS = 10
@@ -33,7 +35,7 @@ class Speeds:
     """The best of several repetitions, by all of `threads` together."""
 
     threads: int
-    products: dict[str, float]  # multiply-adds/s by precision
+    products: dict[str, float]  # multiply-adds/s by precision; bf16 only where the processor computes it
     copy: float  # bytes/s, read and written both counted
 
     def floor_s(self, multiply_adds: float, bytes_moved: float, precision: str = "fp32") -> float:
@@ -46,8 +48,8 @@ def speeds(threads: int) -> Speeds:
     """Measure; once per process and number of threads."""
     with torch_threads(threads):
         products = {}
-        for name, dtype in DTYPES.items():
-            matrix = torch.randn(MATRIX, MATRIX).to(dtype)
+        for name in precisions():
+            matrix = torch.randn(MATRIX, MATRIX).to(DTYPES[name])
             seconds = min(_best(partial(torch.mm, matrix, matrix), threads), _best(_as_convolution(matrix), threads))
             products[name] = MATRIX**3 / seconds
         source = torch.ones(COPY_MB << 18)
@@ -61,6 +63,11 @@ def _as_convolution(matrix: torch.Tensor) -> Callable[[], object]:
     side = 32
     pixels = matrix.t().reshape(1, MATRIX, MATRIX // side, side).contiguous(memory_format=torch.channels_last)
     return partial(torch.conv2d, pixels, matrix.view(MATRIX, MATRIX, 1, 1))
+
+
+def precisions() -> list[str]:
+    """bf16 only where the processor has instructions for it: emulated, one product of this size takes minutes."""
+    return [name for name in DTYPES if name == "fp32" or computes_bf16()]
 
 
 def facts() -> dict[str, Any]:
