@@ -1,7 +1,6 @@
-"""Faults of a Ray cluster, really injected: processes and nodes killed, work that always dies, memory that runs out.
+"""Faults of a Ray cluster, really injected: processes, nodes and the head killed, disks and buckets that fail.
 
-Each of them ends with the rows of a sweep that nobody disturbed. The tests share one cluster: a head without work and
-one node of one core, whose network takes 0.1 s for each trial.
+Each of them ends with the rows of a sweep that nobody disturbed.
 """
 
 from __future__ import annotations
@@ -16,64 +15,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import fault_sweeps
-import pyarrow.compute as pc
 import pytest
 from buckets import ACCOUNT, moto, new_bucket, proxy_before
-from fault_sweeps import TINY, slow
+from fault_sweeps import slow
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
 import clusters
-from clusters import Cluster, MemoryLimit, wait_until, workers
+from clusters import Cluster, wait_until, workers
 from disks import end_by
 from readers import Reader
+from shared_cluster import SharedCluster, add_node
 from small_disks import mounted
 
 from bnsweep.store.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-MEMORY_BYTES = 3 << 30  # of the node, of which Ray lets its workers use 80 %
-NO_LIMIT = MemoryLimit.missing()
-KINDS = ["crash", "deadly"] + ([] if NO_LIMIT else ["hungry"])  # networks that die: in training, in scoring, of hunger
-
-
-def spec_of(*kinds: str, trials: int) -> str:
-    """One placement, one cell, two noise levels: little else than what fails, as each death costs a new process."""
-    models = ", ".join(f"'import:fault_networks:{kind}'" for kind in kinds)
-    text = TINY.replace("models: resnet8", f"models: [{models}]").replace("trials: 4", f"trials: {trials}")
-    return text.replace("[all, none]", "[all]").replace("[weights, all]", "[all]").replace("[0, 0.1, 0.3]", "[0, 0.1]")
-
-
-@pytest.fixture(scope="module")
-def clusters_of_this_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Cluster]]:
-    made: list[Cluster] = []
-    yield made
-    for cluster in made:
-        cluster.__exit__(None, None, None)
-
 
 @pytest.fixture
-def cluster(clusters_of_this_module: list[Cluster], tmp_path_factory: pytest.TempPathFactory) -> Cluster:
-    return shared(clusters_of_this_module, tmp_path_factory)
-
-
-def shared(made: list[Cluster], folders: pytest.TempPathFactory) -> Cluster:
-    """The shared cluster; what an earlier test has killed is replaced."""
-    if not made or made[-1].head.poll() is not None:
-        made.append(Cluster(folders.mktemp("cluster")))
-    if all(node.poll() is not None for node in made[-1].nodes[1:]):
-        add_node(made[-1])
-    return made[-1]
-
-
-def add_node(cluster: Cluster) -> None:
-    """The node that works. Its networks misbehave as long as a file of that name is in the cluster's folder."""
-    faults = {f"FAULT_{kind.upper()}": str(cluster.folder / kind.upper()) for kind in KINDS}
-    memory = {"RAY_memory_usage_threshold": "0.8", "RAY_memory_monitor_refresh_ms": "100"}
-    cluster.add(
-        cpus=1, memory_bytes=None if NO_LIMIT else MEMORY_BYTES, FAULT_WAIT_S="0.1", **faults, **memory, **ACCOUNT
-    )
+def cluster(shared_cluster: SharedCluster) -> Cluster:
+    return shared_cluster.ready()
 
 
 @contextmanager
@@ -164,66 +126,6 @@ def test_without_a_node_that_can_work_a_sweep_says_so_and_goes_on_when_one_joins
     assert re.search(rf"^bnsweep: no node is up that can do the work: {asked}\. .*--wait-for-nodes", said, re.M), said
     assert "bnsweep: a node is up again: the sweep goes on" in said
     fault_sweeps.holds_exactly(store, slow(4))
-
-
-@pytest.fixture(scope="module")
-def given_up(clusters_of_this_module: list[Cluster], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store after a sweep with networks that always die: one in training, one in scoring, one of hunger."""
-    folder, cluster = tmp_path_factory.mktemp("given-up"), shared(clusters_of_this_module, tmp_path_factory)
-    spec, store = folder / "tiny.yaml", folder / "store"
-    # The two that die in scoring have been trained before, and have a trial.
-    spec.write_text(spec_of("slow", *KINDS[1:], trials=1))
-    assert fault_sweeps.inline(spec, store)[0] == 0
-    spec.write_text(spec_of("slow", *KINDS, trials=4))
-    for kind in KINDS:
-        (cluster.folder / kind.upper()).touch()
-    try:
-        options = ("--engine", "ray", "--address", cluster.address)
-        done = fault_sweeps.sweep(spec, store, *options, env=cluster.environment())
-    finally:
-        for kind in KINDS:
-            (cluster.folder / kind.upper()).unlink()
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "--retry-failed" in done.stdout
-    return store
-
-
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        ("crash", "ActorDiedError|WorkerCrashedError"),
-        ("deadly", "WorkerCrashedError"),
-        pytest.param(
-            "hungry", "OutOfMemoryError", marks=pytest.mark.skipif(NO_LIMIT is not None, reason=NO_LIMIT or "")
-        ),
-    ],
-)
-def test_work_that_always_kills_its_worker_has_a_row_after_three_tries(given_up: Path, kind: str, error: str) -> None:
-    store = Store.open(given_up)
-    (run,) = (row for row in store.read("runs").to_pylist() if row["model"] == f"import:fault_networks:{kind}")
-    (failure,) = store.read("failures", filter=pc.field("run_id") == run["run_id"]).to_pylist()
-    assert failure["attempt"] == 3
-    assert re.search(error, failure["error"])
-    assert (failure["point_id"] is None, run["status"] == "failed") == (kind == "crash",) * 2
-
-
-def test_what_was_given_up_holds_up_nothing_and_is_done_when_asked_for(given_up: Path) -> None:
-    spec, store = given_up.parent / "tiny.yaml", Store.open(given_up)
-    wanted = fault_sweeps.undisturbed(spec.read_text())["trials"]
-    landed = fault_sweeps.rows(given_up, "trials")
-    good = [row for row in wanted if row["model"].endswith("slow")]
-    assert [row for row in landed if row["model"].endswith("slow")] == good
-    assert len(landed) < len(wanted)
-    result = store.verify()
-    networks = 1 + len(KINDS)  # two points each: of those that died, the one without noise was done before
-    assert (result.ok, result.planned, result.done, result.missing) == (True, 2 * networks, 2 + len(KINDS[1:]), 0)
-    assert result.failed == result.planned - result.done
-    code, output = fault_sweeps.inline(spec, given_up)
-    assert (code, "nothing more to do" in output) == (1, True)
-    code, output = fault_sweeps.inline(spec, given_up, "--retry-failed")
-    assert code == 0, output
-    assert fault_sweeps.rows(given_up, "trials") == wanted
-    assert Store.open(given_up).verify().failed == 0
 
 
 def test_a_disk_that_fills_up_or_becomes_read_only_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
