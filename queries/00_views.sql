@@ -254,6 +254,12 @@ SEMI JOIN main_cell
 
 CREATE MACRO everywhere(placement, bn_kept, bn_sites) AS placement = 'all' OR coalesce(bn_kept = bn_sites, false);
 
+-- Networks that differ in depth alone: resnet8, resnet20, ... have depth 6n + 2; resnet18 and resnet34 have four stages
+-- and a wider stem.
+CREATE MACRO family(model) AS
+    CASE WHEN model IN ('resnet18', 'resnet34') THEN 'resnet (four stages)'
+         ELSE regexp_replace(model, '[-_]?[0-9]+.*$', '') END;
+
 -- The paper's comparison, from rows (the name of a CTE with columns part, dataset, model, training, train_seed,
 -- bn_kept, bn_sites, placement, value, n): BN everywhere against none, or against the placement with the fewest BN
 -- layers where the network was not trained without. The paper's tables do not say how many the fewest are.

@@ -20,9 +20,7 @@
 WITH
 measured AS (
     SELECT dataset, training, model, train_seed, bn_sites, bn_kept, placement, average_normalized AS value, n,
-           everywhere(placement, bn_kept, bn_sites) AS everywhere,
-           CASE WHEN model IN ('resnet18', 'resnet34') THEN 'resnet (four stages)'
-                ELSE regexp_replace(model, '[-_]?[0-9]+.*$', '') END AS family
+           everywhere(placement, bn_kept, bn_sites) AS everywhere, family(model) AS family
     FROM main_curve
 ),
 fewest AS (

@@ -46,10 +46,7 @@ averaged AS (
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
 ),
 in_family AS (
-    SELECT *,
-           -- resnet18 and resnet34 have four stages and a wider stem: not the family of CIFAR networks of depth 6n + 2
-           CASE WHEN model IN ('resnet18', 'resnet34') THEN 'resnet (four stages)'
-                ELSE regexp_replace(model, '[-_]?[0-9]+.*$', '') END AS family
+    SELECT *, family(model) AS family
     FROM averaged
 ),
 stepped AS (

@@ -5,8 +5,9 @@
 -- factor and the two squared terms make the gradient small. Means over training runs. Needs `probes` in the sweep file.
 --
 -- Parameters
---   dataset  VARCHAR  NULL  only this data set; NULL: all
---   model    VARCHAR  NULL  only this network; NULL: all
+--   dataset     VARCHAR  NULL  only this data set; NULL: all
+--   model       VARCHAR  NULL  only this network; NULL: all
+--   confidence  DOUBLE   0.95  of the interval
 --
 -- Columns
 --   dataset          -       data set label
@@ -22,6 +23,7 @@
 --   correlation_pct  %       share of it that the term <G, y_hat>^2 / m takes away
 --   gradient_in      -       ||dL/dy||^2, summed over channels
 --   passed           times   gradient_in / gradient: below 1, BN makes the gradient smaller
+--   half_width       times   half of the interval on passed over training seeds; NULL: fewer than two
 
 WITH
 one_run AS (
@@ -35,13 +37,18 @@ one_run AS (
     WHERE probe LIKE 'eq9%'
     GROUP BY run_id, epoch, site
 ),
-final AS (
+over_seeds AS (
     SELECT dataset, model, training, placement, epoch, site, count(*) AS seeds, avg(scale) AS scale,
            avg(gradient) AS gradient, 100 * avg(mean_term) AS mean_pct, 100 * avg(correlation_term) AS correlation_pct,
-           avg(gradient_in) AS gradient_in, avg(gradient_in / nullif(gradient, 0)) AS passed
+           avg(gradient_in) AS gradient_in, avg(gradient_in / nullif(gradient, 0)) AS passed,
+           stddev_samp(gradient_in / nullif(gradient, 0)) AS sd_passed
     FROM one_run JOIN run USING (run_id)
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
     GROUP BY ALL
+),
+final AS (
+    SELECT * EXCLUDE (sd_passed), half_width(seeds, sd_passed, 0, NULL, $confidence) AS half_width
+    FROM over_seeds
 )
 SELECT * FROM final
 ORDER BY dataset, model, training, placement, epoch, site

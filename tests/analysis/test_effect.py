@@ -61,6 +61,64 @@ def test_without_two_seeds_there_is_an_effect_and_no_interval(tmp_path):
             assert row["low_points"] is row["high_points"] is row["change_low_points"] is None
 
 
+def test_depth_and_layers_are_taken_apart(tmp_path):
+    store = Store.create(tmp_path / "store")
+    store.commit(tables(seeds=3, trials=4, failures=False))  # two depths, each with all, four and none of its BN layers
+    with open_database(store) as database:
+        values, answers = per_run(database), database.query("depth_or_layers").to_dicts()
+    assert len(answers) == 2 * 3 * 6
+    for row in answers:
+        cell = row["targets"], row["bn_treatment"]
+
+        def mine(model, placement, cell=cell):
+            return [values[model, placement, *cell, seed] for seed in range(3)]
+
+        own = mine(row["model"], row["placement"])
+        assert row["average_normalized_pct"] == pytest.approx(np.mean(own))
+        if row["placement"] != "none":
+            less = [a - b for a, b in zip(own, mine(row["model"], "none"), strict=True)]
+            told = row["layers_points"], row["layers_low_points"], row["layers_high_points"]
+            assert (row["fewest"], told) == (0, pytest.approx(interval(less)))
+        else:
+            assert row["fewest"] is row["layers_points"] is row["layers_low_points"] is None
+        if row["model"] == "resnet20" and row["placement"] != "all":  # 19 layers are more than resnet8 has
+            other = mine("resnet8", row["placement"])
+            depth = np.mean(own) - np.mean(other)
+            half = student_t.ppf(0.975, 2) * np.sqrt((np.var(own, ddof=1) + np.var(other, ddof=1)) / 3)
+            told = row["depth_points"], row["depth_low_points"], row["depth_high_points"]
+            assert (row["shallowest"], told) == ("resnet8", pytest.approx((depth, depth - half, depth + half)))
+        else:
+            assert row["shallowest"] is row["depth_points"] is row["depth_low_points"] is None
+
+
+def test_networks_of_one_depth_or_of_different_recipes_say_nothing_about_depth(tmp_path):
+    store = Store.create(tmp_path / "store")
+    store.commit(trained_at(0.001, loss=0.5, baseline={"all": 300, "none": 310}))
+    store.commit(tables(sweep="another-recipe", models=("resnet20",), seeds=1, trials=4, failures=False))
+    with open_database(store) as database:
+        assert not database.query("depth_or_layers").to_dicts()
+
+
+def test_work_is_summed_up_per_network_and_placement(tmp_path):
+    made = tables(seeds=3, trials=4, failures=False)
+    store = Store.create(tmp_path / "store")
+    store.commit(made)
+    with open_database(store) as database:
+        answers = database.query("work").to_dicts()
+    assert len(answers) == 2 * 3
+    for row in answers:
+        runs, trials = (
+            [r for r in made[name].to_pylist() if (r["model"], r["bn_kept"]) == (row["model"], row["bn_kept"])]
+            for name in ("runs", "trials")
+        )
+        reached = [100 * run["test_correct"] / run["test_images"] for run in runs]
+        assert row["networks"] == len(runs) == 3
+        told = row["test_accuracy_pct"], row["least_pct"], row["most_pct"]
+        assert told == pytest.approx((np.mean(reached), min(reached), max(reached)))
+        assert row["train_s"] == pytest.approx(sum(run["duration_s"] for run in runs))
+        assert (row["trials"], row["trial_s"]) == (len(trials), pytest.approx(sum(t["duration_s"] for t in trials)))
+
+
 def trained_at(rate: float, *, loss: float, baseline: dict[str, int]) -> dict[str, pa.Table]:
     """One seed of one network at a learning rate, with runs of its own and the wanted clean accuracy."""
     made = tables(sweep=f"at-{rate:g}", models=("resnet8",), seeds=1, trials=4, partial=False, failures=False)
@@ -94,7 +152,7 @@ def test_learning_rates_are_compared_where_nothing_else_differs(tmp_path):
     for row in answers:
         same = averages[row["training"], row["placement"], row["targets"], row["bn_treatment"]]
         for column in ("average_normalized_pct", "low_pct", "high_pct", "baseline_pct", "n"):
-            assert row[column] == same[column]
+            assert row[column] == pytest.approx(same[column], rel=1e-12)  # sums in any order
         assert row["train_loss"] == {0.001: 0.5, 0.01: 0.25}[row["learning_rate"]]
         assert row["tuned"] == ((row["placement"], row["learning_rate"]) in (("all", 0.01), ("none", 0.001)))
 

@@ -56,6 +56,30 @@ def test_the_rank_correlation_is_scipy_s_with_the_interval_of_bonett_and_wright(
         assert answer["explanation"] == next((word for word, true in signs.items() if true), "undecided")
 
 
+def test_eq_9_is_told_per_site_with_an_interval_over_seeds(tmp_path):
+    made = tables(models=("resnet8",), seeds=3, partial=False, failures=False)
+    whole = [run for run in made["runs"].to_pylist() if run["placement"] == "all"]
+    terms = [  # scale, ||G||^2, the two terms as shares, ||dL/dy||^2
+        {"scale": 2.0 + i, "gradient": 0.5, "mean_term": 0.01 * i, "correlation_term": 0.02, "gradient_in": 1.0 + i}
+        for i in range(len(whole))
+    ]
+    row = {"epoch": 15, "site": "stem.site", "samples": 1, "duration_s": 0.1, "low": None, "high": None}
+    rows = [
+        {**row, "run_id": run["run_id"], "probe": f"eq9_{name}", "value": value}
+        for run, one in zip(whole, terms, strict=True)
+        for name, value in one.items()
+    ]
+    made["probes"] = pa.Table.from_pylist(rows, schema=SCHEMAS["probes"])
+    store = Store.create(tmp_path / "store")
+    store.commit(made)
+    with open_database(store) as database:
+        (answer,) = database.query("equation_9").to_dicts()
+    assert (answer["placement"], answer["site"], answer["seeds"]) == ("all", "stem.site", 3)
+    assert (answer["scale"], answer["mean_pct"], answer["correlation_pct"]) == pytest.approx((3.0, 1.0, 2.0))
+    assert answer["passed"] == pytest.approx(4.0)  # of 2, 4 and 6, whose standard deviation is 2
+    assert answer["half_width"] == pytest.approx(4.302653 * 2 / np.sqrt(3))
+
+
 def test_the_report_asks_whether_gradient_noise_explains_it(probed, tmp_path):
     database, _ = probed
     write_report(database, tmp_path / "report.html")

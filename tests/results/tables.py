@@ -1,7 +1,7 @@
 """The tables of docs/results.md and of the README's first screen, made from the rows under results/.
 
-`python -m tests.results.tables [STORE]` writes them anew between their marks; a test compares what stands there with
-what the rows give. Under each table stands the command that gives its figures.
+`python -m tests.results.tables` writes them anew between their marks; a test compares what stands there with what the
+rows give. Under each table stands the command that gives its figures.
 
     <!-- table NAME -->
     ...
@@ -11,7 +11,6 @@ what the rows give. Under each table stands the command that gives its figures.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,15 @@ from typing import Any
 from bnsweep.analysis.claims import judge
 from bnsweep.analysis.database import Database, open_database
 from bnsweep.store.store import Store
+from bnsweep.training.images import DataShape
+from bnsweep.training.layout import layout_of
 
-__all__ = ["DOCUMENTS", "STORE", "TABLES", "Answers", "filled"]
+__all__ = ["DOCUMENTS", "STORES", "TABLES", "Answers", "filled"]
 
 ROOT = Path(__file__).parent.parent.parent
-STORE = "results/cifar10"
 DOCUMENTS = ("docs/results.md", "README.md")
 MAIN, PUZZLES = "cifar10-results", "cifar10-puzzles"
+STORES = {MAIN: "results/cifar10", PUZZLES: "results/cifar10"}
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BN = {"all": "everywhere", "none": "none"}
 TARGETS = {
@@ -34,7 +35,6 @@ TARGETS = {
     "weights+bias+affine": "weights, biases, gamma, beta",
     "all": "all parameters",
 }
-NOTHING = "(no rows)"
 ENDS = ("weights", "all")  # the target sets that were scored with each treatment of BN
 TREATMENTS = ("stale", "folded", "recalibrated")
 
@@ -43,38 +43,33 @@ Lines = list[str]
 
 
 class Answers:
-    """Questions to one store; each sweep is opened once."""
+    """Questions to the published rows; each sweep is opened once."""
 
-    def __init__(self, location: str | Path) -> None:
-        self._store = Store.open(location)
-        self.sweeps = self._store.read("sweeps")["sweep"].to_pylist()
-        self._databases: dict[str | None, Database] = {}
-        self._told: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
+    def __init__(self) -> None:
+        self._databases: dict[str, Database] = {}
+        self._told: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
-    def database(self, sweep: str | None) -> Database:
+    def database(self, sweep: str) -> Database:
         if sweep not in self._databases:
-            self._databases[sweep] = open_database(self._store, sweep=sweep)
+            self._databases[sweep] = open_database(Store.open(ROOT / STORES[sweep]), sweep=sweep)
         return self._databases[sweep]
 
-    def __call__(self, query: str, sweep: str | None = MAIN, **where: Any) -> list[dict[str, Any]]:
-        """Rows of a named query in which these columns have these values; none of a sweep that was not run."""
-        if sweep not in (None, *self.sweeps):
-            return []
+    def __call__(self, query: str, sweep: str = MAIN, **where: Any) -> list[dict[str, Any]]:
+        """Rows of a named query in which these columns have these values."""
         if (sweep, query) not in self._told:
             self._told[sweep, query] = self.database(sweep).query(query).to_dicts()
         return [row for row in self._told[sweep, query] if all(row[name] == value for name, value in where.items())]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
-    """Markdown; a table without rows says so."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    if not lines:
-        return [NOTHING]
-    return [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *lines]
+    """Markdown."""
+    return [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def command(query: str, sweep: str = MAIN) -> Lines:
-    return ["", f"`bnsweep query {query} --store {STORE} --sweep {sweep}`"]
+def command(query: str, *sweeps: str) -> Lines:
+    """How to ask the same; of several sweeps, one command each."""
+    commands = [f"`bnsweep query {query} --store {STORES[name]} --sweep {name}`" for name in sweeps or (MAIN,)]
+    return ["", "; ".join(commands)]
 
 
 def figure(value: float | None, half: float | None = None, *, digits: int = 1) -> str:
@@ -270,7 +265,7 @@ def _half(row: Row) -> float | None:
 def gradients(ask: Answers) -> Lines:
     """C by network, placement and learning rate, mean of the runs at the last measured epoch."""
     lines = []
-    for sweep in (MAIN, PUZZLES):
+    for sweep in STORES:
         rate = {row["run_id"]: row["learning_rate"] for row in ask("runs", sweep)}
         rows = [
             {**row, "rate": rate[row["run_id"]]}
@@ -284,7 +279,7 @@ def gradients(ask: Answers) -> Lines:
             spans = map(_span, (noise, batch, kept))
             lines.append([sweep, arm[0], arm[3], f"{arm[1]:g}", *spans, str(len(own))])
     heads = ["sweep", "network", "placement", "learning rate", "C of images: mean (range)", "C of batches", "A_avr, %"]
-    return table([*heads, "networks"], lines) + command("gradient_noise")
+    return table([*heads, "networks"], lines) + command("gradient_noise", *STORES)
 
 
 def _span(values: Sequence[float]) -> str:
@@ -308,7 +303,7 @@ def correlation(ask: Answers) -> Lines:
             "-" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}",
             row["explanation"],
         ]
-        for sweep in (MAIN, PUZZLES)
+        for sweep in STORES
         for row in ask("gradient_noise_correlation", sweep)
         if row["bn_treatment"] == "stale" and row["targets"] in ENDS
     ]
@@ -322,7 +317,7 @@ def correlation(ask: Answers) -> Lines:
         "95 % interval",
         "the paper's explanation",
     ]
-    return table(heads, lines) + command("gradient_noise_correlation")
+    return table(heads, lines) + command("gradient_noise_correlation", *STORES)
 
 
 def smoothness(ask: Answers) -> Lines:
@@ -348,40 +343,61 @@ def smoothness(ask: Answers) -> Lines:
     )
 
 
-def verdicts(ask: Answers) -> Lines:
-    """The paper's claims."""
+def equation_9(ask: Answers) -> Lines:
+    """The terms of eq. 9 at each BN site, in forward order, at the last measured epoch."""
+    rows = ask("equation_9")
+    last = max(row["epoch"] for row in rows)
     lines = []
-    for sweep in (name for name in (MAIN, PUZZLES) if name in ask.sweeps):
-        for verdict in judge(ask.database(sweep)):
-            if verdict.evidence and (sweep == MAIN or verdict.name == "layers"):
-                lines.append([sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason])
-    return [
-        *table(["sweep", "claim", "verdict", "because"], lines),
-        "",
-        f"`bnsweep claims --store {STORE} --sweep {MAIN}`",
+    for model, placement in sorted(_arms(rows, "model", "placement")):
+        sites = [site.path for site in layout_of(model, DataShape(channels=3, size=32, classes=10)).sites]
+        own = [row for row in rows if (row["model"], row["placement"], row["epoch"]) == (model, placement, last)]
+        lines += [
+            [
+                model,
+                row["site"],
+                figure(row["scale"], digits=2),
+                f"{row['mean_pct']:.3f}",
+                f"{row['correlation_pct']:.3f}",
+                figure(row["passed"], row["half_width"], digits=2),
+                str(row["seeds"]),
+            ]
+            for row in sorted(own, key=lambda r, sites=sites: sites.index(r["site"]))  # type: ignore[misc]
+        ]
+    heads = ["network", "BN site", "γ² / σ²", "mean term, %", "correlation term, %", "gradient before / after BN"]
+    return table([*heads, "networks"], lines) + command("equation_9")
+
+
+def verdicts(ask: Answers) -> Lines:
+    """The paper's claims; of the smaller sweeps those that the main one says nothing about."""
+    asked = {MAIN: None, PUZZLES: ("layers",)}
+    lines = [
+        [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason]
+        for sweep, names in asked.items()
+        for verdict in judge(ask.database(sweep))
+        if verdict.evidence and (names is None or verdict.name in names)
     ]
+    commands = [f"`bnsweep claims --store {STORES[sweep]} --sweep {sweep}`" for sweep in asked]
+    return [*table(["sweep", "claim", "verdict", "because"], lines), "", "; ".join(commands)]
 
 
 def work(ask: Answers) -> Lines:
     """What was trained and scored, and how long it took."""
-    lines = []
-    for sweep in (name for name in (MAIN, PUZZLES) if name in ask.sweeps):
-        database = ask.database(sweep)
-        for row in database.sql(WORK).to_dicts():
-            lines.append(
-                [
-                    sweep,
-                    row["model"],
-                    row["placement"],
-                    f"{row['learning_rate']:g}",
-                    str(row["networks"]),
-                    f"{row['baseline']:.1f} ({row['least']:.1f} to {row['most']:.1f})",
-                    figure(row["train_loss"], digits=2),
-                    f"{row['train_s']:.0f}",
-                    f"{row['trials']:,}",
-                    f"{row['trial_s']:.0f}",
-                ]
-            )
+    lines = [
+        [
+            sweep,
+            row["model"],
+            row["placement"],
+            f"{row['learning_rate']:g}",
+            str(row["networks"]),
+            f"{row['test_accuracy_pct']:.1f} ({row['least_pct']:.1f} to {row['most_pct']:.1f})",
+            figure(row["train_loss"], digits=2),
+            f"{row['train_s']:.0f}",
+            f"{row['trials']:,}",
+            f"{row['trial_s']:.0f}",
+        ]
+        for sweep in STORES
+        for row in ask("work", sweep)
+    ]
     heads = [
         "sweep",
         "network",
@@ -391,21 +407,8 @@ def work(ask: Answers) -> Lines:
         "test accuracy: mean (range)",
         "training loss",
     ]
-    return table([*heads, "training, s", "draws", "scoring, s"], lines)
+    return table([*heads, "training, s", "draws", "scoring, s"], lines) + command("work", *STORES)
 
-
-WORK = """
-WITH
-scored AS (SELECT run_id, count(*) AS n, sum(duration_s) AS s FROM trial GROUP BY run_id)
-SELECT model, placement, learning_rate, training, count(*) AS networks,
-       100 * avg(test_correct / test_images) AS baseline,
-       100 * min(test_correct / test_images) AS least, 100 * max(test_correct / test_images) AS most,
-       avg(train_loss) AS train_loss, sum(duration_s) AS train_s, sum(coalesce(n, 0))::BIGINT AS trials,
-       sum(coalesce(s, 0)) AS trial_s
-FROM run LEFT JOIN scored USING (run_id)
-GROUP BY ALL
-ORDER BY model, learning_rate, training, any_value(bn_kept) DESC
-"""
 
 TABLES: dict[str, Callable[[Answers], Lines]] = {
     each.__name__: each
@@ -421,6 +424,7 @@ TABLES: dict[str, Callable[[Answers], Lines]] = {
         gradients,
         correlation,
         smoothness,
+        equation_9,
         verdicts,
         work,
     )
@@ -431,18 +435,17 @@ def filled(text: str, ask: Answers) -> str:
     """A document with every marked table as the rows give it."""
 
     def written(match: re.Match[str]) -> str:
-        lines = TABLES[match[2]](ask)
-        return match[1] + "\n".join([*(lines[:1] if lines[0] == NOTHING else lines), match[3]])
+        return match[1] + "\n".join([*TABLES[match[2]](ask), match[3]])
 
     return MARKED.sub(written, text)
 
 
-def main(location: str) -> None:
-    ask = Answers(location)
+def main() -> None:
+    ask = Answers()
     for name in DOCUMENTS:
         path = ROOT / name
         path.write_text(filled(path.read_text(encoding="utf-8"), ask), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else str(ROOT / STORE))
+    main()
