@@ -43,7 +43,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from bnsweep.errors import InputError
 
@@ -311,7 +311,7 @@ class _Summary:
 
 @lru_cache(maxsize=4096)
 def _quantile(confidence: float, trials: int) -> float:
-    return float(student_t.ppf(0.5 + confidence / 2, trials - 1)) * CAUTION
+    return float(stdtrit(trials - 1, 0.5 + confidence / 2)) * CAUTION
 
 
 def _enough(design: Design, summary: _Summary) -> int:
