@@ -23,6 +23,7 @@ from bnsweep.errors import InputError, UnknownNameError
 from bnsweep.noise.forward import Forward
 from bnsweep.noise.perturb import CellLike, Perturber, check_cell, working_copy
 from bnsweep.noise.sampling import chosen_images, strata, strata_sizes, stratified_accuracy
+from bnsweep.training.inputs import Inputs
 
 __all__ = ["PRECISIONS", "Evaluator", "Score"]
 
@@ -50,7 +51,8 @@ class Evaluator:
 
     Args:
         network: a trained network; left untouched (it is copied).
-        inputs: (N, C, H, W) or (N, F) float32, normalised as the network was trained.
+        inputs: (N, C, H, W) or (N, F) float32, normalised as the network was trained; or `Inputs`, which make a batch
+            when it is asked for, so that processes can share the pixels.
         labels: (N,) int64 class numbers.
         precision: of the forward pass, fp32 or bf16; noise is always drawn and added in fp32.
         batch_size: images per forward pass. On a CPU 25-100 keep a small network's activations in cache.
@@ -66,7 +68,7 @@ class Evaluator:
     def __init__(
         self,
         network: nn.Module,
-        inputs: Tensor,
+        inputs: Tensor | Inputs,
         labels: Tensor,
         *,
         precision: str = "fp32",
@@ -83,13 +85,17 @@ class Evaluator:
         self._dtype, self._device, self._batch_size = PRECISIONS[precision], torch.device(device), batch_size
         self._network = working_copy(network, self._device)
         self._example = inputs[:_EXAMPLES].to(self._device, torch.float32)
-        self._inputs = _laid_out(inputs, self._device, self._dtype)
+        self._inputs: Tensor | Inputs
+        if isinstance(inputs, Inputs):
+            self._inputs = inputs.to(self._device)
+        else:
+            self._inputs = _laid_out(inputs, self._device, self._dtype)
+            self._gathered = torch.empty_like(self._inputs[:batch_size])
         self._labels = labels.to(self._device)
         self._classes = _check_output(self._network, self._example, labels)
         self._calibration_inputs = calibration_inputs
         self._forwards: dict[bool, Forward] = {}
         self._perturber: tuple[object, Perturber] | None = None
-        self._gathered = torch.empty_like(self._inputs[:batch_size])
         self._right = torch.empty(len(labels), dtype=torch.bool, device=self._device)
         self._finite = torch.empty_like(self._right)
         self._baseline: Score | None = None
@@ -113,7 +119,7 @@ class Evaluator:
         with torch.inference_mode():
             for start in range(0, len(margins), self._batch_size):
                 part = slice(start, start + self._batch_size)
-                logits = forward(self._inputs[part]).double()
+                logits = forward(self._batch(part)).double()
                 own = self._labels[part, None]
                 true = logits.gather(1, own)[:, 0]
                 margin = true - logits.scatter(1, own, -torch.inf).amax(1)
@@ -191,15 +197,18 @@ class Evaluator:
         count = len(self._labels) if chosen is None else len(chosen)
         for start in range(0, count, self._batch_size):
             part = slice(start, min(start + self._batch_size, count))
-            if picks is None:
-                inputs, labels = self._inputs[part], self._labels[part]
-            else:
-                index = picks[part]
-                inputs = torch.index_select(self._inputs, 0, index, out=self._gathered[: len(index)])
-                labels = self._labels[index]
-            logits = forward(inputs)
-            torch.eq(logits.argmax(1), labels, out=self._right[part])
+            which = part if picks is None else picks[part]
+            logits = forward(self._batch(which))
+            torch.eq(logits.argmax(1), self._labels[which], out=self._right[part])
             torch.all(logits.isfinite(), 1, out=self._finite[part])
+
+    def _batch(self, part: slice | Tensor) -> Tensor:
+        """Images by a slice or by indices, as the network takes them."""
+        if isinstance(self._inputs, Inputs):
+            return _laid_out(self._inputs[part], self._device, self._dtype)
+        if isinstance(part, slice):
+            return self._inputs[part]
+        return torch.index_select(self._inputs, 0, part, out=self._gathered[: len(part)])
 
     def _counted(
         self, chosen: NDArray[np.int64] | None, ratio: float, begin: float, *, stratified: bool = False
@@ -260,10 +269,10 @@ def _laid_out(inputs: Tensor, device: torch.device, dtype: torch.dtype) -> Tenso
     return inputs.detach().to(device=device, dtype=dtype).contiguous(memory_format=layout)
 
 
-def _check_images(inputs: Tensor, labels: Tensor, batch_size: int) -> None:
-    if not (isinstance(inputs, Tensor) and isinstance(labels, Tensor)):
+def _check_images(inputs: Tensor | Inputs, labels: Tensor, batch_size: int) -> None:
+    if not (isinstance(inputs, (Tensor, Inputs)) and isinstance(labels, Tensor)):
         raise InputError(f"images and labels must be tensors, but got {type(inputs).__name__}, {type(labels).__name__}")
-    if not inputs.is_floating_point() or inputs.ndim < 2:
+    if isinstance(inputs, Tensor) and (not inputs.is_floating_point() or inputs.ndim < 2):
         raise InputError(
             "images must be what the network takes: float, (N, C, H, W) or (N, F), normalised as in training, but "
             f"got {inputs.dtype}, {tuple(inputs.shape)}"

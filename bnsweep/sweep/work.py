@@ -29,7 +29,8 @@ from bnsweep.store.filesystem import open_files
 from bnsweep.sweep.gpu import require_gpu
 from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, TrialTask, cell_columns, recipe_columns, versions
 from bnsweep.training.checkpoint import from_bytes, to_bytes
-from bnsweep.training.images import Dataset, normalise
+from bnsweep.training.images import Dataset
+from bnsweep.training.inputs import Inputs
 from bnsweep.training.models import build
 from bnsweep.training.sites import place
 from bnsweep.training.trainer import train
@@ -198,7 +199,7 @@ def _scorer(
 ) -> Evaluator:
     return Evaluator(
         network,
-        dataset.inputs("test"),
+        Inputs(dataset, "test"),
         torch.from_numpy(dataset.test.labels.copy()),
         precision=evaluation.precision,
         batch_size=evaluation.batch_size,
@@ -215,5 +216,4 @@ def _calibration_inputs(dataset: Dataset, count: int) -> torch.Tensor:
             f"`recalibration_images <= training images` must hold, but got {count} and {len(dataset.train)}"
         )
     order = np.random.Generator(np.random.Philox(0)).permutation(len(dataset.train))[:count]
-    mean, deviation = (torch.from_numpy(values) for values in dataset.normalisation)
-    return normalise(torch.from_numpy(dataset.train.images[order].astype(np.float32)), mean, deviation)
+    return Inputs(dataset, "train")[torch.from_numpy(order)]

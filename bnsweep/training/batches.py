@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bnsweep.training.images import Dataset, normalise
+from bnsweep.training.inputs import pixels_of
 from bnsweep.training.streams import stream
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ class Batches:
         images = dataset.train.images
         count, self.channels, self.size, _ = images.shape
         # Rows of pixels with the channels innermost: a gathered batch is channels-last without another copy.
-        pixels = torch.tensor(images.transpose(0, 2, 3, 1)).reshape(-1, self.channels)
-        self._pixels = pixels.to(device)
+        self._pixels = pixels_of(images).to(device).view(-1, self.channels)
         self._labels = torch.tensor(dataset.train.labels).to(device)
         mean, deviation = dataset.normalisation
         self._mean, self._deviation = torch.tensor(mean, device=device), torch.tensor(deviation, device=device)

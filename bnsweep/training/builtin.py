@@ -98,5 +98,4 @@ def _official(cifar: Cifar, root: Path, *, train: bool) -> Any:
 
 
 def _split(official: Any) -> Split:
-    images = np.ascontiguousarray(np.asarray(official.data, np.uint8).transpose(0, 3, 1, 2))
-    return Split(images, np.asarray(official.targets, np.int64))
+    return Split(np.asarray(official.data, np.uint8).transpose(0, 3, 1, 2), np.asarray(official.targets, np.int64))

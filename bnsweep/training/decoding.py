@@ -60,7 +60,7 @@ def allocate(count: int, frame: Frame, *, where: str) -> Pixels:
             f"{where}: {count} images of {frame.size}x{frame.size} take {needed / 2**30:.0f} GiB, and at most "
             f"{MOST_BYTES >> 30} GiB are allowed; set a smaller `size`, or `train_images` and `test_images`"
         )
-    return np.empty((count, frame.channels, frame.size, frame.size), np.uint8)
+    return _channels_innermost(count, frame.channels, frame.size)
 
 
 def decode_all(encoded: Iterable[tuple[str, bytes]], into: Pixels, frame: Frame) -> int:
@@ -95,10 +95,18 @@ def resize(images: Pixels, size: int) -> Pixels:
     """Scale square images (N, C, H, W) to side `size`: bilinear, in Pillow's integer arithmetic, the same anywhere."""
     if images.shape[-1] == size:
         return images
-    scaled = np.empty((*images.shape[:2], size, size), np.uint8)
-    for image, target in zip(images.reshape(-1, *images.shape[2:]), scaled.reshape(-1, size, size), strict=True):
-        target[...] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    count, channels, *_ = images.shape
+    scaled = _channels_innermost(count, channels, size)
+    for image, target in zip(images, scaled, strict=True):
+        for plane, into in zip(image, target, strict=True):
+            pixels = Image.fromarray(np.ascontiguousarray(plane))
+            into[...] = np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR))
     return scaled
+
+
+def _channels_innermost(count: int, channels: int, size: int) -> Pixels:
+    """(N, C, H, W), uninitialised, as it is read without a copy: see `inputs.py`."""
+    return np.empty((count, size, size, channels), np.uint8).transpose(0, 3, 1, 2)
 
 
 def _chunks(pairs: Iterable[tuple[str, bytes]], length: int) -> Iterator[list[tuple[str, bytes]]]:

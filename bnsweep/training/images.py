@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DataShape", "Dataset", "Split", "normalise"]
 
+COUNTED_AT_ONCE = 1000  # images
+
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -35,7 +37,7 @@ class DataShape:
 class Split:
     """The training or the test half."""
 
-    images: Pixels  # (N, C, H, W) uint8, C-contiguous
+    images: Pixels  # (N, C, H, W) uint8; best with the channels innermost in memory, see `inputs.py`
     labels: Labels  # (N,) int64, 0 <= label < classes
 
     def __len__(self) -> int:
@@ -64,8 +66,12 @@ class Dataset:
         Both (C,) float32, of pixels scaled to [0, 1]. A channel that never changes gets a deviation of 1.
         """
         images = self.train.images
-        # Counts of the 256 values give exact sums, whatever the order or the number of threads.
-        counts = np.stack([np.bincount(images[:, c].reshape(-1), minlength=256) for c in range(images.shape[1])])
+        # Counts of the 256 values give exact sums, whatever the order or the number of threads. In parts, as counting
+        # takes eight bytes a pixel.
+        counts = np.zeros((images.shape[1], 256), np.int64)
+        for start in range(0, len(images), COUNTED_AT_ONCE):
+            part = images[start : start + COUNTED_AT_ONCE]
+            counts += [np.bincount(part[:, c].reshape(-1), minlength=256) for c in range(images.shape[1])]
         values = np.arange(256) / 255
         share = counts / max(1, images[:, 0].size)
         mean = share @ values

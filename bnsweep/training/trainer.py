@@ -23,6 +23,7 @@ from bnsweep.errors import DataError, InputError, ModelError
 from bnsweep.training.batches import Batches
 from bnsweep.training.images import Dataset
 from bnsweep.training.initial import KERNEL_LAYERS
+from bnsweep.training.inputs import Inputs
 from bnsweep.training.probes import GradientWatch, Moment, measure, moments, sizes
 from bnsweep.training.resume import Progressed, Slot, identity, restore, snapshot
 from bnsweep.training.schedules import Progress, rate_factor
@@ -136,7 +137,7 @@ class _Run:
         self.recipe, self.seed, self.device = recipe, seed, device
         self.batches = Batches(dataset, recipe.batch_size, augment=recipe.augment, seed=seed, device=device)
         self.optimizer = OPTIMIZERS[recipe.optimizer](_groups(network, recipe.weight_decay), recipe.learning_rate)
-        self.test = dataset.inputs("test").to(device, memory_format=torch.channels_last)
+        self.test = Inputs(dataset, "test", device=device)
         self.test_labels = torch.tensor(dataset.test.labels).to(device)
         self.chance = chance_bound(dataset.train.labels)
         self.belongs_to = identity(network, recipe, seed=seed, images=len(dataset.train))
@@ -228,8 +229,9 @@ class _Run:
         hits = torch.zeros((), dtype=torch.int64, device=self.device)
         for start in range(0, len(self.test), TEST_BATCH):
             part = slice(start, start + TEST_BATCH)
+            images = self.test[part].to(memory_format=torch.channels_last)
             with self._precision():
-                hits += (self.network(self.test[part]).argmax(1) == self.test_labels[part]).sum()
+                hits += (self.network(images).argmax(1) == self.test_labels[part]).sum()
         return int(hits)
 
     def _precision(self) -> Any:

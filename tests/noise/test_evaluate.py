@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ import torchvision
 from torch import nn
 
 from bnsweep.errors import InputError, UnknownNameError
-from bnsweep.experiment.spec import NoiseCell
+from bnsweep.experiment.spec import Data, NoiseCell
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.noise.forward import Forward
 from bnsweep.noise.perturb import BN_TREATMENTS, SIGMA_REFERENCES, TARGETS
+from bnsweep.training.datasets import load_dataset
+from bnsweep.training.inputs import Inputs
 from bnsweep.training.sites import fold
 from tests.noise import plain
 
@@ -59,6 +63,18 @@ def test_scores_are_those_of_a_plain_loop(trained, which, sigma_reference, targe
         right, nonfinite = plain.score(noisy, inputs, labels)
         assert score.nonfinite == nonfinite
         assert abs(score.correct - right) <= 1  # an image on the boundary may fall either way with another rounding
+
+
+@pytest.mark.parametrize("samples", ["all", "random", "strata"])
+def test_images_made_batch_by_batch_give_the_same_scores(trained, samples):
+    lazy = Inputs(load_dataset(Data(source="digits"), root=Path()), "test")
+    cell, found = NoiseCell(targets="weights"), []
+    for inputs in (trained.inputs, lazy):
+        evaluator = Evaluator(trained.network, inputs, trained.labels, batch_size=64)
+        some = {"random": 70, "strata": tuple(min(8, size) for size in evaluator.strata_sizes())}.get(samples)
+        scores = evaluator.trials(cell, 0.4, SEEDS[:2], samples=some)
+        found.append([replace(score, duration_s=0) for score in scores])
+    assert found[0] == found[1]
 
 
 def test_the_fast_path_folds_every_site(trained):
