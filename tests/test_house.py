@@ -29,10 +29,15 @@ MAY_IMPORT = {
 }
 FOREIGN = {
     "ray": {
+        "sweep/ray_cluster.py",
         "sweep/ray_connection.py",
+        "sweep/ray_data.py",
         "sweep/ray_engine.py",
         "sweep/ray_nodes.py",
         "sweep/ray_outage.py",
+        "sweep/ray_trainings.py",
+        "sweep/ray_tune.py",
+        "sweep/ray_work.py",
         "sweep/search/run.py",
         "sweep/search/study.py",
         "sweep/search/tuning.py",
@@ -176,7 +181,7 @@ def test_a_registry_would_be_found():
 
 
 # Ray itself sends pickles between its processes; these are made and read by our own driver and workers alone.
-OWN_PICKLES = {"sweep/ray_engine.py"}
+OWN_PICKLES = {"sweep/ray_work.py"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))

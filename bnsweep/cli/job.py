@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnsweep.cli.options import data_option, store_option
+from bnsweep.cli.options import data_option, store_option, wait_option
 from bnsweep.errors import BnsweepError, StoreClaimedError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ CLAIM_S = 5.0  # between tries to become the store's writer
 @data_option
 @click.option("--address", default=None, help="The Ray cluster's address; default: a cluster of its own.")
 @click.option("--engine", type=click.Choice(["auto", "ray", "inline"]), default="auto")
+@wait_option
 @click.option("--data-dir", "folders", multiple=True, type=click.Path(path_type=Path))
 def job(sweep: str, number: int, location: str, folders: tuple[Path, ...], **options: Any) -> None:
     """Run what was submitted to a service as NUMBER of SWEEP. The service calls this."""
@@ -88,6 +89,7 @@ def _run(
     common = {
         "text": submitted.spec,
         "address": options["address"],
+        "patience_s": options["patience_s"],
         "retry_failed": submitted.retry_failed,
         "allow_import": False,
         "data_root": options["data_root"].expanduser(),
@@ -121,7 +123,7 @@ def _search(spec: SearchSpec, location: str, heard: JobProgress, **options: Any)
     from bnsweep.sweep.search.run import run_search
 
     watched = partial(heard.watch, trainings=spec.search.trainings * len(spec.models) * len(spec.data))
-    return partial(run_search, spec, location, told=click.echo, watched=watched, **options)
+    return partial(run_search, spec, location, told=heard.told, warned=heard.warned, watched=watched, **options)
 
 
 def _stopped(jobs: Jobs, submitted: Job) -> None:
@@ -179,6 +181,16 @@ class JobProgress:
     def watch(self, summary: SearchSummary, *, trainings: int) -> None:
         """A search begins."""
         self._search, self.note = (summary, trainings), ""
+
+    def told(self, line: str) -> None:
+        """A run of a search is over."""
+        self.note = ""
+        click.echo(line)
+
+    def warned(self, why: str) -> None:
+        """Somebody has to do something about a search's cluster."""
+        self.note = why
+        click.echo(why)
 
     def tick(self) -> None:
         """Nothing: the thread looks by itself."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["data_option", "json_option", "source_option", "store_option", "sweep_option"]
+__all__ = ["data_option", "json_option", "source_option", "store_option", "sweep_option", "wait_option"]
 
 store_option = click.option(
     "--store",
@@ -28,6 +28,14 @@ data_option = click.option(
 )
 source_option = click.option(
     "--data", "source", default=None, metavar="SOURCE", help="Take the spec's images from here, e.g. parquet:DIRECTORY."
+)
+wait_option = click.option(
+    "--wait-for-nodes",
+    "patience_s",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=None,
+    help="Give up when no node of the Ray cluster has been able to do any of the work for so long; default: wait.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 sweep_option = click.option("--sweep", default=None, help="Only this sweep; default: all in the store.")

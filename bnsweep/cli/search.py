@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, read_search, writing
-from bnsweep.cli.options import data_option, json_option, source_option, store_option
+from bnsweep.cli.options import data_option, json_option, source_option, store_option, wait_option
 from bnsweep.errors import EngineError, InputError, SpecError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def search() -> None:
 @click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of the local Ray cluster; default: all.")
 @click.option("--retry-failed", is_flag=True, help="Do what failed before once more.")
 @click.option("--take-over", is_flag=True, help="Write to the store although another driver holds it: it is dead.")
+@wait_option
 @click.option("--quiet", is_flag=True, help="No line per run.")
 @emit_option
 @seeds_option
@@ -79,6 +80,7 @@ def search_run(
     cpus: int | None,
     retry_failed: bool,
     take_over: bool,
+    patience_s: float | None,
     quiet: bool,
     emit: Path | None,
     seeds: int,
@@ -106,8 +108,10 @@ def search_run(
             cpus=cpus,
             retry_failed=retry_failed,
             take_over=take_over,
+            patience_s=patience_s,
             data_root=data_root.expanduser(),
             told=(lambda line: None) if quiet else click.echo,
+            warned=lambda line: click.echo(f"bnsweep: {line}", err=True),
         )
     except SpecError as error:
         raise with_lines(error, text, source=spec) from None

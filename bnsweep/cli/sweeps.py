@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, print_table, read_plan
-from bnsweep.cli.options import data_option, json_option, source_option, store_option
+from bnsweep.cli.options import data_option, json_option, source_option, store_option, wait_option
 from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
 
@@ -120,14 +120,7 @@ def plan(
 @click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of the local Ray cluster; default: all.")
 @click.option("--retry-failed", is_flag=True, help="Do what failed before once more.")
 @click.option("--take-over", is_flag=True, help="Write to the store although another driver holds it: it is dead.")
-@click.option(
-    "--wait-for-nodes",
-    "patience_s",
-    metavar="SECONDS",
-    type=click.FloatRange(0),
-    default=None,
-    help="Give up when no node of the Ray cluster has been able to do any of the work for so long; default: wait.",
-)
+@wait_option
 @click.option("--quiet", is_flag=True, help="No progress.")
 def run(
     spec: str,

@@ -103,6 +103,7 @@ def make_hub(
     jobs, rows = Jobs(records), Rows(store.location)
     location = str(Path(store.files.root).resolve()) if isinstance(store.files, LocalFiles) else store.location
     options = ["--store", location, "--data-root", str(data_root.resolve()), "--engine", engine]
+    options += ["--wait-for-nodes", f"{settings['nodes_wait_s']:g}"]
     options += [word for folder in folders for word in ("--data-dir", str(folder.resolve()))]
     if address:
         cluster: Cluster = RemoteCluster(Head(dashboard(address), ray_token))

@@ -35,6 +35,7 @@ SETTINGS = (
     Setting("watchers", 200, 1, "open live views, of all users"),
     Setting("jobs_per_user", 5, 1, "sweeps of one user that wait or run"),
     Setting("runs_per_sweep", 10_000, 1, "training runs of a submitted sweep or search"),
+    Setting("nodes_wait_s", 3600, 0, "how long a job waits while no node of the cluster can do its work, s"),
     Setting("price_per_core_hour", 0, 0, "for the estimate of a plan's cost; 0: no cost is shown"),
 )
 

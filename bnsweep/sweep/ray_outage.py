@@ -57,7 +57,8 @@ class Outage:
         asks = "; ".join(f"`resources.{what}` asks for {asked(resource)}" for what, resource in wanted.items())
         if self._patience_s is not None and waited_s >= self._patience_s:
             raise EngineError(
-                f"for {waited_s:.0f} s no node was up that can do the work: {asks}. {KEPT}; run again to go on"
+                f"for {waited_s:.0f} s no node was up that can do the work: {asks}. {KEPT}; start such nodes, or ask "
+                "for less, then run again to go on"
             )
         if self._said or waited_s < SAID_S:
             return None

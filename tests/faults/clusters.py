@@ -116,7 +116,11 @@ class Cluster:
         self.nodes: list[subprocess.Popen[str]] = []
         role = ["--head", f"--port={self.port}", f"--temp-dir={self.temp}", "--include-dashboard=false"]
         self.head = self._start(role, cpus=head_cpus, **extra)
-        self.wait_for(self.head)
+        try:
+            self.wait_for(self.head)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def __enter__(self) -> Cluster:
         return self

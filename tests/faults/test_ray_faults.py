@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from readers import Reader
 from shared_cluster import SharedCluster, add_node
 from small_disks import mounted
 
+from bnsweep.service.jobs import Jobs
+from bnsweep.service.records import Records
 from bnsweep.store.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -106,16 +109,18 @@ def test_a_worker_and_a_whole_node_killed_in_the_middle_of_a_block(tmp_path: Pat
 def test_without_a_node_that_can_work_a_sweep_says_so_and_goes_on_when_one_joins(tmp_path: Path) -> None:
     spec, store = tmp_path / "tiny.yaml", tmp_path / "store"
     spec.write_text(slow(4))
+    asked = r"`resources\.train` asks for cpu: 1, gpu: 0"
     with Cluster(tmp_path) as cluster:
-        with driving(cluster, spec, store, "--wait-for-nodes", 3) as driver:
-            assert driver.wait(timeout=120) == 1
-        asked = r"`resources\.train` asks for cpu: 1, gpu: 0"
-        said = (tmp_path / "log").read_text()
-        assert re.search(
-            rf"^bnsweep: for \d+ s no node was up that can do the work: {asked}\. What has landed is kept; run again",
-            said,
-            re.M,
-        ), said
+        wait = ("--address", cluster.address, "--wait-for-nodes", "3")
+        given_up = (
+            rf"for \d+ s no node was up that can do the work: {asked}\. What has landed is kept; start such nodes, or "
+            "ask for less, then run again to go on"
+        )
+        for what, said in giving_up(tmp_path, cluster, wait).items():
+            assert re.search(rf"^bnsweep: {given_up}$", said, re.M), f"{what}: {said}"
+        job = Jobs(Records(Store.open(tmp_path / "job").files)).get("tiny", 1)
+        assert job is not None
+        assert (job.state, bool(re.fullmatch(given_up, job.message))) == ("failed", True), job
         with driving(cluster, spec, store) as driver:
             wait_until(
                 lambda: "no node is up" in (tmp_path / "log").read_text(), 120, "the driver says what it waits for"
@@ -126,6 +131,24 @@ def test_without_a_node_that_can_work_a_sweep_says_so_and_goes_on_when_one_joins
     assert re.search(rf"^bnsweep: no node is up that can do the work: {asked}\. .*--wait-for-nodes", said, re.M), said
     assert "bnsweep: a node is up again: the sweep goes on" in said
     fault_sweeps.holds_exactly(store, slow(4))
+
+
+def giving_up(folder: Path, cluster: Cluster, options: tuple[str, ...]) -> dict[str, str]:
+    """What a sweep, a search and a service's job say on a cluster of a head alone, at the same time."""
+    spec, search = folder / "tiny.yaml", folder / "search.yaml"
+    search.write_text(f"{fault_sweeps.TINY.replace('placements: [all, none]', '')}search: {{trainings: 10}}\n")
+    Jobs(Records(Store.open_or_create(str(folder / "job")).files)).submit("tiny", fault_sweeps.TINY, by="ada", limit=1)
+    commands = {"run": ["run", spec], "search": ["search", search], "job": ["job", "tiny", "1"]}
+    begun = {
+        what: subprocess.Popen(
+            [sys.executable, "-m", "bnsweep", *map(str, words), "--store", str(folder / what), *options],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=cluster.environment(),
+        )
+        for what, words in commands.items()
+    }  # fmt: skip
+    said = {what: process.communicate(timeout=240)[0] for what, process in begun.items()}
+    assert {process.returncode for process in begun.values()} == {1}, said
+    return said
 
 
 def test_a_disk_that_fills_up_or_becomes_read_only_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_a_sweep_is_one_ray_job_of_this_machine(job, cluster, running):
     helpers.wait_until(lambda: ray_jobs(head)["bnsweep-first-1-1"]["status"] == "SUCCEEDED")
     jobs = ray_jobs(head)
     assert jobs["bnsweep-first-1-1"]["metadata"] == {"bnsweep_sweep": "first", "bnsweep_user": "runner"}
+    assert " --wait-for-nodes 3600 " in jobs["bnsweep-first-1-1"]["entrypoint"]
     assert head.token not in running.log.read_text()
     # Launching once more is the same job; its log is there.
     fresh = replace(job, attempts=0)

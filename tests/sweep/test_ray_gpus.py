@@ -12,6 +12,7 @@ pytest.importorskip("ray", reason="needs the extra ray")
 
 import ray
 import torch
+from ray._private import auto_init_hook
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -22,11 +23,12 @@ from bnsweep.store.store import Store
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(torch.cuda.is_available(), reason="these nodes must have no GPU"),
     pytest.mark.filterwarnings("ignore"),  # Ray's own, about processes that it ends
 ]
 
+PATIENCE_S = 240.0
 SPEC = """\
 name: lost
 data: {source: digits, train_images: 100, test_images: 50}
@@ -40,10 +42,24 @@ resources: {train: {gpu: TRAIN}, trial: {gpu: TRIAL}}
 """
 
 
+# On a busy machine processes of Ray's are slow, and no less alive for it: by itself Ray gives a worker 60 s to begin,
+# at the lowest priority but four, and a node half a minute to answer.
+UNHURRIED = {
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_worker_niceness": "0",
+    "RAY_worker_register_timeout_seconds": "240",
+    "RAY_health_check_failure_threshold": "20",
+}
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    monkeypatch = pytest.MonkeyPatch()
     before = dict(os.environ)
-    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_raylet_start_wait_time_s="120")
+    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", **UNHURRIED)
+    # Ray reads RAY_ENABLE_AUTO_CONNECT when it is imported, here by pytest. Without this, whatever of Tune is collected
+    # after a test's `ray.shutdown` connects anew, and the next test's `ray.init` finds another cluster than its own.
+    monkeypatch.setattr(auto_init_hook, "enable_auto_connect", False)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "object_store_memory": 10**8})
     for devices, kind in (("3", "A100"), ("5", "L4")):
         made.add_node(
@@ -54,6 +70,7 @@ def cluster() -> Iterator[Cluster]:
         yield made
     finally:
         made.shutdown()
+        monkeypatch.undo()
         os.environ.clear()
         os.environ.update(before)
 
@@ -65,7 +82,7 @@ def test_a_node_without_its_gpu_is_left_for_another_and_no_task_is_blamed(
     what = "trial" if train == "0" else "train"
     text = SPEC.replace("TRAIN", train).replace("TRIAL", trial)
     with pytest.raises(GpuLostError, match=f"no node with a GPU for `resources.{what}` has one that works") as caught:
-        run(text, tmp_path / "store", engine="ray", address=cluster.address)
+        run(text, tmp_path / "store", engine="ray", address=cluster.address, patience_s=PATIENCE_S)
     # Each node was tried, once, with the device that Ray gave: one of those that the node was started with.
     for device in ("3", "5"):
         assert str(caught.value).count(f"this process sees no GPU (CUDA_VISIBLE_DEVICES={device})") == 1
@@ -90,13 +107,13 @@ def test_tasks_and_placement_groups_go_where_they_should(cluster: Cluster) -> No
             taken = resources_of(resource)
             amounts = {"num_cpus": taken.pop("CPU"), "num_gpus": taken.pop("GPU"), "resources": taken}
             remote = where.options(**amounts, label_selector=nodes.selector(resource))
-            return str(ray.get(remote.remote(), timeout=60))
+            return str(ray.get(remote.remote(), timeout=PATIENCE_S))
 
         def bundle(resource: Resource) -> str:
             selector = nodes.selector(resource)
             group = placement_group([resources_of(resource)], bundle_label_selector=[selector] if selector else None)
             strategy = PlacementGroupSchedulingStrategy(placement_group=group)
-            found = ray.get(where.options(num_cpus=0, scheduling_strategy=strategy).remote(), timeout=60)
+            found = ray.get(where.options(num_cpus=0, scheduling_strategy=strategy).remote(), timeout=PATIENCE_S)
             remove_placement_group(group)
             return str(found)
 
@@ -128,14 +145,14 @@ def test_four_runs_share_a_gpu_and_a_fifth_waits(cluster: Cluster) -> None:
         Nodes().check_fits(quarter, "train")
         groups = [placement_group([resources_of(quarter)]) for _ in range(5)]
         ready = {group.ready(): group for group in groups}
-        done, _ = ray.wait(list(ready), num_returns=4, timeout=100)
+        done, _ = ray.wait(list(ready), num_returns=4, timeout=PATIENCE_S)
         more, waits = ray.wait(list(ready), num_returns=5, timeout=2)
         assert len(done) == len(more) == 4, "the node has cores for five, and a GPU for four"
         there, fifth = [ready[ref] for ref in more], ready[waits[0]]
-        seen = ray.get([devices.options(**inside(group, quarter)).remote() for group in there], timeout=120)
+        seen = ray.get([devices.options(**inside(group, quarter)).remote() for group in there], timeout=PATIENCE_S)
         assert seen == ["3"] * 4, "all four have the device that the node was started with"
         remove_placement_group(there[0])
-        assert fifth.wait(60), "its turn comes when one has ended"
+        assert fifth.wait(PATIENCE_S), "its turn comes when one has ended"
     finally:
         for group in groups:
             remove_placement_group(group)

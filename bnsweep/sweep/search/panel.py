@@ -67,6 +67,7 @@ class Gathered:
     epochs: list[Row] = field(default_factory=list)
     trials: dict[tuple[str, int], Row] = field(default_factory=dict)
     error: str | None = None
+    gpu_lost: bool = False  # by its node: it is to be done elsewhere
 
 
 @dataclass(slots=True)

@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import queue
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from time import monotonic
-
-import ray
 
 from bnsweep.errors import InputError, StoreError
 from bnsweep.experiment.plan import Plan
@@ -23,8 +21,7 @@ from bnsweep.experiment.search import SearchSpec, Subject, subjects
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
-from bnsweep.sweep.ray_connection import connect
-from bnsweep.sweep.ray_nodes import Nodes
+from bnsweep.sweep.ray_cluster import RayCluster
 from bnsweep.sweep.recording import COMMIT_S, RowBuffer, point_rows, record_plan
 from bnsweep.sweep.search.job import Job
 from bnsweep.sweep.search.minimal import MinimalStudy
@@ -80,8 +77,10 @@ def run_search(
     retry_failed: bool = False,
     take_over: bool = False,
     allow_import: bool = True,
+    patience_s: float | None = None,
     data_root: Path,
     told: Told,
+    warned: Told | None = None,
     watched: Callable[[SearchSummary], None] = lambda summary: None,
 ) -> SearchSummary:
     """Search, or go on with a search.
@@ -96,8 +95,10 @@ def run_search(
         retry_failed: do what failed before once more.
         take_over: write although another driver holds the store.
         allow_import: whether `import:` networks may run.
+        patience_s: how long to wait when no node of the cluster can do any of the work; None: for ever.
         data_root: where torchvision's data sets lie.
         told: hears a line per run.
+        warned: hears what somebody has to do something about; default: as `told`.
         watched: is given the summary at the beginning, to look at while it grows.
 
     Raises:
@@ -113,7 +114,8 @@ def run_search(
         sha256 = record_plan(store, plan, text=text, planned_runs=spec.search.trainings * len(found))
         session = _Session(spec, store, plan, sha256, found, minimal=minimal, retry_failed=retry_failed, told=told)
         watched(session.summary)
-        return session.run(address=address, cpus=cpus, data_root=data_root, allow_import=allow_import)
+        connect = partial(RayCluster, address, cpus, patience_s=patience_s)
+        return session.run(connect, data_root=data_root, allow_import=allow_import, warned=warned or told)
 
 
 class _Session:
@@ -142,37 +144,43 @@ class _Session:
         memory = Memory(Store.open(store.location), plan, spec.search.objectives, retry_failed=retry_failed)
         self.panel = Panel(studies, memory, proposed=self._proposed, heard=self._heard)
 
-    def run(self, *, address: str | None, cpus: int | None, data_root: Path, allow_import: bool) -> SearchSummary:
+    def run(
+        self, connect: Callable[[], RayCluster], *, data_root: Path, allow_import: bool, warned: Told
+    ) -> SearchSummary:
         begin = monotonic()
         self._put_sites()
         datasets = {each.fingerprint: cache(partial(load_dataset, each.data, root=data_root)) for each in self.found}
         for load in datasets.values():
             load()  # what is wrong with the data is said before any work
         job = Job(self.spec.name, self.store.location, self.plan, _resource(self.spec), allow_import=allow_import)
-        with self._cluster(address, cpus):
-            tuning = Tuning(job, self.panel, self.found, datasets, self.store, self.landed)
+        with connect() as cluster:
+            cluster.nodes.check_fits(job.resource, "train")
+            tuning = Tuning(job, self.panel, self.found, datasets, self.store, self.landed, cluster.nodes)
             try:
                 with self.buffer.interruptible():
                     tuning.start()
-                    self._commit_until_over()
+                    self._commit_until_over(cluster, job.resource, warned)
             except KeyboardInterrupt:
                 self.summary.interrupted = True
             finally:
                 with suppress(StoreError):
                     self._drain()
                     self.buffer.flush()
-                self._shut_down()
+                cluster.close()
                 tuning.close()
         self.summary.seconds = monotonic() - begin
         return self.summary
 
-    def _commit_until_over(self) -> None:
+    def _commit_until_over(self, cluster: RayCluster, resource: Resource, warned: Told) -> None:
         while True:
             try:
                 message = self.landed.get(timeout=COMMIT_S)
             except queue.Empty:
                 self.buffer.flush_if_due()
+                if why := cluster.look({"train": resource}):
+                    warned(why)
                 continue
+            cluster.heard()
             if message is None:
                 self.buffer.flush()
                 return
@@ -246,26 +254,17 @@ class _Session:
             self.buffer.add("sites", rows)
             known.add(key)
 
-    @contextmanager
-    def _cluster(self, address: str | None, cpus: int | None) -> Iterator[None]:
-        self._owns = not ray.is_initialized()
-        if self._owns:
-            connect(address, cpus)
-        try:
-            Nodes().check_fits(_resource(self.spec), "train")
-            yield
-        finally:
-            self._shut_down()
-
-    def _shut_down(self) -> None:
-        if self._owns and ray.is_initialized():
-            ray.shutdown()
-
 
 def _resource(spec: SearchSpec) -> Resource:
     """Training and scoring happen in one task: it has what either needs. Threads are those of training."""
     train, trial = spec.resources.train, spec.resources.trial
-    return Resource(cpu=train.cpu, gpu=max(train.gpu, trial.gpu))
+    with_gpu = [resource for resource in (train, trial) if resource.gpu]
+    return Resource(
+        cpu=train.cpu,
+        gpu=max(train.gpu, trial.gpu),
+        gpu_memory=max((resource.memory_fraction for resource in with_gpu), default=None),
+        accelerator=train.accelerator or trial.accelerator,
+    )
 
 
 def _noted(store: Store, sweep: str, sha256: str) -> set[tuple[str, str, str, int]]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import queue
-import secrets
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +20,18 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from bnsweep.errors import BnsweepError, EngineError, StoreUnwritableError
+from bnsweep.errors import BnsweepError, EngineError, GpuLostError, StoreUnwritableError
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.experiment.search import Search, Subject
 from bnsweep.store.store import Store
-from bnsweep.sweep.engine import ATTEMPTS, Datasets
+from bnsweep.sweep import ray_tune
+from bnsweep.sweep.engine import Datasets
+from bnsweep.sweep.gpu import guarded
 from bnsweep.sweep.ledger import TrainedRun, read_scores
-from bnsweep.sweep.ray_nodes import resources_of
+from bnsweep.sweep.ray_connection import first_line
+from bnsweep.sweep.ray_data import SharedData
+from bnsweep.sweep.ray_nodes import Nodes
+from bnsweep.sweep.ray_work import GpuLost, said
 from bnsweep.sweep.search.job import Job, Trainee, perform, usable
 from bnsweep.sweep.search.objectives import Verdict, objective_values
 from bnsweep.sweep.search.panel import Gathered, Panel
@@ -35,6 +39,8 @@ from bnsweep.sweep.search.study import Proposal
 from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, failed_run_row, recipe_columns, versions
 
 __all__ = ["Landed", "Tuning"]
+
+Step = tuple[int, Proposal, Trainee]  # a study's number, what it asks for, and what is known of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,13 @@ class Tuning:
         datasets: Datasets,
         store: Store,
         landed: queue.SimpleQueue[Landed | BaseException | None],
+        nodes: Nodes,
     ) -> None:
         self.landed = landed
+        self._nodes = nodes
         self._job, self._panel, self._subjects, self._store = job, panel, subjects, store
-        self._references = {fingerprint: ray.put(load()) for fingerprint, load in datasets.items()}
+        data = SharedData(datasets)
+        self._references = {fingerprint: data.reference(fingerprint) for fingerprint in datasets}
         self._thread = threading.Thread(target=self._run, name="tune", daemon=True)
 
     def start(self) -> None:
@@ -70,8 +79,7 @@ class Tuning:
         """After the end, or instead of it: what Tune wrote is deleted."""
         if self._thread.is_alive():
             self._thread.join(timeout=5)
-        with suppress(OSError):
-            self._store.filesystem.delete_dir(self._store.files.path("tune"))
+        ray_tune.forget(self._store)
 
     def _run(self) -> None:
         try:
@@ -80,42 +88,40 @@ class Tuning:
         except BnsweepError as error:
             self.landed.put(error)
         except BaseException as error:  # noqa: BLE001 - the thread that commits must hear of it
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            self.landed.put(EngineError(f"Ray Tune stopped: {lines[0]}; what has landed is kept, run again to go on"))
+            self.landed.put(
+                EngineError(f"Ray Tune stopped: {first_line(error)}; what has landed is kept, run again to go on")
+            )
 
     def _fit(self) -> None:
-        resource = self._job.resource
-        search = self._subjects[0].spec.search
-        stopping = _Stopping(search, self._subjects)
-        searcher = _Searcher(self._job, self._panel, self._subjects, stopping, self.landed)
-        bases = [subject.run("1" * subject.sites, 0) for subject in self._subjects]
-        trainable = tune.with_resources(
-            tune.with_parameters(_train, job=self._job, bases=bases, references=self._references),
-            tune.PlacementGroupFactory([resources_of(resource)]),
-        )
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=stopping,
-                num_samples=-1,  # the searcher says when it is over
-                trial_dirname_creator=lambda trial: trial.config["run_id"],
-                trial_name_creator=lambda trial: trial.config["run_id"],
-                reuse_actors=resource.gpu == 0,
-            ),
-            run_config=tune.RunConfig(
-                name=f"tune-{secrets.token_hex(4)}",
-                storage_path=self._store.files.path("tune"),
-                storage_filesystem=self._store.filesystem,
-                callbacks=[_Gatherer(searcher)],
-                failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
-                verbose=0,
-            ),
-        ).fit()
+        stopping = _Stopping(self._subjects[0].spec.search, self._subjects)
+        elsewhere: list[Step] = []
+        while True:
+            searcher = _Searcher(self._job, self._panel, self._subjects, stopping, self.landed, elsewhere)
+            self._search(searcher, stopping)
+            elsewhere = searcher.elsewhere
+            if not elsewhere:
+                break
         if not self._panel.over:
             raise EngineError(
                 "Ray Tune stopped before the search was over; what has landed is kept, run again to go on"
             )
+
+    def _search(self, searcher: _Searcher, stopping: _Stopping) -> None:
+        """Until the panel has no more, or a node has lost its GPU: where trials may run is said at the start."""
+        resource = self._job.resource
+        self._nodes.check_fits(resource, "train")
+        bases = [subject.run("1" * subject.sites, 0) for subject in self._subjects]
+        ray_tune.fit(
+            _train,
+            {"job": self._job, "bases": bases, "references": self._references},
+            store=self._store,
+            resource=resource,
+            selector=self._nodes.selector(resource),
+            callback=_Gatherer(searcher, self._nodes),
+            search_alg=searcher,
+            scheduler=stopping,
+            num_samples=-1,  # the searcher says when it is over
+        )
 
 
 class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
@@ -128,15 +134,20 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         subjects: tuple[Subject, ...],
         stopping: _Stopping,
         landed: queue.SimpleQueue[Landed | BaseException | None],
+        first: Sequence[Step],
     ) -> None:
         super().__init__()
+        self.elsewhere: list[Step] = []  # begun on nodes that turned out to have no GPU
+        self._first = deque(first)
         self.job, self.panel, self.subjects, self.stopping, self.landed = job, panel, subjects, stopping, landed
         self.gathered: dict[str, Gathered] = {}  # by run id
-        self._of_trial: dict[str, tuple[int, Proposal, Trainee]] = {}
+        self._of_trial: dict[str, Step] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The config of the next trial; None: not now."""
-        step = self.panel.next()
+        if self.elsewhere:
+            return Searcher.FINISHED
+        step = self._first.popleft() if self._first else self.panel.next()
         if step is None:
             return Searcher.FINISHED if self.panel.over else None
         index, proposal, trainee = step
@@ -160,8 +171,11 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         """A trial is over: finished, stopped early, or given up."""
         if trial_id not in self._of_trial:
             return
-        index, proposal, trainee = self._of_trial.pop(trial_id)
+        step = index, proposal, trainee = self._of_trial.pop(trial_id)
         gathered = self.gathered.pop(proposal.run.run_id)
+        if gathered.gpu_lost:
+            self.elsewhere.append(step)
+            return
         verdict = self._verdict(proposal.run, trainee, gathered, error=error)
         self.stopping.learn(index, proposal.run.run_id, verdict.epochs)
         self.panel.ended(index, proposal.run.run_id, verdict)
@@ -312,14 +326,17 @@ def _asha(search: Search, subject: Subject) -> Any:
 class _Gatherer(tune.Callback):  # type: ignore[misc]  # ray has no types
     """Hands what trials report to the searcher."""
 
-    def __init__(self, searcher: _Searcher) -> None:
-        self._searcher = searcher
+    def __init__(self, searcher: _Searcher, nodes: Nodes) -> None:
+        self._searcher, self._nodes = searcher, nodes
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         outcome = result.get("outcome")
         run_id = trial.config["run_id"]
         if isinstance(outcome, StoreUnwritableError):
             self._searcher.landed.put(outcome)
+        elif isinstance(outcome, GpuLost):
+            self._nodes.avoid(outcome.node_id, outcome.why)
+            self._searcher.gathered[run_id].gpu_lost = True
         elif isinstance(outcome, BnsweepError):
             self._searcher.gathered[run_id].error = str(outcome)
         elif outcome is not None:
@@ -327,11 +344,8 @@ class _Gatherer(tune.Callback):  # type: ignore[misc]  # ray has no types
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         gathered = self._searcher.gathered.get(trial.config["run_id"])
-        if gathered is not None and trial.num_failures > ATTEMPTS - 1:
-            error = trial.get_pickled_error() or RuntimeError("the worker died")
-            cause = getattr(error, "cause", None) or error
-            lines = str(cause).strip().splitlines()
-            gathered.error = f"{type(cause).__name__}: {lines[0] if lines else ''}"
+        if gathered is not None and (error := ray_tune.last_error(trial)) is not None:
+            gathered.error = said(error)
 
     def __deepcopy__(self, memo: Any) -> _Gatherer:
         return self
@@ -351,7 +365,10 @@ def _train(config: Mapping[str, Any], job: Job, bases: list[TrainingRun], refere
     )
     try:
         dataset = ray.get(references[run.fingerprint])
-        perform(job, Trainee(run, _unpacked(config["trained"])), dataset, _report)
+        with guarded():
+            perform(job, Trainee(run, _unpacked(config["trained"])), dataset, _report)
+    except GpuLostError as error:
+        tune.report({"outcome": GpuLost.here(error)})
     except BnsweepError as error:
         tune.report({"outcome": error})
 
