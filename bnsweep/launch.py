@@ -1,4 +1,4 @@
-"""The files of cluster/ and docker-compose.yml, filled in for one sweep: `bnsweep launch`.
+"""The files of cluster/ and docker-compose.yml, filled in for one sweep or search: `bnsweep launch`.
 
 The files are complete as they stand, comments included; what a sweep and a cluster have of their own is put in its
 place, and nothing else is touched. No cluster is asked and nothing is started.
@@ -32,7 +32,7 @@ SWEEP = "/srv/sweeps/sweep.yaml"  # where containers find the spec
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One sweep, and the cluster it is to run on. None: what the target's file says, or what the spec needs."""
+    """One sweep or search, and the cluster for it. None: what the target's file says, or what the spec needs."""
 
     spec: Spec
     text: str  # as its user wrote it
@@ -50,6 +50,11 @@ class Launch:
     def name(self) -> str:
         """For clusters, which take lower-case letters, digits and hyphens."""
         return "bnsweep-" + re.sub(r"[^a-z0-9]+", "-", self.spec.name.lower()).strip("-")[:40]
+
+    @property
+    def command(self) -> str:
+        """What runs it."""
+        return f"bnsweep {'search' if self.spec.is_search else 'run'}"
 
     @property
     def accelerator(self) -> str | None:
@@ -73,11 +78,11 @@ class Launch:
     def shared_store(self) -> str:
         """A store that pods and machines which come and go can reach."""
         if self.store is None:
-            raise InputError("nodes that come and go keep nothing: give --store s3://BUCKET/FOLDER")
-        if not self.store.startswith("s3://"):
+            raise InputError("nodes that come and go keep nothing: give --store s3://BUCKET/FOLDER, or gs://")
+        if not self.store.startswith(("s3://", "gs://")):
             raise InputError(
                 f"nodes that come and go keep nothing, so the store is a bucket, but got --store {self.store}. "
-                "Give s3://BUCKET/FOLDER"
+                "Give s3://BUCKET/FOLDER, or gs://"
             )
         return self.store
 
@@ -144,7 +149,7 @@ def _compose(wanted: Launch) -> str:
     if wanted.store:
         common["environment"]["BNSWEEP_STORE"] = wanted.store
     common["volumes"][-1] = f"{wanted.path.parent}:/srv/sweeps:ro"
-    services["sweep"]["command"] = [wanted.path.name]
+    services["sweep"]["command"] = [*(["search"] if wanted.spec.is_search else []), wanted.path.name]
     cpus = f"--num-cpus={wanted.node_cpus(2)}"
     worker, other = ("worker-gpu", "worker") if wanted.node_gpus else ("worker", "worker-gpu")
     words = services[worker]["command"]
@@ -164,6 +169,7 @@ def _kuberay(wanted: Launch) -> str:
     configuration, job = yaml.load_all(_template("kuberay-rayjob.yaml"))
     configuration["metadata"]["name"] = job["metadata"]["name"] = wanted.name
     configuration["data"]["sweep.yaml"] = LiteralScalarString(wanted.text)
+    job["spec"]["entrypoint"] = job["spec"]["entrypoint"].replace("bnsweep run", wanted.command)
     cluster = job["spec"]["rayClusterSpec"]
     head, (workers,) = cluster["headGroupSpec"]["template"], cluster["workerGroupSpecs"]
     worker = workers["template"]
@@ -188,7 +194,7 @@ def _kuberay(wanted: Launch) -> str:
 
 
 def _slurm(wanted: Launch) -> str:
-    text = _template("slurm.sbatch")
+    text = _template("slurm.sbatch").replace("bnsweep run", wanted.command)
     store = wanted.store or "bnsweep-store"
     if "://" not in store:
         store = str(Path(store).expanduser().absolute())
@@ -209,7 +215,7 @@ def _slurm(wanted: Launch) -> str:
 
 def _aws(wanted: Launch) -> str:
     yaml = _yaml()
-    file = yaml.load(_template("aws.yaml"))
+    file = yaml.load(_template("aws.yaml").replace("bnsweep run", wanted.command))
     file["cluster_name"] = wanted.name
     docker, worker = file["docker"], file["available_node_types"]["worker"]
     docker["image"] = wanted.image or f"bnsweep:{__version__}"

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from bnsweep.cli.common import writing
-from bnsweep.errors import InputError
 
 __all__ = ["launch"]
 
@@ -19,27 +18,21 @@ __all__ = ["launch"]
 @click.option("--cpus", type=click.IntRange(1), help="CPU cores per node.")
 @click.option("--gpus", type=click.IntRange(0), help="GPUs per node; default: what the spec's tasks need.")
 @click.option("--memory", "memory_gib", type=click.IntRange(1), help="Memory per node, GiB.")
-@click.option("--store", help="A bucket, s3://BUCKET/FOLDER; with Slurm also a folder that all nodes share.")
+@click.option("--store", help="A bucket, s3:// or gs://BUCKET/FOLDER; with Slurm also a folder that all nodes share.")
 @click.option("--image", help="The image built from cluster/Dockerfile, as your registry knows it.")
 @click.option("--hours", type=click.IntRange(1), help="Slurm: time limit of one start; the job is requeued at its end.")
 @click.option("--instance", help="AWS: machine type of the workers.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 def launch(spec: str, target: str, out: Path | None, **options: int | str | None) -> None:
-    """Print what runs a sweep on a cluster: a Compose, KubeRay, Slurm or `ray up` file, filled in.
+    """Print what runs a sweep or a search on a cluster: a Compose, KubeRay, Slurm or `ray up` file, filled in.
 
-    SPEC is a YAML file or the name of a ready sweep. Nothing is started; the head of the file says how.
+    SPEC is a YAML file or the name of a ready one. Nothing is started; the head of the file says how.
     """
     from bnsweep.experiment.reading import read_spec, spec_path
-    from bnsweep.experiment.search import SearchSpec
     from bnsweep.launch import Launch
     from bnsweep.launch import launch as fill
 
     parsed, text = read_spec(spec)
-    if isinstance(parsed, SearchSpec):
-        raise InputError(
-            f"{spec} describes a search, which launch does not start by itself: start the cluster with a sweep, "
-            f"and there run `bnsweep search {spec} --address HEAD:6379`"
-        )
     wanted = Launch(parsed, text, spec_path(spec).absolute(), **options)  # type: ignore[arg-type]  # click has the types
     filled = fill(target, wanted)
     for note in wanted.notes():

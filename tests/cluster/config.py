@@ -67,6 +67,31 @@ def validate_kubernetes(path: Path) -> dict[str, Any]:
     return dict(job)
 
 
+def check(name: str, *words: object) -> str:
+    """What a tool prints that finds nothing wrong."""
+    done = subprocess.run([tool(name), *map(str, words)], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def validate(path: Path, name: str) -> None:
+    """A version of one of our files, by its name, with what reads it in earnest."""
+    match name:
+        case "docker-compose.yml":
+            try:
+                compose("--profile", "*", file=path)
+            except subprocess.CalledProcessError as error:
+                raise AssertionError(error.stderr) from error
+        case "kuberay-rayjob.yaml":
+            validate_kubernetes(path)
+        case "aws.yaml":
+            validate_aws(path)
+        case "Dockerfile":
+            check("hadolint", path)
+        case _:
+            check("shellcheck", path)
+
+
 def validate_aws(path: Path) -> dict[str, Any]:
     from ray.autoscaler._private.util import prepare_config, validate_config
 

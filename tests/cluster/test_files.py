@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from config import CLUSTER, ROOT, compose, tool, validate_aws, validate_kubernetes
+from config import CLUSTER, check, compose, validate, validate_aws, validate_kubernetes
 
 from bnsweep.sweep.ray_settings import HEALTH
-
-
-def check(name: str, *words: object, cwd: Path = ROOT) -> str:
-    done = subprocess.run([tool(name), *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd)
-    assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -188,24 +181,6 @@ WRONG = [
 ]
 
 
-def validate(path: Path) -> None:
-    """With what reads the file in earnest."""
-    match path.name:
-        case "docker-compose.yml":
-            try:
-                compose("--profile", "*", file=path)
-            except subprocess.CalledProcessError as error:
-                raise AssertionError(error.stderr) from error
-        case "kuberay-rayjob.yaml":
-            validate_kubernetes(path)
-        case "aws.yaml":
-            validate_aws(path)
-        case "Dockerfile":
-            check("hadolint", path)
-        case _:
-            check("shellcheck", path)
-
-
 @pytest.mark.parametrize(("name", "right", "wrong", "said"), WRONG, ids=[f"{row[0]}: {row[2]}"[:50] for row in WRONG])
 def test_what_checks_the_files_finds_mistakes(name: str, right: str, wrong: str, said: str, tmp_path: Path) -> None:
     text = (CLUSTER / name).read_text()
@@ -213,4 +188,4 @@ def test_what_checks_the_files_finds_mistakes(name: str, right: str, wrong: str,
     path = tmp_path / name
     path.write_text(text.replace(right, wrong, 1))
     with pytest.raises(Exception, match=said):  # each tool has its own kind
-        validate(path)
+        validate(path, name)

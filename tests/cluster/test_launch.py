@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from config import ROOT, compose, tool, validate_aws, validate_kubernetes
+from config import ROOT, compose, tool, validate, validate_aws, validate_kubernetes
 
 from bnsweep.errors import InputError, UnknownNameError
 from bnsweep.experiment.reading import read_spec, ready_specs
@@ -106,12 +107,34 @@ def test_every_ready_sweep_can_be_launched_anywhere(target: str, name: str, tmp_
     parsed, text = read_spec(name)
     filled = launch(target, Launch(parsed, text, ready_specs()[name], **options))
     source = ROOT / ("docker-compose.yml" if target == "compose" else f"cluster/{template(target)}")
-    comments = {line for line in source.read_text().splitlines() if line.startswith("#") and "SBATCH" not in line}
+    text = source.read_text().replace("bnsweep run", "bnsweep search" if parsed.is_search else "bnsweep run")
+    comments = {line for line in text.splitlines() if line.startswith("#") and "SBATCH" not in line}
     assert comments <= set(filled.splitlines()), "the explanations stay"
+    if name in ("quickstart", "placement-search"):
+        path = tmp_path / source.name
+        path.write_text(filled)
+        validate(path, source.name)
 
 
 def template(target: str) -> str:
     return {"kuberay": "kuberay-rayjob.yaml", "slurm": "slurm.sbatch", "aws": "aws.yaml"}[target]
+
+
+def test_a_search_is_launched_as_a_search(tmp_path: Path) -> None:
+    text = "name: find\ndata: digits\nmodels: resnet8\nsearch: {trainings: 10}\n"
+    search = wanted(tmp_path, text, store="gs://lab/rows")
+    assert "\n  entrypoint: bnsweep search /srv/sweeps/sweep.yaml --address auto\n" in launch("kuberay", search)
+    assert '"$driver" bnsweep search "$SPEC" --store' in launch("slurm", search)
+    assert "entrypoint bnsweep search /srv/sweeps/sweep.yaml --address auto'" in launch("aws", search)
+    path = tmp_path / "docker-compose.yml"
+    path.write_text(launch("compose", search))
+    service = compose("--profile", "run", file=path)["services"]["sweep"]
+    (tmp_path / "ray").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "ray").chmod(0o755)
+    words = ["sh", ROOT / "cluster" / "entrypoint", *service["entrypoint"][1:], *service["command"]]
+    given = {**service["environment"], "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(words, env=given, capture_output=True, text=True, check=True).stdout.split("\n--\n")[1]
+    assert said.split("\n")[:4] == ["bnsweep", "search", "--wait-for-nodes=600", "my sweep.yaml"]
 
 
 @pytest.mark.parametrize(
