@@ -18,6 +18,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from bnsweep.errors import GpuLostError, InputError
+from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 
@@ -89,6 +90,22 @@ def test_a_node_without_its_gpu_is_left_for_another_and_no_task_is_blamed(
     store = Store.open(str(tmp_path / "store"))
     assert store.rows("failures") == 0
     assert [row["status"] for row in store.read("runs").to_pylist()] == (["finished"] if train == "0" else [])
+
+
+def test_a_search_leaves_such_nodes_too(cluster: Cluster, tmp_path: Path) -> None:
+    from bnsweep.sweep.search.run import run_search
+
+    text = SPEC.replace("TRAIN", "0.5").replace("TRIAL", "0.25") + "search: {trainings: 12}\n"
+    with pytest.raises(GpuLostError, match="no node with a GPU for `resources.train` has one that works") as caught:
+        run_search(
+            parse_spec(text), str(tmp_path / "store"), text=text, address=cluster.address, patience_s=PATIENCE_S,
+            data_root=tmp_path, told=print,
+        )  # fmt: skip
+    for device in ("3", "5"):
+        assert str(caught.value).count(f"this process sees no GPU (CUDA_VISIBLE_DEVICES={device})") == 1
+    store = Store.open(str(tmp_path / "store"))
+    assert (store.rows("failures"), store.rows("runs")) == (0, 0)
+    assert store.rows("proposals") > 0
 
 
 def test_tasks_and_placement_groups_go_where_they_should(cluster: Cluster) -> None:
