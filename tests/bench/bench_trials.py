@@ -33,7 +33,9 @@ from bnsweep.noise.curve import Cell
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.noise.forward import Forward
 from bnsweep.noise.perturb import Perturber
-from bnsweep.training.datasets import DataShape
+from bnsweep.training.images import Dataset as Images
+from bnsweep.training.images import DataShape, Split
+from bnsweep.training.inputs import Inputs
 from bnsweep.training.layout import layout_of
 from bnsweep.training.models import build
 from bnsweep.training.sites import fold
@@ -129,7 +131,7 @@ def trials(images: int, model: str = "resnet20", eta: float = 0.1) -> list[dict[
     works: dict[str, Callable[[], object]] = {"research": partial(research_trial, network, pictures, eta)}
     for name in machine.precisions():
         batch, dtype = BATCHES[name], machine.DTYPES[name]
-        evaluator = Evaluator(network, inputs, torch.from_numpy(labels), batch_size=batch, precision=name)
+        evaluator = _evaluator_of(network, pixels, labels, name)
         works[f"ours {name}"] = lambda evaluator=evaluator: evaluator.trials(Cell(), eta, [next(seeds)])  # type: ignore[misc]
         bare = fold(network, example=inputs[:2]).to(dtype).to(memory_format=torch.channels_last)
         batches = list(inputs.to(dtype).to(memory_format=torch.channels_last).split(batch))
@@ -172,11 +174,16 @@ def two_cores(images: int, model: str = "resnet20", eta: float = 0.1) -> list[di
 @cache
 def _evaluator(images: int, model: str, precision: str) -> Evaluator:
     torch.set_num_threads(1)
-    pixels, labels = _pictures(images)
-    pictures = Pictures(pixels, labels)
-    inputs = torch.stack([pictures[i][0] for i in range(images)])
-    network, labels_ = example_network(model), torch.from_numpy(labels)
-    return Evaluator(network, inputs, labels_, batch_size=BATCHES[precision], precision=precision)
+    return _evaluator_of(example_network(model), *_pictures(images), precision)
+
+
+def _evaluator_of(
+    network: nn.Module, pixels: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], precision: str
+) -> Evaluator:
+    """As a worker makes it, from pixels that it shares with others."""
+    split = Split(pixels.transpose(0, 3, 1, 2), labels)
+    inputs = Inputs(Images("random", split, split, tuple("0123456789")), "test")
+    return Evaluator(network, inputs, torch.from_numpy(labels), batch_size=BATCHES[precision], precision=precision)
 
 
 def _trial_in_a_process(task: tuple[int, str, str, float, int]) -> int:
