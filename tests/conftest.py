@@ -1,10 +1,14 @@
-"""What each folder of tests took."""
+"""What holds for all tests: the priority of Ray's workers, and what each folder took."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
+
+# Ray gives its workers the lowest priority but four: beside other work of the machine's they hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

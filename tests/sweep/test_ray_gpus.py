@@ -44,10 +44,9 @@ resources: {train: {gpu: TRAIN}, trial: {gpu: TRIAL}}
 
 
 # On a busy machine processes of Ray's are slow, and no less alive for it: by itself Ray gives a worker 60 s to begin,
-# at the lowest priority but four, and a node half a minute to answer.
+# and a node half a minute to answer.
 UNHURRIED = {
     "RAY_raylet_start_wait_time_s": "120",
-    "RAY_worker_niceness": "0",
     "RAY_worker_register_timeout_seconds": "240",
     "RAY_health_check_failure_threshold": "20",
 }
