@@ -25,8 +25,8 @@ __all__ = ["DOCUMENTS", "STORES", "TABLES", "Answers", "filled"]
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = ("docs/results.md", "README.md")
-MAIN, PUZZLES = "cifar10-results", "cifar10-puzzles"
-STORES = {MAIN: "results/cifar10", PUZZLES: "results/cifar10"}
+MAIN, PUZZLES, DEPTH = "cifar10-results", "cifar10-puzzles", "cifar10-depth"
+STORES = {MAIN: "results/cifar10", PUZZLES: "results/cifar10", DEPTH: "results/cifar10-depth"}
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BN = {"all": "everywhere", "none": "none"}
 TARGETS = {
@@ -178,6 +178,15 @@ def comparison(ask: Answers) -> Lines:
 
 def effect(ask: Answers) -> Lines:
     """How much of the paper's effect each cell has."""
+    return _effect(ask, MAIN)
+
+
+def hit(ask: Answers) -> Lines:
+    """The same for what the noise hits, where all four sets of targets were scored."""
+    return _effect(ask, DEPTH)
+
+
+def _effect(ask: Answers, sweep: str) -> Lines:
     lines = [
         [
             row["model"],
@@ -189,10 +198,10 @@ def effect(ask: Answers) -> Lines:
             between(row, "change_points", "change_low_points", "change_high_points"),
             f"{row['n']} on {row['seeds']}",
         ]
-        for row in sorted(ask("bn_effect"), key=_effect_order)
+        for row in sorted(ask("bn_effect", sweep), key=_effect_order)
     ]
     heads = ["network", "noise on", "BN", "A_avr with BN", "A_avr without", "effect of BN, points"]
-    return table([*heads, "against all parameters, stale", "n"], lines) + command("bn_effect")
+    return table([*heads, "against all parameters, stale", "n"], lines) + command("bn_effect", sweep)
 
 
 def _effect_order(row: Row) -> tuple[Any, ...]:
@@ -237,6 +246,32 @@ def layers(ask: Answers) -> Lines:
         for row in sorted(rows, key=lambda r: (r["bn_sites"], list(TARGETS).index(r["targets"]), -r["bn_kept"]))
     ]
     return table(["network", "BN layers", "noise on", "η = 0", "A_avr", "n"], lines) + command("tradeoff", PUZZLES)
+
+
+def depth(ask: Answers) -> Lines:
+    """Depth at as many BN layers, and BN layers at one depth."""
+    lines = [
+        [
+            TARGETS[row["targets"]],
+            row["model"],
+            f"{row['bn_kept']} of {row['bn_sites']}",
+            figure(row["baseline_pct"]),
+            figure(row["average_normalized_pct"], row["half_width_pct"]),
+            between(row, "depth_points", "depth_low_points", "depth_high_points"),
+            between(row, "layers_points", "layers_low_points", "layers_high_points"),
+            f"{row['n']} on {row['seeds']}",
+        ]
+        for row in sorted(ask("depth_or_layers", DEPTH, bn_treatment="stale"), key=_depth_order)
+        if row["targets"] in ENDS
+    ]
+    heads = ["noise on", "network", "BN layers", "η = 0", "A_avr", "by depth: less resnet8 with as many BN layers"]
+    return table([*heads, "by layers: less the same network without BN", "n"], lines) + command(
+        "depth_or_layers", DEPTH
+    )
+
+
+def _depth_order(row: Row) -> tuple[Any, ...]:
+    return list(TARGETS).index(row["targets"]), row["bn_sites"], row["bn_kept"]
 
 
 def rates(ask: Answers) -> Lines:
@@ -369,7 +404,7 @@ def equation_9(ask: Answers) -> Lines:
 
 def verdicts(ask: Answers) -> Lines:
     """The paper's claims; of the smaller sweeps those that the main one says nothing about."""
-    asked = {MAIN: None, PUZZLES: ("layers",)}
+    asked = {MAIN: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
     lines = [
         [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason]
         for sweep, names in asked.items()
@@ -420,6 +455,7 @@ TABLES: dict[str, Callable[[Answers], Lines]] = {
         effect,
         lost,
         layers,
+        depth,
         rates,
         gradients,
         correlation,
