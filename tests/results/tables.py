@@ -453,6 +453,7 @@ TABLES: dict[str, Callable[[Answers], Lines]] = {
         averages,
         comparison,
         effect,
+        hit,
         lost,
         layers,
         depth,
