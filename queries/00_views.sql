@@ -232,6 +232,48 @@ final AS (
 )
 SELECT * FROM final;
 
+-- The same for comparing placements that have not all been trained with the same seeds, as a search's have not: what a
+-- seed does to all of them (initial weights, order of images, noise draws) is often more than what tells them apart. So
+-- a0 and mean are moved to where they would be with all of the network's seeds, by the level of each seed: its mean
+-- difference, over placements that have both, from the seed that most placements have. Nothing moves where all
+-- placements have the same seeds.
+CREATE MACRO comparable(level_of) AS TABLE
+WITH
+average AS (
+    SELECT *, hash(dataset, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
+                   precision, sampling) AS field
+    FROM averages(level_of)
+),
+single AS (
+    SELECT average.field, average.curve AS placed, curve.bn_mask, curve.train_seed, curve.a0, curve.average_normalized
+    FROM curve JOIN average USING (series)
+    WHERE curve.average_normalized IS NOT NULL
+),
+common AS (
+    SELECT field, first(train_seed ORDER BY placements DESC, train_seed) AS train_seed
+    FROM (SELECT field, train_seed, count(*) AS placements FROM single GROUP BY ALL)
+    GROUP BY field
+),
+base AS (FROM single SEMI JOIN common USING (field, train_seed)),
+seed_level AS (
+    SELECT single.field, single.train_seed, avg(single.a0 - base.a0) AS a0,
+           avg(single.average_normalized - base.average_normalized) AS mean
+    FROM single JOIN base USING (field, bn_mask)
+    GROUP BY ALL
+),
+field_level AS (SELECT field, avg(a0) AS a0, avg(mean) AS mean FROM seed_level GROUP BY field),
+own_level AS (
+    SELECT placed, avg(seed_level.a0) AS a0, avg(seed_level.mean) AS mean
+    FROM single JOIN seed_level USING (field, train_seed)
+    GROUP BY placed
+),
+final AS (
+    SELECT average.* REPLACE (average.a0 + coalesce(field_level.a0 - own_level.a0, 0) AS a0,
+                              average.mean + coalesce(field_level.mean - own_level.mean, 0) AS mean)
+    FROM average LEFT JOIN field_level USING (field) LEFT JOIN own_level ON own_level.placed = average.curve
+)
+SELECT * FROM final;
+
 -- The cell that overviews and claims are about: the paper's (weights, stale, tensor_std), or the nearest there is.
 CREATE VIEW main_cell AS
 SELECT DISTINCT noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling

@@ -1,8 +1,9 @@
 -- Which placements does no other one beat in accuracy, noise resistance and number of BN layers?
 --
 -- A placement is on the front if no other one of the same network is at least as good in everything and better in
--- something, by means over training seeds. Means over few seeds are partly luck: intervals that overlap say that the
--- order may change, and a search's --emit writes the sweep that finds out.
+-- something, by means over training seeds. Placements that have not all been trained with the same seeds are compared as
+-- if they had: what a seed does to all of them is taken out (`comparable` in 00_views.sql). The luck of single runs is
+-- not: intervals that overlap say that the order may change, and a search's --emit writes the sweep that finds out.
 --
 -- Interval: see `averages` in 00_views.sql.
 --
@@ -29,10 +30,10 @@
 --   sampling                -       test images per trial: full, random or strata
 --   seeds                   runs    training runs behind the figure
 --   n                       trials  noise draws behind it, over all runs
---   baseline_pct            %       a0, accuracy of the clean networks
+--   baseline_pct            %       a0, accuracy of the clean networks, at the mean of the network's seeds
 --   baseline_low_pct        %       lower end of the interval over training seeds; NULL: fewer than two
 --   baseline_high_pct       %       upper end
---   average_normalized_pct  %       A_avr
+--   average_normalized_pct  %       A_avr, likewise
 --   low_pct                 %       lower end of the interval on average_normalized_pct; NULL: no interval
 --   high_pct                %       upper end
 --   level                   -       seeds: covers training seeds and draws; draws: these networks only; NULL: none
@@ -41,7 +42,7 @@
 
 WITH
 averaged AS (
-    FROM averages($confidence)
+    FROM comparable($confidence)
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
 ),
 compared AS (

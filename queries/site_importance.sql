@@ -35,7 +35,7 @@
 
 WITH
 averaged AS (
-    FROM averages($confidence)
+    FROM comparable($confidence)
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
 ),
 placed AS (

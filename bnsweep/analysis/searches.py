@@ -94,6 +94,7 @@ class Found:
                 f"front, {sum(p.front for p in self.placed)} of {len(self.placed)} placements; 95 % intervals",
             ]
             lines += _aligned([_HEADS, *(_cells(each) for each in self.placed if each.front)])
+            lines += self._cautions()
         if any(effect.effect is not None for _, effect, _ in self.effects):
             lines += ["", "what BN at a site changes, points (least squares over placements, 95 % intervals)"]
             heads = ["site", "path", "accuracy", "", "A_avr", ""]
@@ -101,6 +102,19 @@ class Found:
         for row in self._minimal():
             lines.append(f"{row['kept']} BN layers: {row['failed']} runs failed, {row['ended']} ended well")
         return "\n".join(lines)
+
+    def _cautions(self) -> list[str]:
+        """What the means do not say."""
+        front, seeds = [each for each in self.placed if each.front], {each.seeds for each in self.placed}
+        lines = []
+        if len(seeds) > 1:
+            lines.append("what a seed does to all placements alike is taken out: not all have had the same seeds")
+        if few := sum(each.seeds < max(seeds) for each in front):
+            lines.append(
+                f"{few} of the {len(front)} have had fewer than {max(seeds)} seeds: their place may be luck; "
+                "--emit FILE writes the sweep that finds out"
+            )
+        return lines
 
     def _minimal(self) -> list[dict[str, int]]:
         """Evidence by number of layers, for `--minimal`."""

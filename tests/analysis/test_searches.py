@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 from collections import defaultdict
 from itertools import product
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import synthetic
 from scipy import stats
 
-from bnsweep.analysis.database import Database
+from bnsweep.analysis.database import Database, open_database
 from bnsweep.analysis.importance import main_effects
 from bnsweep.analysis.pictures import network_picture
 from bnsweep.analysis.searches import read_searches
+from bnsweep.store.store import Store
 
 CELL = ("dataset", "model", "training", "targets", "bn_treatment")
 
@@ -108,3 +112,29 @@ def test_a_picture_shows_each_site_where_it_stands() -> None:
     assert [float(box.get("rx", 0)) > 5 for box in boxes] == [False, False, True]
     assert len({box.get("y") for box in boxes}) == 2
     assert len(ElementTree.fromstring(base64.b64decode(network_picture("11").partition(",")[2]))) == 2
+
+
+def test_what_a_seed_does_to_all_placements_decides_no_front(tmp_path: Path) -> None:
+    """Seeds that lift every placement alike, and placements with one, two and all three of them."""
+    lift, ratio = np.array([0.0, 0.03, -0.05]), np.array([0.0, -0.1, 0.04])
+    level = {"all": 0.9, "none": 0.88, "first: 4": 0.89}
+    resistance = {"all": 0.8, "none": 0.85, "first: 4": 0.83}
+    trained = {"all": 3, "none": 1, "first: 4": 2}
+    tables = synthetic.tables(models=("resnet8",), trials=2, seeds=3, failures=False)
+    for name, rows in tables.items():
+        if "placement" in rows.column_names:
+            tables[name] = rows.filter([row["train_seed"] < trained[row["placement"]] for row in rows.to_pylist()])
+    trials = tables["trials"].to_pylist()
+    for row in trials:
+        seed, a0 = row["train_seed"], level[row["placement"]] + lift[row["train_seed"]]
+        row["accuracy"] = a0 * (1 if row["eta"] == 0 else resistance[row["placement"]] + ratio[seed])
+    tables["trials"] = pa.Table.from_pylist(trials, schema=tables["trials"].schema)
+    store = Store.create(tmp_path / "store")
+    store.commit(tables)
+    with open_database(store, threads=1) as opened:
+        rows = opened.query("pareto").to_dicts()
+    assert {(row["placement"], row["seeds"]) for row in rows} == set(trained.items())
+    for row in rows:
+        assert row["baseline_pct"] == pytest.approx(100 * (level[row["placement"]] + lift.mean()))
+        assert row["average_normalized_pct"] == pytest.approx(100 * (resistance[row["placement"]] + ratio.mean()))
+        assert row["front"]
