@@ -52,6 +52,7 @@ class Preview:
     runs_missing: int
     runs_diverged: int
     runs_failed: int
+    runs_pruned: int  # stopped early by the search whose plan this is
     points: int
     rows_min: int
     rows_max: int
@@ -91,13 +92,13 @@ class Preview:
 
     @property
     def _lost(self) -> tuple[tuple[int, str], ...]:
-        return (self.runs_diverged, "diverged"), (self.runs_failed, "failed")
+        return (self.runs_diverged, "diverged"), (self.runs_failed, "failed"), (self.runs_pruned, "stopped early")
 
 
 def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path, measure: bool = False) -> Preview:
     """Compare a plan with a store; `store` is None where there is none yet. `measure`: time a network if need be."""
     ledger = read_ledger(store, plan) if store else Ledger()
-    todo = [run for run in plan.runs if run.run_id not in ledger.runs]
+    todo = [run for run in plan.runs if ledger.untrained(run.run_id)]
     ended = [ledger.runs[run.run_id].status for run in plan.runs if run.run_id in ledger.runs]
     train_work = sum(r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo)
     rows_done, rows_missing, trial_work = _trials(plan, ledger)
@@ -113,6 +114,7 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
         runs_missing=len(todo),
         runs_diverged=ended.count("diverged"),
         runs_failed=ended.count("failed"),
+        runs_pruned=ended.count("pruned") if ledger.of_search else 0,
         points=len(plan.runs) * plan.points_per_run,
         rows_min=low,
         rows_max=high,
@@ -168,7 +170,7 @@ def _lacking(plan: Plan, ledger: Ledger, point: Point) -> int:
 def _blocks(plan: Plan, ledger: Ledger, trial_s: float) -> int:
     points = 0
     for run in plan.runs:
-        if run.run_id not in ledger.runs:
+        if ledger.untrained(run.run_id):
             points += plan.points_per_run
         elif not ledger.lost(run.run_id):
             points += sum(bool(_lacking(plan, ledger, point)) for point in plan.points(run))

@@ -44,10 +44,15 @@ class Ledger:
     runs: dict[str, TrainedRun] = field(default_factory=dict)
     trials: dict[str, int | frozenset[int]] = field(default_factory=dict)
     given_up: set[str] = field(default_factory=set)  # points with a failed block
+    of_search: bool = False  # for which a run that was stopped early has ended; a sweep trains it in full
+
+    def untrained(self, run_id: str) -> bool:
+        """Whether the run is to be trained, as far as rows say."""
+        return run_id not in self.runs or (self.runs[run_id].status == "pruned" and not self.of_search)
 
     def lost(self, run_id: str) -> bool:
         """Whether the run has ended without a network (diverged, failed), so that none of its trials can be made."""
-        return run_id in self.runs and self.runs[run_id].status not in (*NETWORK_ENDS, "pruned")
+        return not self.untrained(run_id) and self.runs[run_id].status not in NETWORK_ENDS
 
     def missing(self, point_id: str, trials: int) -> list[int]:
         """Which of the first `trials` trials of a point have not landed."""
@@ -64,7 +69,7 @@ class Ledger:
 
 def read_ledger(store: Store, plan: Plan) -> Ledger:
     """Everything in the store that bears on the plan."""
-    ledger = Ledger()
+    ledger = Ledger(of_search=plan.spec.is_search)
     run_ids = {run.run_id for run in plan.runs}
     ledger.runs = {run_id: known for run_id, known in read_runs(store).items() if run_id in run_ids}
     trials = _of_runs(store.read("trials", columns=["run_id", "point_id", "trial"]), run_ids)

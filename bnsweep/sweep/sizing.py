@@ -122,7 +122,7 @@ def size(plan: Plan, store: Store | None, cluster: ClusterShape, history: Store 
                 f"has {cluster.cpus} CPUs and {cluster.gpus} GPUs"
             )
     ledger = read_ledger(store, plan) if store else Ledger()
-    todo = [run for run in plan.runs if run.run_id not in ledger.runs]
+    todo = [run for run in plan.runs if ledger.untrained(run.run_id)]
     works = [run.architecture.multiply_adds * run.train_images * run.training.epochs for run in todo]
     rows, trial_work = _missing_trials(plan, ledger)
     speeds_train, speeds_trial = _speeds(history, plan) if history else ({}, {})
@@ -158,6 +158,8 @@ def _missing_trials(plan: Plan, ledger: Ledger) -> tuple[int, float]:
     per_run = plan.rows()[0] // max(1, len(plan.runs))
     rows, work = 0, 0.0
     for run in plan.runs:
+        if ledger.lost(run.run_id):
+            continue
         landed = 0
         if run.run_id in ledger.runs:
             landed = sum(ledger.landed(point.point_id, plan.trial_bounds(point.eta)[0]) for point in plan.points(run))
