@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 
 KEEP, DROP = "1", "0"
 FIRST_RUNS = 16  # known and random ones, before the surrogate is asked
+FEWEST_RUNS = 4  # of them with a network
+LIKELY = 0.5  # chance of ending with a network that a placement must have to be proposed
 ALL_PLACEMENTS = 10  # sites up to which every placement is a candidate
 CANDIDATES = 1024
 DRAWS = 32  # of what the runs leave open, to see which placements may be on the front
@@ -55,6 +57,7 @@ class _Runs:
     done: Floats  # (n, sites) of 0 and 1
     done_seeds: NDArray[np.int64]  # (n,) numbers of seeds
     values: Floats  # (n, objectives), larger is better
+    ended_well: NDArray[np.bool_]  # (n,) with a network; the values of the others stand for nothing
     waiting: tuple[Floats, NDArray[np.int64]] | None  # masks and seeds of runs that have not ended
     taken: Counter[bytes]  # seeds used, by mask
     seeds: int
@@ -63,7 +66,7 @@ class _Runs:
     def of(cls, study: Study, *, before: int) -> _Runs:
         """Of all trials but the one that is being asked for."""
         seeds, taken = int(study.user_attrs["seeds"]), Counter[bytes]()
-        done: list[tuple[Floats, int, list[float]]] = []
+        done: list[tuple[Floats, int, FrozenTrial]] = []
         waiting: list[tuple[Floats, int]] = []
         for trial in study.get_trials(deepcopy=False):
             if not trial.params or trial.number >= before:
@@ -74,14 +77,16 @@ class _Runs:
                 continue  # nothing was trained for it
             taken[bits.tobytes()] += 1
             if trial.state == TrialState.COMPLETE:
-                done.append((bits, number, trial.values))
+                done.append((bits, number, trial))
             elif trial.state == TrialState.RUNNING:
                 waiting.append((bits, number))
         signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in study.directions])
+        values = np.array([trial.values for _, _, trial in done]).reshape(-1, len(signs)) * signs
         return cls(
             np.array([bits for bits, _, _ in done]),
             np.array([number for _, number, _ in done], dtype=np.int64),
-            np.array([values for _, _, values in done]).reshape(-1, len(signs)) * signs,
+            values,
+            ~np.array([bool(trial.user_attrs.get("failed")) for _, _, trial in done], dtype=np.bool_),
             (np.array([b for b, _ in waiting]), np.array([n for _, n in waiting])) if waiting else None,
             taken,
             seeds,
@@ -117,7 +122,7 @@ class SurrogateSampler(BaseSampler):  # type: ignore[misc]  # optuna's types are
         sites = len(search_space)
         runs = _Runs.of(study, before=trial.number)
         measured = [index for index in range(len(study.directions)) if index != study.user_attrs.get("exact")]
-        if len(runs.done) < FIRST_RUNS or not measured:
+        if len(runs.done) < FIRST_RUNS or runs.ended_well.sum() < FEWEST_RUNS or not measured:
             return params_of(_random_mask(self._random, sites))
         chosen = self._choose(runs, measured, "exact" in study.user_attrs)
         return params_of("".join(KEEP if bit else DROP for bit in chosen))
@@ -144,12 +149,12 @@ class SurrogateSampler(BaseSampler):  # type: ignore[misc]  # optuna's types are
 
     def _learn(self, runs: _Runs, measured: Sequence[int], by_kept: bool) -> None:
         """Fit the models, and see which placements may be on the front."""
-        masks, seeds = runs.done, runs.done_seeds
-        candidates = self._candidates(masks, runs.values)
+        masks, seeds, values = (each[runs.ended_well] for each in (runs.done, runs.done_seeds, runs.values))
+        candidates = self._likely(runs, self._candidates(masks, values))
         following = np.zeros(len(candidates), dtype=np.int64)
         means, roots = [], []
         for index in measured:
-            model = self._models.setdefault(index, Surrogate(runs.seeds)).fit(masks, seeds, runs.values[:, index])
+            model = self._models.setdefault(index, Surrogate(runs.seeds)).fit(masks, seeds, values[:, index])
             belief = model.believe(candidates, following)
             means.append(belief.mean)
             roots.append(_factor(belief.covariance))
@@ -162,7 +167,15 @@ class SurrogateSampler(BaseSampler):  # type: ignore[misc]  # optuna's types are
         ranked = np.argsort(-(often + DRAWS * seems), kind="stable")[:SHORT]
         self._short = candidates[ranked[(often + seems)[ranked] > 0]]
         self._scale = Scale.of(np.column_stack(means))
-        self._known = len(masks)
+        self._known = len(runs.done)
+
+    def _likely(self, runs: _Runs, candidates: Floats) -> Floats:
+        """Those that the runs do not say will fail. What failed is not among the values: it would hide all else."""
+        if runs.ended_well.all():
+            return candidates
+        model = Surrogate(runs.seeds).fit(runs.done, runs.done_seeds, runs.ended_well.astype(np.float64))
+        likely = model.believe(candidates, np.zeros(len(candidates), dtype=np.int64)).mean > LIKELY
+        return candidates[likely] if likely.any() else candidates
 
     def _candidates(self, masks: Floats, values: Floats) -> Floats:
         """Every placement of a small network; of a large one those near the front, and some from anywhere."""

@@ -100,6 +100,7 @@ class FrontStudy:
             if run_id not in verdicts or run_id in self.verdicts:
                 continue
             verdict = self.verdicts[run_id] = verdicts[run_id]
+            self._optuna._ot_trials[self._tickets[run_id]].set_user_attr("failed", not verdict.measured)
             self._complete(self._tickets[run_id], _told(verdict, names, self.subject.sites))
 
     def mean_values(self, mask: str) -> tuple[float, ...] | None:
