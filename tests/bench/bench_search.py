@@ -1,23 +1,23 @@
-"""How many trainings does a placement search need? Searches replayed on a table of trainings that were all made once.
+"""How many trainings does a placement search need? Searches replayed on tables of trainings that were all made once.
 
-`python -m tests.bench.bench_search [SEEDS] [SAMPLER ...]` (20 seeds for the figures of docs/search.md)
+`python -m tests.bench.bench_search [--network NAME] [--seeds N] [SAMPLER ...]` (20 seeds for the figures of
+docs/search.md)
 
-every_placement.parquet holds every placement of ResNet-8's eight sites after the stem (whose site has no BN here) on
-the 8x8 digits, each trained with three seeds: 768 real runs, made by every_placement.py. A replay asks the `FrontStudy`
-that a search asks; a proposed run is looked up instead of trained, one seed at a time.
+every_placement.py has the tables: every placement of a small network on the 8x8 digits, each trained with three seeds.
+A replay asks the `FrontStudy` that a search asks; a proposed run is looked up instead of trained, one seed at a time.
 
 The front to be found is that of the means over seeds. What a search says after n trainings is the front of the means it
 has seen; it is worth the volume that the *true* means of those placements dominate, over that of the true front. A
-search that was lucky once recommends placements that are not as good as they looked, and loses by it.
+search that was lucky once recommends placements that are not as good as they looked, and loses by it. A placement that
+diverged for any seed is worth nothing.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,28 +27,25 @@ from numpy.typing import NDArray
 from bnsweep.experiment.architecture import Architecture, Site
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.search import SearchSpec, Subject
+from tests.bench.every_placement import NETWORKS
 
-HERE = Path(__file__).parent
 SEARCH = """\
 name: replay
 data: {{source: digits, size: 8}}
-models: resnet8
+models: {network}
 train_seeds: 3
 noise: {{targets: all}}
 eta: [0, 0.2]
 search: {{sampler: {sampler}, seed: {seed}, trainings: {trainings}, batch: 8}}
 """
-# (stage, after a shortcut's projection) of ResNet-8's sites after the stem
-SITES = [(1, False), (1, False), (2, False), (2, False), (2, True), (3, False), (3, False), (3, True)]
 LEVELS = (0.9, 0.95, 0.97, 0.99)
-BUDGET = {"random": 768}  # trainings
-OTHERWISE = 192
+OTHERWISE = 192  # trainings, but for random search, which gets all there are
 SHOWN = ("surrogate", "random")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Every placement's runs: accuracy and A_avr, (placements, seeds, 2)."""
+    """Every placement's runs: accuracy and A_avr, (placements, seeds, 2); NaN: diverged."""
 
     masks: list[str]
     runs: NDArray[np.float64]
@@ -63,46 +60,51 @@ class Table:
         from bnsweep.sweep.search.front import hypervolume
 
         truth = self.truth
-        worst, best = truth.min(axis=0) - [0, 0, 1], truth.max(axis=0)
-        scaled = (truth - worst) / (best - worst)
+        worst, best = np.nanmin(truth, axis=0) - [0, 0, 1], np.nanmax(truth, axis=0)
+        scaled = np.nan_to_num((truth - worst) / (best - worst))  # on the edge, so without volume
         rows = [self.masks.index(mask) for mask in masks]
         return hypervolume(scaled[rows], np.zeros(3)) / hypervolume(scaled, np.zeros(3))
 
 
 @cache
-def table() -> Table:
+def table(network: str = "resnet8") -> Table:
     """The committed rows."""
     columns = ["bn_mask", "train_seed", "accuracy", "average_normalized"]
-    rows = pq.read_table(HERE / "every_placement.parquet", columns=columns).to_pylist()
-    runs: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+    rows = pq.read_table(NETWORKS[network].file, columns=columns).to_pylist()
+    runs: dict[str, dict[int, tuple[float | None, float | None]]] = defaultdict(dict)
     for row in rows:
         runs[row["bn_mask"]][row["train_seed"]] = (row["accuracy"], row["average_normalized"])
     masks = sorted(runs)
-    return Table(masks, np.array([[runs[mask][seed] for seed in sorted(runs[mask])] for mask in masks]))
+    values = np.array([[runs[mask][seed] for seed in sorted(runs[mask])] for mask in masks], dtype=float)
+    return Table(masks, values)
 
 
-def replay(sampler: str, seed: int, trainings: int) -> list[tuple[int, float]]:
+def replay(sampler: str, seed: int, trainings: int, network: str = "resnet8") -> list[tuple[int, float]]:
     """(trainings, worth of what the search says then) after each batch."""
     from bnsweep.sweep.search.front import nondominated
     from bnsweep.sweep.search.objectives import Verdict
     from bnsweep.sweep.search.study import FrontStudy
 
-    spec = parse_spec(SEARCH.format(sampler=sampler, seed=seed, trainings=trainings))
+    spec = parse_spec(SEARCH.format(network=network, sampler=sampler, seed=seed, trainings=trainings))
     assert isinstance(spec, SearchSpec)
-    sites = tuple(Site(f"site{n}", 1, stage, shortcut) for n, (stage, shortcut) in enumerate(SITES, 1))
-    architecture = Architecture("resnet8", sites, 1, 1, "replayed")
+    sites = tuple(
+        Site(f"site{n}", 1, stage, shortcut) for n, (stage, shortcut) in enumerate(NETWORKS[network].sites, 1)
+    )
+    architecture = Architecture(network, sites, 1, 1, "replayed")
     study = FrontStudy(Subject(spec, spec.data[0], spec.models[0], architecture, "replayed", (1437, 360)))
-    known, seen = table(), defaultdict(list)
+    known, seen = table(network), defaultdict(list)
     curve = []
     while batch := study.batch():
         verdicts: dict[str, Verdict] = {}
         for run in (proposal.run for proposal in batch):
             accuracy, normalized = known.runs[known.masks.index(run.bn_mask), run.train_seed]
             seen[run.bn_mask].append((accuracy, normalized))
-            verdicts[run.run_id] = Verdict("finished", (accuracy, normalized, float(run.bn_kept)), accuracy)
+            values = None if np.isnan(accuracy) else (accuracy, normalized, float(run.bn_kept))
+            status = "diverged" if values is None else "finished"
+            verdicts[run.run_id] = Verdict(status, values)
         study.tell(verdicts)
-        masks = list(seen)
-        means = np.array([[*np.mean(seen[mask], axis=0), -mask.count("1")] for mask in masks])
+        masks = [mask for mask in seen if not np.isnan(seen[mask]).any()]
+        means = np.array([[*np.mean(seen[mask], axis=0), -mask.count("1")] for mask in masks]).reshape(-1, 3)
         said = [mask for mask, on in zip(masks, nondominated(means), strict=True) if on]
         curve.append((len(study.asked), known.worth(said)))
     return curve
@@ -126,7 +128,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 def figures() -> list[dict[str, Any]]:
     """Trainings to 95 % of the true front's volume, against random search; five seeds."""
-    curves = {name: [replay(name, seed, BUDGET.get(name, OTHERWISE)) for seed in range(5)] for name in SHOWN}
+    curves = {name: [replay(name, seed, budget(name)) for seed in range(5)] for name in SHOWN}
     ours, chance = (quartiles([needed(curve, 0.95) for curve in curves[name]]) for name in SHOWN)
     return [
         {
@@ -142,20 +144,32 @@ def figures() -> list[dict[str, Any]]:
     ]
 
 
-def main(seeds: int, samplers: list[str]) -> None:
+def budget(sampler: str, network: str = "resnet8") -> int:
+    """Trainings of one replay."""
+    return int(np.prod(table(network).runs.shape[:2])) if sampler == "random" else OTHERWISE
+
+
+def main() -> None:
     """Print every curve's quartiles."""
-    for sampler in samplers:
-        budget = BUDGET.get(sampler, OTHERWISE)
-        curves = [replay(sampler, seed, budget) for seed in range(seeds)]
-        print(f"{sampler}, {seeds} seeds")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_search")
+    parser.add_argument("samplers", nargs="*", default=["random", "tpe", "nsga2", "surrogate"])
+    parser.add_argument("--network", choices=NETWORKS, default="resnet8")
+    parser.add_argument("--seeds", type=int, default=20)
+    asked = parser.parse_args()
+    for sampler in asked.samplers:
+        most = budget(sampler, asked.network)
+        curves = [replay(sampler, seed, most, asked.network) for seed in range(asked.seeds)]
+        print(f"{asked.network}, {sampler}, {asked.seeds} seeds")
         for level in LEVELS:
-            low, middle, high = quartiles([needed(curve, level) for curve in curves])
-            print(f"  {level:.0%} of the volume after {middle:g} trainings [{low:g}, {high:g}]")
-        for at in (each for each in (24, 48, 96, 144, 192, 256, 384, 512, 640, 768) if each <= budget):
+            reached = [needed(curve, level) for curve in curves]
+            low, middle, high = quartiles(reached)
+            share = f"{np.isfinite(reached).sum()} of {len(reached)}"
+            print(f"  {level:.0%} of the volume after {middle:g} trainings [{low:g}, {high:g}], {share} within {most}")
+        for at in (each for each in (24, 48, 96, 144, 192, 256, 384, 512, 640, 768) if each <= most):
             worth = [next(w for n, w in reversed(curve) if n <= at) for curve in curves]
             low, middle, high = quartiles(worth)
             print(f"  {at:>4} trainings: {middle:.3f} [{low:.3f}, {high:.3f}]", flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20, sys.argv[2:] or ["random", "tpe", "nsga2", "surrogate"])
+    main()
