@@ -1,9 +1,9 @@
 -- Which placements does no other one beat in accuracy, noise resistance and number of BN layers?
 --
 -- A placement is on the front if no other one of the same network is at least as good in everything and better in
--- something, by means over training seeds. Placements that have not all been trained with the same seeds are compared as
--- if they had: what a seed does to all of them is taken out (`comparable` in 00_views.sql). The luck of single runs is
--- not: intervals that overlap say that the order may change, and a search's --emit writes the sweep that finds out.
+-- something, by means over training seeds. Placements that have not all been trained with the same seeds are compared
+-- as if they had: what a seed does to all of them is taken out (`comparable` in 00_views.sql). The luck of single runs
+-- is not: intervals that overlap say that the order may change, and a search's --emit writes the sweep that finds out.
 --
 -- Interval: see `averages` in 00_views.sql.
 --

@@ -149,7 +149,8 @@ class SurrogateSampler(BaseSampler):  # type: ignore[misc]  # optuna's types are
 
     def _learn(self, runs: _Runs, measured: Sequence[int], by_kept: bool) -> None:
         """Fit the models, and see which placements may be on the front."""
-        masks, seeds, values = (each[runs.ended_well] for each in (runs.done, runs.done_seeds, runs.values))
+        well = runs.ended_well
+        masks, seeds, values = runs.done[well], runs.done_seeds[well], runs.values[well]
         candidates = self._likely(runs, self._candidates(masks, values))
         following = np.zeros(len(candidates), dtype=np.int64)
         means, roots = [], []
