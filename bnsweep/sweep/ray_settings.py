@@ -8,7 +8,8 @@ import secrets
 __all__ = ["HEALTH", "prepare_ray"]
 
 # Without these, work on a host whose link is cut is waited for seven minutes (300 s + 120 s). They must be set where
-# Ray's nodes are started and where the driver runs.
+# Ray's nodes are started and where the driver runs, or in neither place: a node without them closes a connection that
+# asks every 10 s ("too many pings"), and what was being trained over it counts as failed.
 HEALTH = {
     "RAY_grpc_client_keepalive_time_ms": "10000",  # a silent connection is asked after 10 s ...
     "RAY_grpc_client_keepalive_timeout_ms": "20000",  # ... and dead after 20 s without an answer
@@ -32,8 +33,9 @@ def prepare_ray(*, own_cluster: bool) -> None:
         "RAY_ENABLE_AUTO_CONNECT": "0",  # else Tune's thread starts a Ray of its own when ours has been shut down
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_task_oom_retries": "2",  # a block that needs too much memory is tried as often as one that fails otherwise
-        **HEALTH,
     }
+    if own_cluster:
+        defaults |= HEALTH  # of a cluster that somebody else started only its environment knows
     if own_cluster and "RAY_AUTH_MODE" not in os.environ:
         # Left alone, Ray would write a token into the home directory; without one, any user of this machine
         # could run code as us. This token lives as long as this process.
