@@ -12,7 +12,7 @@ from bnsweep.errors import EngineError
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 pytest.importorskip("ray")
 
-from bnsweep.sweep import ray_connection
+from bnsweep.sweep import ray_connection, ray_settings
 
 
 @pytest.fixture
@@ -44,3 +44,11 @@ def test_a_port_where_nobody_listens_is_said_at_once():
         port = server.getsockname()[1]
     with pytest.raises(EngineError, match=r"Connection refused\. Is it up\?"):
         ray_connection.connect(f"127.0.0.1:{port}", None)
+
+
+def test_how_often_a_silent_connection_is_asked_is_the_cluster_s_to_say(monkeypatch):
+    """Nodes that were started without these settings close a connection that asks every 10 s."""
+    for own_cluster in (False, True):
+        monkeypatch.setattr(os, "environ", {})
+        ray_settings.prepare_ray(own_cluster=own_cluster)
+        assert bool(set(ray_settings.HEALTH) & set(os.environ)) == own_cluster
