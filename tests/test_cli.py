@@ -148,7 +148,6 @@ def test_models_are_listed_with_their_sites(work):
         (["query", "--store", "store", "--sql", "SELECT 1", "--param", "a=1"], "for a named query"),
         (["query", "accuracy", "--paper", "--sweep", "tiny"], "know no sweeps"),
         (["claims", "--paper", "--sweep", "tiny"], "know no sweeps"),
-        (["launch", "placement-search", "--target", "slurm"], "describes a search"),
         (["launch", "quickstart", "--target", "compose", "--store", "folder"], "share no folder"),
         (["query", "accuracy", "--store", "store", "--sweep", "other"], "other"),
         (["models", "resnet21"], "unknown model 'resnet21'. Valid: resnet8"),
