@@ -36,6 +36,8 @@ def prepare_ray(*, own_cluster: bool) -> None:
     }
     if own_cluster:
         defaults |= HEALTH  # of a cluster that somebody else started only its environment knows
+        # Ray starts workers beforehand: on two cores four, two of which it kills unused while the others import torch.
+        defaults["RAY_prestart_worker_first_driver"] = "0"
     if own_cluster and "RAY_AUTH_MODE" not in os.environ:
         # Left alone, Ray would write a token into the home directory; without one, any user of this machine
         # could run code as us. This token lives as long as this process.
