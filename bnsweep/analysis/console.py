@@ -28,7 +28,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from bnsweep.analysis.locked import CHANGES, LOCKED, operators
+from bnsweep.analysis.locked import LOCKED, why_not
 
 __all__ = ["answer", "main"]
 
@@ -75,7 +75,8 @@ def answer(*, snapshot: str, sql: str, rows: int, bytes: int, seconds: float, me
     timer.daemon = True
     timer.start()
     try:
-        _check(connection, sql)
+        if reason := why_not(connection, sql):
+            raise RefusedError(reason)
         return _fetch(connection, sql, rows=rows, limit=bytes)
     except duckdb.InterruptException:
         raise RefusedError(f"the time limit of {seconds:g} s was reached; ask for less") from None
@@ -89,22 +90,6 @@ def answer(*, snapshot: str, sql: str, rows: int, bytes: int, seconds: float, me
         raise RefusedError(f"a question reads the store's tables and nothing else: {_message(error)}") from None
     except (duckdb.Error, pa.ArrowException, RuntimeError, ValueError, UnicodeError) as error:
         raise RefusedError(_message(error)) from None
-
-
-def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Refuse all but one statement that only reads."""
-    statements = connection.extract_statements(sql)
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        kinds = ", ".join(statement.type.name for statement in statements[:5]) or "none"
-        raise RefusedError(f"a question is one SELECT statement, but got: {kinds}")
-    if statements[0].named_parameters:
-        raise RefusedError(
-            f"a question has no parameters, but got: {', '.join(sorted(statements[0].named_parameters))}"
-        )
-    plan = connection.execute(f"EXPLAIN (FORMAT json) {statements[0].query}").fetchall()
-    for operator in operators(json.loads(plan[0][1])):
-        if CHANGES.search(operator):
-            raise RefusedError(f"a question only reads, but this statement has {operator} in its plan")
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, sql: str, *, rows: int, limit: int) -> tuple[bytes, bool]:

@@ -10,7 +10,6 @@ are copied into memory, where no file is left to be overwritten.
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from scipy.special import ndtri, stdtrit
 
-from bnsweep.analysis.locked import CHANGES, LOCKED, operators
+from bnsweep.analysis.locked import LOCKED, why_not
 from bnsweep.analysis.paper import paper_store, paper_tables
 from bnsweep.analysis.queries import QUERIES, Column, Query, find_query, views
 from bnsweep.analysis.repeated import first_of_each_key, has_repeated_keys
@@ -103,16 +102,10 @@ class Database:
 
     def _check(self, text: str) -> None:
         """Refuse all but one statement that only reads."""
-        with self._explained():
-            statements = self._connection.extract_statements(text)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            kinds = ", ".join(statement.type.name for statement in statements) or "none"
-            raise QueryError(f"a question is one SELECT statement, but got: {kinds}")
         with self._explained(), _reading(self._connection):
-            rows = self._connection.execute(f"EXPLAIN (FORMAT json)\n{statements[0].query}").fetchall()
-        for operator in operators(json.loads(rows[0][1])):
-            if CHANGES.search(operator):
-                raise QueryError(f"a question only reads, but this statement has {operator} in its plan")
+            reason = why_not(self._connection, text)
+        if reason:
+            raise QueryError(reason)
 
     def _fetch(
         self, text: str, values: Mapping[str, object], *, limit: int | None, time_limit_s: float | None

@@ -100,6 +100,21 @@ def test_errors_say_what_there_is(database: Database) -> None:
         database.sql("SELECT 1", limit=0)
 
 
+@pytest.mark.parametrize(
+    ("before", "line"), [("", 1), ("-- mine\n\n", 3), ("/* mine\n*/ ", 2), ("SELECT 1 FROM\n(" + "\n" * 8, 10)]
+)
+def test_an_error_shows_the_line_of_the_question(database: Database, before: str, line: int) -> None:
+    """As it was written, not as it is wrapped; the mark stands below what is wrong."""
+    ending = ")" if "(" in before else ""
+    with pytest.raises(QueryError, match="nothing") as caught:
+        database.sql(f"{before}SELECT nothing FROM trial{ending}")
+    excerpt, mark = str(caught.value).splitlines()[-2:]
+    assert excerpt.startswith(f"LINE {line}: ")
+    assert excerpt.endswith(f"SELECT nothing FROM trial{ending}")
+    assert mark == " " * excerpt.index("nothing") + "^" * len("nothing")
+    assert "EXPLAIN" not in str(caught.value)
+
+
 def test_more_rows_than_the_limit_are_cut_and_said_so(database: Database) -> None:
     exact, cut = database.sql("FROM range(5)", limit=5), database.sql("FROM range(6)", limit=5)
     assert (len(exact), exact.truncated) == (5, False)
