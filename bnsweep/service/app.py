@@ -117,7 +117,7 @@ def _showing(app: FastAPI, hub: Hub) -> None:
 
 def _doing(app: FastAPI, hub: Hub) -> None:
     work = Work(hub)
-    add(app, "/new", work.new, role=Role.RUNNER, forms=("html",))
+    add(app, "/new", work.new, role=Role.RUNNER, forms=("html", "json"), tag="new")
     for path, function, status, summary in (
         ("/check.json", work.check, 200, "check and plan a sweep file"),
         ("/read.json", work.read, 200, "check a sweep file"),

@@ -45,10 +45,12 @@ class Work:
         request: Request,
         ready: Annotated[str, Query(description="begin with this ready sweep", max_length=100)] = "quickstart",
         sweep: Annotated[str, Query(description="begin with this sweep of the store", max_length=200)] = "",
-    ) -> Response | Answer:
-        """A new sweep: write or paste its file."""
+    ) -> Answer:
+        """A new sweep: the file to begin with, what its common entries say, and what else one can begin with."""
         text = self._spec_of(sweep) if sweep else self._ready(ready)
-        return Answer("new.html", {}, None, self._form(text))
+        fields = {each["field"].name: each["value"] for each in fields_of(text)}
+        data = {"spec": text, "fields": fields, "ready": list(ready_specs()), "where": self._hub.where}
+        return Answer("new.html", data, None, self._form(text))
 
     def check(self, request: Request, submission: Submission) -> JSONResponse:
         """What is wrong in a sweep file, with line numbers; and if nothing is, its plan. Nothing is started."""

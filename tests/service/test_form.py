@@ -36,6 +36,14 @@ def test_a_value_that_is_none_names_its_field():
     assert fields_of("a: [") == []
 
 
+def test_the_page_as_json(runner):
+    body = runner.get("/new.json", params={"ready": "quickstart"}).json()
+    assert (body["ok"], body["spec"]) == (True, read_text("quickstart"))
+    assert body["fields"]["placements"] == "all, {first: 3}, none"
+    assert "paper-cifar10" in body["ready"]
+    assert runner.get("/new.json", params={"sweep": "none"}).json()["status"] == 404
+
+
 def test_the_page_without_script(runner):
     """A browser without script posts the form, and gets the file and its form back."""
     page = runner.get("/new", headers={"accept": "text/html"}).text
