@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ UNWRITABLE = {
     errno.EPERM: "not permitted",
     errno.ENOTDIR: "part of the path is a file, not a folder",
 }
+EMPTY_WAITS_S = (0.05, 0.1, 0.2, 0.4)  # until a file that is empty has its content: see `_create_exclusively`
 _COUNTER = itertools.count()
 
 
@@ -137,8 +139,13 @@ class LocalFiles(Files):
         super().__init__(str(root), str(root), fs.LocalFileSystem())
 
     def read(self, name: str) -> bytes:
+        path = Path(self.path(name))
         try:
-            return Path(self.path(name)).read_bytes()
+            for wait_s in EMPTY_WAITS_S:  # nothing in a store is empty but a name that was just taken
+                if data := path.read_bytes():
+                    return data
+                time.sleep(wait_s)
+            return path.read_bytes()
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -156,7 +163,7 @@ class LocalFiles(Files):
             if final.exists():
                 return False
             with _temporary(final, data) as temporary:
-                made = _link(temporary, final, data)
+                made = _link(temporary, final)
             if made:
                 _sync_folder(final.parent)
             return made
@@ -190,7 +197,7 @@ def _temporary(final: Path, data: bytes | memoryview) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _link(temporary: Path, final: Path, data: bytes) -> bool:
+def _link(temporary: Path, final: Path) -> bool:
     """Give a finished file its final name unless that is taken."""
     try:
         os.link(temporary, final)
@@ -200,19 +207,24 @@ def _link(temporary: Path, final: Path, data: bytes) -> bool:
     except OSError as error:
         if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
             raise
-        return _create_exclusively(final, data)
+        return _create_exclusively(temporary, final)
     return True
 
 
-def _create_exclusively(final: Path, data: bytes) -> bool:
-    """For file systems without hard links: exclusive too, but a crash may leave a torn file, whose digest tells."""
+def _create_exclusively(temporary: Path, final: Path) -> bool:
+    """For file systems without hard links: an empty file takes the name, then the finished one takes its place.
+
+    A crash in between leaves the empty file, which no digest matches.
+    """
     try:
-        with final.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        final.touch(exist_ok=False)
     except FileExistsError:
         return False
+    try:
+        temporary.replace(final)
+    except OSError:
+        final.unlink(missing_ok=True)  # the name was ours
+        raise
     return True
 
 
