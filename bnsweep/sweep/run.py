@@ -56,7 +56,6 @@ def run_sweep(
     """
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
-        record_plan(store, plan, text=text)
         datasets = _loaders(plan, data_root)
         driver = Driver(
             plan,
@@ -66,10 +65,11 @@ def run_sweep(
             retry_failed=retry_failed,
             allow_import=allow_import,
         )
-        if driver.nothing_to_do:
-            return driver.summary
         for fingerprint in driver.data_needed:
             datasets[fingerprint]()  # what is wrong with the data is said before any work, and is no run's failure
+        record_plan(store, plan, text=text)
+        if driver.nothing_to_do:
+            return driver.summary
         made = _engine(engine, store, address=address, cpus=cpus, patience_s=patience_s, listener=listener)
         return driver.run(made)
 
