@@ -87,15 +87,23 @@ def test_a_cluster_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None
     assert done.stderr.startswith("bnsweep: cannot reach the Ray cluster at 127.0.0.1:1: Connection refused. Is it up?")
 
 
-def test_a_worker_and_a_whole_node_killed_in_the_middle_of_a_block(tmp_path: Path, cluster: Cluster) -> None:
+def test_the_driver_then_a_worker_then_a_whole_node_killed_in_the_middle_of_a_block(
+    tmp_path: Path, cluster: Cluster
+) -> None:
     text = slow(30)
     spec, store = tmp_path / "tiny.yaml", tmp_path / "store"
     spec.write_text(text)
     first = cluster.nodes[-1]
     with driving(cluster, spec, store) as driver:
-        # A worker that has scored rows and has more blocks queued is in the middle of one.
         wait_until(lambda: workers(store), 120, "a worker has scored rows")
-        (worker,) = killed = workers(store)
+        driver.kill()
+        assert driver.wait() == -signal.SIGKILL
+    killed = workers(store)  # Ray ends what a dead driver has left
+    with driving(cluster, spec, store) as driver:
+        # A worker that has scored rows and has more blocks queued is in the middle of one.
+        wait_until(lambda: workers(store) - killed, 120, "a worker of the next driver has scored rows")
+        (worker,) = workers(store) - killed
+        killed.add(worker)
         assert worker in clusters.descendants(first.pid)
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: workers(store) - killed, 120, "another worker has scored rows")
