@@ -35,6 +35,7 @@ Row = Mapping[str, Any]
 PANEL_WIDTH = 300
 PANEL_HEIGHT = 210
 EVERYWHERE, NOWHERE = "BN everywhere", "no BN"
+SOLID = alt.Legend(symbolOpacity=1)  # the first layer may be a band that one can see through
 STATUS = ["done", "missing", "diverged", "failed"]
 STATUS_COLOURS = ["#3b8fc4", "#b9c0cc", "#e69f00", "#d55e00"]
 
@@ -298,20 +299,11 @@ def _bars(names: Iterable[str]) -> int:
 
 
 def _colour(rows: Sequence[Row], *, field: str, title: str) -> Any:
-    return alt.Color(
-        f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=_legend(rows, field)
-    )
+    return alt.Color(f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=SOLID)
 
 
 def _shape(rows: Sequence[Row], *, field: str, title: str) -> Any:
-    return alt.Shape(
-        f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=_legend(rows, field)
-    )
-
-
-def _legend(rows: Sequence[Row], field: str) -> Any:
-    # One entry needs no legend when the heading already names it; a long one is cut into columns by the page.
-    return alt.Legend(symbolOpacity=1) if len(_labels(rows, field)) > 1 else alt.Legend()
+    return alt.Shape(f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=SOLID)
 
 
 def _labels(rows: Sequence[Row], field: str) -> list[str]:

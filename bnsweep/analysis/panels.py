@@ -145,6 +145,7 @@ def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
     if not rows:
         return
     panels = list(dict.fromkeys(row["panel"] for row in rows))
+    scheme = alt.SchemeParams(name="viridis", extent=[0.25, 0.9])  # its ends are lost on dark and on bright pages
     chart = (
         alt.Chart(alt.NamedData(name="rows"), width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT)
         .mark_bar(opacity=0.75)
@@ -156,7 +157,7 @@ def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
                 axis=alt.Axis(labelOverlap="greedy", labelSeparation=8),
             ),
             y=alt.Y("count():Q", title="draws"),
-            color=alt.Color("eta_pct:O", title="noise η, %", scale=alt.Scale(scheme="viridis")),
+            color=alt.Color("eta_pct:O", title="noise η, %", scale=alt.Scale(scheme=scheme)),
             tooltip=[
                 alt.Tooltip("eta_pct:O", title="η, %"),
                 alt.Tooltip("accuracy_pct:Q", bin=alt.Bin(maxbins=40), title="accuracy, %"),

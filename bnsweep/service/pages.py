@@ -172,7 +172,7 @@ class Pages:
         rows = [
             {
                 **{key: act.get(key, "") for key in ("at", "who", "what")},
-                "details": "; ".join(f"{k}: {v}" for k, v in act.items() if k not in ("at", "who", "what")),
+                "details": "; ".join(f"{k}: {v}" for k, v in act.items() if k not in ("at", "who", "what") and v),
             }
             for act in acts
         ]

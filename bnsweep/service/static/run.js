@@ -9,7 +9,7 @@
     if (!sites[i]) return;
     item.title = `${sites[i]}: ${item.title}`;
     const name = document.createElement("small");
-    name.textContent = sites[i];
+    for (const part of sites[i].split(/(?<=\.)/)) name.append(part, document.createElement("wbr")); // breaks behind dots
     item.append(name);
   });
   strip.classList.toggle("named", sites.length > 0);
