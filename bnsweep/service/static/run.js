@@ -9,7 +9,7 @@
     if (!sites[i]) return;
     item.title = `${sites[i]}: ${item.title}`;
     const name = document.createElement("small");
-    for (const part of sites[i].split(/(?<=\.)/)) name.append(part, document.createElement("wbr")); // breaks behind dots
+    for (const part of sites[i].match(/[^.]+\.?/g)) name.append(part, document.createElement("wbr")); // breaks at dots
     item.append(name);
   });
   strip.classList.toggle("named", sites.length > 0);
