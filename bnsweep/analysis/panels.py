@@ -145,10 +145,10 @@ def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
     if not rows:
         return
     panels = list(dict.fromkeys(row["panel"] for row in rows))
-    scheme = alt.SchemeParams(name="viridis", extent=[0.25, 0.9])  # its ends are lost on dark and on bright pages
+    scheme = alt.SchemeParams(name="viridis", extent=[0.25, 0.95])  # its ends are lost on dark and on bright pages
     chart = (
         alt.Chart(alt.NamedData(name="rows"), width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT)
-        .mark_bar(opacity=0.75)
+        .mark_bar(opacity=0.9)
         .encode(
             x=alt.X(
                 "accuracy_pct:Q",

@@ -156,7 +156,7 @@ class Cluster:
     def wait_for(self, node: subprocess.Popen[str]) -> None:
         """Until the node has joined, as its own log says."""
         log = self.folder / f"node{self.nodes.index(node)}.log"
-        wait_until(lambda: node.poll() is not None or "Ray runtime started" in log.read_text(), 120, "a node is up")
+        wait_until(lambda: node.poll() is not None or "Ray runtime started" in log.read_text(), 300, "a node is up")
         assert node.poll() is None, log.read_text()
 
     def _start(

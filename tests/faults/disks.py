@@ -23,13 +23,13 @@ def end_by(fault: str, disk: Path, words: list[str], env: dict[str, str]) -> str
     driver = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     try:
         wait_until(
-            lambda: Store.exists(store) and Store.open(store).rows("trials") > before + 4, 120, "rows have landed"
+            lambda: Store.exists(store) and Store.open(store).rows("trials") > before + 4, 300, "rows have landed"
         )
         if fault == "full":
             ballast = fill(disk)
         else:
             wait_until(lambda: remount(disk, "ro"), 30, "the file system becomes read-only")
-        _, stderr = driver.communicate(timeout=120)
+        _, stderr = driver.communicate(timeout=300)
     finally:
         driver.kill()
         driver.wait()

@@ -205,7 +205,7 @@ def lose_two_of_three(folder: Path, settings: dict[str, str] = HEALTH, *, limit_
         for _ in range(4):
             hosts.add()
         hosts.start_ray(0, cpus=0)
-        wait_until(lambda: hosts.up(0), 120, "the head is up")
+        wait_until(lambda: hosts.up(0), 300, "the head is up")
         for number in (1, 2):  # one after the other: they share /tmp, where both would take the same socket's name
             hosts.start_ray(number, cpus=1, FAULT_WAIT_S="0.1")
             wait_until(partial(hosts.up, number), 120, f"host {number} is up")

@@ -16,7 +16,7 @@ from shared_cluster import KINDS, NO_LIMIT, SharedCluster
 
 from bnsweep.store.store import Store
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def spec_of(*kinds: str, trials: int) -> str:

@@ -14,7 +14,7 @@ REASON = hosts.missing()
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(REASON is not None, reason=REASON or "")
 def test_a_sweep_outlives_a_killed_host_and_a_cut_link(tmp_path: Path) -> None:
     took = hosts.lose_two_of_three(tmp_path, hosts.QUICK)

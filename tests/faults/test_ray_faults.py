@@ -33,7 +33,7 @@ from bnsweep.service.jobs import Jobs
 from bnsweep.service.records import Records
 from bnsweep.store.store import Store
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_without_the_cluster_s_token_one_line_says_so(tmp_path: Path, cluster: C
         for number, env in enumerate((without, wrong))
     ]
     for driver in drivers:
-        _, stderr = driver.communicate(timeout=120)
+        _, stderr = driver.communicate(timeout=300)
         assert driver.returncode == 1
         assert stderr == (
             f"bnsweep: cannot reach the Ray cluster at {cluster.address}: it wants a token that we do not have: set "
@@ -95,21 +95,21 @@ def test_the_driver_then_a_worker_then_a_whole_node_killed_in_the_middle_of_a_bl
     spec.write_text(text)
     first = cluster.nodes[-1]
     with driving(cluster, spec, store) as driver:
-        wait_until(lambda: workers(store), 120, "a worker has scored rows")
+        wait_until(lambda: workers(store), 300, "a worker has scored rows")
         driver.kill()
         assert driver.wait() == -signal.SIGKILL
     killed = workers(store)  # Ray ends what a dead driver has left
     with driving(cluster, spec, store) as driver:
         # A worker that has scored rows and has more blocks queued is in the middle of one.
-        wait_until(lambda: workers(store) - killed, 120, "a worker of the next driver has scored rows")
+        wait_until(lambda: workers(store) - killed, 300, "a worker of the next driver has scored rows")
         (worker,) = workers(store) - killed
         killed.add(worker)
         assert worker in clusters.descendants(first.pid)
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: workers(store) - killed, 120, "another worker has scored rows")
+        wait_until(lambda: workers(store) - killed, 300, "another worker has scored rows")
         clusters.kill_tree(first)
         add_node(cluster)
-        assert driver.wait(timeout=200) == 0, (tmp_path / "log").read_text()
+        assert driver.wait(timeout=400) == 0, (tmp_path / "log").read_text()
     fault_sweeps.holds_exactly(store, text)
     assert killed < workers(store)
 
@@ -131,10 +131,10 @@ def test_without_a_node_that_can_work_a_sweep_says_so_and_goes_on_when_one_joins
         assert (job.state, bool(re.fullmatch(given_up, job.message))) == ("failed", True), job
         with driving(cluster, spec, store) as driver:
             wait_until(
-                lambda: "no node is up" in (tmp_path / "log").read_text(), 120, "the driver says what it waits for"
+                lambda: "no node is up" in (tmp_path / "log").read_text(), 300, "the driver says what it waits for"
             )
             cluster.add(cpus=1)
-            assert driver.wait(timeout=200) == 0, (tmp_path / "log").read_text()
+            assert driver.wait(timeout=400) == 0, (tmp_path / "log").read_text()
     said = (tmp_path / "log").read_text()
     assert re.search(rf"^bnsweep: no node is up that can do the work: {asked}\. .*--wait-for-nodes", said, re.M), said
     assert "bnsweep: a node is up again: the sweep goes on" in said
@@ -205,7 +205,7 @@ def test_after_a_dead_head_the_same_command_on_a_new_cluster_goes_on(tmp_path: P
     spec.write_text(text)
     # Ray's own time, which the cluster of these tests has shortened: by then the driver has said its word.
     with driving(cluster, spec, store, RAY_gcs_rpc_server_reconnect_timeout_s="60") as driver:
-        wait_until(lambda: workers(store), 120, "rows have landed")
+        wait_until(lambda: workers(store), 300, "rows have landed")
         clusters.kill_tree(cluster.head)
         begin = time.monotonic()
         code = driver.wait(timeout=150)

@@ -33,7 +33,7 @@ def test_of_two_drivers_one_writes_and_the_other_is_told(tmp_path: Path) -> None
 
     try:
         first = start()
-        wait_until(lambda: rows() > 0, 120, "rows have landed")
+        wait_until(lambda: rows() > 0, 300, "rows have landed")
         second = start()
         _, said = second.communicate(timeout=60)
         assert second.returncode == 1
