@@ -1,7 +1,7 @@
 """What else could tell good placements from bad ones? Cheap measures of all placements, against full trainings.
 
-    python -m tests.bench.proxies measure NETWORK SEED PLACEMENTS   -> proxies.parquet; 4 s of one core per placement
-    python -m tests.bench.proxies report NETWORK                    rank correlations with intervals, and costs
+    python -m tests.bench.proxies NETWORK SEED PLACEMENTS   -> proxies.parquet; 4 s of one core per placement
+    python -m tests.bench.proxy_report NETWORK              rank correlations with intervals, and costs
 
 `measure` takes the placements of every_placement.py, with the same data, recipe and noise draws:
 
@@ -13,9 +13,7 @@
 - supernet: one network with both kinds of sites, a random placement per batch, as long as six trainings; scored with
   each placement after BN's statistics have been taken anew.
 
-What comes from the trainings of one seed is compared with the means over the *other* seeds, so that luck does not
-count. Intervals are 95 % bootstrap intervals over placements. Costs are in units of one training with its scoring,
-measured in the same process.
+Times are processor time, of one process.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -33,8 +31,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from bnsweep.experiment.plan import Plan, TrainingRun, make_plan
@@ -64,10 +60,8 @@ CURVED = 256  # training images that second derivatives are taken over
 TUNED_AT = (0.1,)  # of the recipe's learning rate
 SUPER = 6  # trainings that the supernet lasts
 TOGETHER = 8  # placements that are written at once
-RESAMPLES = 2000
 
 Row = dict[str, Any]
-Floats = NDArray[np.float64]
 
 
 class Bench:
@@ -333,7 +327,7 @@ class Shared(nn.Module):
         return network.eval()
 
 
-# --- all of it, and what it says ------------------------------------------------------------------------
+# --- all of it ------------------------------------------------------------------------------------------
 
 
 def measure(network: Network, seed: int, placements: int) -> None:
@@ -375,102 +369,11 @@ def keep(rows: list[Row]) -> None:
     pq.write_table(found.cast(pa.schema(single)), MEASURED, compression="zstd")
 
 
-# What is compared: a title, a function of a row (of this file, and of every_placement's for the same seed), and the
-# cost in seconds: per placement, and once for all.
-Cost = Callable[[Row], float]
-
-
-def _once(*names: str) -> Cost:
-    return lambda row: sum(row[name] for name in names)
-
-
-def ideas() -> list[tuple[str, Callable[[Row], float | None], Cost, Cost]]:
-    """Every idea: larger is meant to be better."""
-    nothing = _once()
-    found: list[tuple[str, Callable[[Row], float | None], Cost, Cost]] = [
-        ("a full training: accuracy", lambda row: row["accuracy"], _once("full s"), nothing),
-        ("a full training: A_avr", lambda row: row["average_normalized"], _once("full s"), nothing),
-        ("fewer BN layers", lambda row: -row["bn_mask"].count("1"), nothing, nothing),
-    ]
-    for epoch in range(1, 7):
-        part = partial(lambda row, epoch: epoch / 6 * (row["full s"] - row["scoring s"]), epoch=epoch)
-        loss = partial(_minus_loss, epoch=epoch)
-        found.append((f"training loss of epoch {epoch}, lower", loss, part, nothing))
-    for kind in NOISES:
-        for epoch in range(EARLY + 1):
-            name = f"{kind} after {epoch}"
-            value = partial(lambda row, name: -row[name] if row[name] is not None else None, name=name)
-            found.append((f"{name} epochs, lower", value, _once(f"noise after {epoch} s"), nothing))
-    for name, cost in (
-        ("folded A_avr", "folded s"),
-        ("tuned 0.1 accuracy", "tuned 0.1 s"),
-        ("tuned 0.1 A_avr", "tuned 0.1 s"),
-    ):
-        found.append((name, partial(lambda row, name: row[name], name=name), _once(cost), _once("parent s")))
-    found += [
-        (
-            "training loss while tuned, lower",
-            lambda row: -row["tuned 0.1 loss"],
-            _once("tuned 0.1 s"),
-            _once("parent s"),
-        ),
-        ("trace, lower", lambda row: -row["trace"], _once("trace s"), _once("parent s")),
-        ("trace by site, lower", lambda row: -row["trace by site"], nothing, _once("parent s", "other parent s")),
-    ]
-    for name in ("supernet accuracy", "supernet A_avr"):
-        value = partial(lambda row, name: row[name], name=name)
-        found.append((name, value, _once("supernet s"), _once("supernet training s")))
-    return found
-
-
-def _minus_loss(row: Row, epoch: int) -> float | None:
-    return -row["epoch_train_loss"][epoch - 1] if len(row["epoch_train_loss"]) >= epoch else None
-
-
-def report(network: Network) -> None:
-    """Print, per idea, the rank correlations with accuracy and with A_avr, and the cost."""
-    runs = {(row["bn_mask"], row["train_seed"]): row for row in pq.read_table(network.file).to_pylist()}
-    rows = [row | runs[row["bn_mask"], row["train_seed"]] for row in measured(network)]
-    seeds, random = sorted({seed for _, seed in runs}), np.random.default_rng(0)
-    full_s = float(np.median([row["full s"] for row in rows if row["full s"]]))
-    typical = {name: float(np.median([row[name] for row in rows if row[name] is not None])) for name in _times(rows)}
-    print(f"{network.name}: {len(rows)} placements; a training with its scoring took {full_s:.2f} s of a core (median)")
-    drawn = [random.integers(len(rows), size=len(rows)) for _ in range(RESAMPLES)]
-    for title, value, each, once in ideas():
-        values = _ranked([value(row) for row in rows])
-        cells = [f"{title:<42}"]
-        for target in ("accuracy", "average_normalized"):
-            others = [[runs[row["bn_mask"], s][target] for s in seeds if s != row["train_seed"]] for row in rows]
-            truth = _ranked([None if None in pair else float(np.mean(pair)) for pair in others])
-            again = [_correlation(values[part], truth[part]) for part in drawn]
-            low, high = np.nanquantile(again, (0.025, 0.975))
-            cells.append(f"{_correlation(values, truth):+.2f} [{low:+.2f}, {high:+.2f}]")
-        cells.append(f"{each(typical) / full_s:.2f} each, {once(typical) / full_s:.1f} once")
-        print("  ".join(cells))
-
-
-def _times(rows: list[Row]) -> list[str]:
-    return [name for name in rows[0] if name.endswith(" s")]
-
-
-def _ranked(values: list[float | None]) -> Floats:
-    """What diverged is worse than anything."""
-    return np.array([-np.inf if value is None or np.isnan(value) else value for value in values])
-
-
-def _correlation(a: Floats, b: Floats) -> float:
-    """Spearman's."""
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
-
-
 def main() -> None:
-    """Measure or report."""
-    what, network, *rest = sys.argv[1:]
-    if what == "measure":
-        torch.set_num_threads(1)
-        measure(NETWORKS[network], *map(int, rest))
-    else:
-        report(NETWORKS[network])
+    """Measure."""
+    network, *rest = sys.argv[1:]
+    torch.set_num_threads(1)
+    measure(NETWORKS[network], *map(int, rest))
 
 
 if __name__ == "__main__":
