@@ -150,6 +150,10 @@ def test_models_are_listed_with_their_sites(work):
         (["claims", "--paper", "--sweep", "tiny"], "know no sweeps"),
         (["launch", "quickstart", "--target", "compose", "--store", "folder"], "share no folder"),
         (["query", "accuracy", "--store", "store", "--sweep", "other"], "other"),
+        (
+            ["search", "show", "--json", "--store", "store"],
+            "no search has asked for a run; a search is a sweep file with",
+        ),
         (["models", "resnet21"], "unknown model 'resnet21'. Valid: resnet8"),
         (["models", "torchvision:resnet1"], "unknown"),
         (["models", "import:nothing:here"], "nothing"),

@@ -167,5 +167,5 @@ def _sites_chart(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> Any:
     if any(row["low"] is not None for row in rows):
         layers.insert(1, base.mark_rule(strokeWidth=2, opacity=0.55).encode(x=alt.X("low:Q", title=title), x2="high:Q"))
     sized = alt.layer(*layers).properties(width=PANEL_WIDTH, height=max(PANEL_HEIGHT, 17 * len(labels)))
-    facet = alt.Facet("panel:N", title=None, header=alt.Header(labelLimit=0))
+    facet = alt.Facet("panel:N", title=None, sort=[ACCURACY, NORMALIZED], header=alt.Header(labelLimit=0))
     return sized.facet(facet=facet, columns=2).resolve_scale(x="independent")

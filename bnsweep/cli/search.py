@@ -137,7 +137,10 @@ def search_run(
 @emit_option
 @seeds_option
 def search_show(location: str, sweep: str | None, as_json: bool, emit: Path | None, seeds: int) -> None:
-    """Print what searches found: the front, and which sites matter."""
+    """Print what searches found: the front, and which sites matter.
+
+    A store without a search is bad input (exit code 2), with --json too.
+    """
     found = _found(location, sweep)
     if as_json:
         print_json([each.to_dict() for each in found])
@@ -157,7 +160,7 @@ def _found(location: str, sweep: str | None) -> list[Found]:
 
     found = read_searches(database_of(open_store(location), sweep))
     if not found:
-        what = f"the sweep {sweep!r} is none" if sweep else "it holds none"
+        what = f"{sweep!r} is no search that has asked for a run" if sweep else "no search has asked for a run"
         raise InputError(f"{location}: {what}; a search is a sweep file with a `search` section: bnsweep search FILE")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
@@ -13,12 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import synthetic
+import vl_convert
 from scipy import stats
 
 from bnsweep.analysis.database import Database, open_database
 from bnsweep.analysis.importance import main_effects
 from bnsweep.analysis.pictures import network_picture
-from bnsweep.analysis.searches import read_searches
+from bnsweep.analysis.search_figures import search_figures
+from bnsweep.analysis.searches import Found, Placed, read_searches
+from bnsweep.analysis.theme import DARK, chart_config
 from bnsweep.store.store import Store
 
 CELL = ("dataset", "model", "training", "targets", "bn_treatment")
@@ -112,6 +116,44 @@ def test_a_picture_shows_each_site_where_it_stands() -> None:
     assert [float(box.get("rx", 0)) > 5 for box in boxes] == [False, False, True]
     assert len({box.get("y") for box in boxes}) == 2
     assert len(ElementTree.fromstring(base64.b64decode(network_picture("11").partition(",")[2]))) == 2
+
+
+def test_the_figures_mark_the_front_and_the_papers_points_and_show_each_network(capfd: Any) -> None:
+    masks = ["".join(digits) for digits in product("01", repeat=4)]
+    names = {"1111": "BN everywhere", "0000": "no BN", "1000": "first layer only"}
+    on_front = {"0000", "1100"}
+    points = [
+        Placed(
+            mask,
+            mask,
+            mask.count("1"),
+            2,
+            90.0 + i,
+            89.0,
+            92.0,
+            80.0 - i,
+            79.0,
+            81.0,
+            names.get(mask),
+            mask in on_front,
+        )
+        for i, mask in enumerate(masks)
+    ]
+    sites = [{"site": n, "path": f"block{n}.bn", "stage": 1 + n // 3, "shortcut": n == 4} for n in range(1, 5)]
+    effects = main_effects(masks, [point.baseline for point in points])
+    spec = {"search": {"objectives": ["accuracy", "kept"], "sampler": "tpe"}}
+    found = Found("s", spec, "digits", "resnet8", points, list(zip(sites, effects, effects, strict=True)), [])
+    front, importance = search_figures([found])
+    for figure in (front, importance):
+        drawn = figure.specification(validate=True)
+        assert vl_convert.vegalite_to_vega(json.dumps({**drawn, "config": chart_config(DARK)}), show_warnings=True)
+    assert "WARN" not in capfd.readouterr().err
+    rows = {row["mask"]: row for row in front.rows}
+    assert {mask for mask, row in rows.items() if row["standing"] == "on the front"} == on_front
+    assert {mask: row["paper"] for mask, row in rows.items() if row["paper"]} == names
+    assert all(row["picture"] == network_picture(mask, sites) for mask, row in rows.items())
+    assert '"field": "picture", "title": "image"' in json.dumps(front.specification())  # the tooltip draws that one
+    assert [row["label"] for row in importance.rows[::2]] == [f"{n} block{n}.bn" for n in range(1, 5)]
 
 
 def test_what_a_seed_does_to_all_placements_decides_no_front(tmp_path: Path) -> None:
