@@ -66,6 +66,34 @@ class Table:
         return hypervolume(scaled[rows], np.zeros(3)) / hypervolume(scaled, np.zeros(3))
 
 
+def simulated(known: Table, number: int) -> Table:
+    """Another table: the main effects and pairs of sites of this one, all else drawn anew with the same variances.
+
+    All else is what differs between placements beyond that, what a seed does to all and to each site, and luck.
+    """
+    random = np.random.default_rng(number)
+    sites = np.array([[2.0 * float(digit) - 1.0 for digit in mask] for mask in known.masks])
+    first, second = np.triu_indices(sites.shape[1], 1)
+    linear = np.column_stack([np.ones(len(sites)), sites])
+    pairs = np.column_stack([linear, sites[:, first] * sites[:, second]])
+    runs = np.empty_like(known.runs)
+    placements, seeds, objectives = runs.shape
+    for objective in range(objectives):
+        values = known.runs[..., objective]
+        means = values.mean(axis=1)
+        common = pairs @ np.linalg.lstsq(pairs, means, rcond=None)[0]
+        own = np.linalg.lstsq(linear, values - means[:, None], rcond=None)[0]  # (1 + sites, seeds)
+        luck = (values - means[:, None] - linear @ own).var() * seeds / (seeds - 1)
+        rest = max(0.0, (means - common).var() * placements / (placements - pairs.shape[1]) - luck / seeds)
+        drawn = random.normal(size=own.shape) * np.sqrt(own.var(axis=1) * seeds / (seeds - 1))[:, None]
+        runs[..., objective] = (
+            (common + np.sqrt(rest) * random.normal(size=placements))[:, None]
+            + linear @ drawn
+            + np.sqrt(luck) * random.normal(size=values.shape)
+        )
+    return Table(known.masks, runs)
+
+
 @cache
 def table(network: str = "resnet8") -> Table:
     """The committed rows."""
@@ -79,8 +107,10 @@ def table(network: str = "resnet8") -> Table:
     return Table(masks, values)
 
 
-def replay(sampler: str, seed: int, trainings: int, network: str = "resnet8") -> list[tuple[int, float]]:
-    """(trainings, worth of what the search says then) after each batch."""
+def replay(
+    sampler: str, seed: int, trainings: int, network: str = "resnet8", known: Table | None = None
+) -> list[tuple[int, float]]:
+    """(trainings, worth of what the search says then) after each batch. `known`: another table of this network."""
     from bnsweep.sweep.search.front import nondominated
     from bnsweep.sweep.search.objectives import Verdict
     from bnsweep.sweep.search.study import FrontStudy
@@ -92,7 +122,7 @@ def replay(sampler: str, seed: int, trainings: int, network: str = "resnet8") ->
     )
     architecture = Architecture(network, sites, 1, 1, "replayed")
     study = FrontStudy(Subject(spec, spec.data[0], spec.models[0], architecture, "replayed", (1437, 360)))
-    known, seen = table(network), defaultdict(list)
+    known, seen = known or table(network), defaultdict(list)
     curve = []
     while batch := study.batch():
         verdicts: dict[str, Verdict] = {}
@@ -155,11 +185,17 @@ def main() -> None:
     parser.add_argument("samplers", nargs="*", default=["random", "tpe", "nsga2", "surrogate"])
     parser.add_argument("--network", choices=NETWORKS, default="resnet8")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--trainings", type=int, help="of each replay; default: 192, and all there are for random")
+    parser.add_argument("--simulated", action="store_true", help="each seed on a table of its own, like this one")
     asked = parser.parse_args()
+    own = table(asked.network)
     for sampler in asked.samplers:
-        most = budget(sampler, asked.network)
-        curves = [replay(sampler, seed, most, asked.network) for seed in range(asked.seeds)]
-        print(f"{asked.network}, {sampler}, {asked.seeds} seeds")
+        most = asked.trainings or budget(sampler, asked.network)
+        curves = [
+            replay(sampler, seed, most, asked.network, simulated(own, seed) if asked.simulated else own)
+            for seed in range(asked.seeds)
+        ]
+        print(f"{asked.network}{' simulated' * asked.simulated}, {sampler}, {asked.seeds} seeds")
         for level in LEVELS:
             reached = [needed(curve, level) for curve in curves]
             low, middle, high = quartiles(reached)
