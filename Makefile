@@ -13,7 +13,7 @@ install: $(READY) ## .venv with bnsweep and everything it needs, pinned by const
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,cluster,s3,gcs,service,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,cluster,s3,gcs,azure,service,dev]'
 	@touch $(READY)
 
 quickstart: $(READY) ## train and perturb small networks on real digits; about a minute

@@ -78,11 +78,11 @@ class Launch:
     def shared_store(self) -> str:
         """A store that pods and machines which come and go can reach."""
         if self.store is None:
-            raise InputError("nodes that come and go keep nothing: give --store s3://BUCKET/FOLDER, or gs://")
-        if not self.store.startswith(("s3://", "gs://")):
+            raise InputError("nodes that come and go keep nothing: give --store s3://BUCKET/FOLDER, gs:// or abfss://")
+        if not self.store.startswith(("s3://", "gs://", "abfss://")):
             raise InputError(
                 f"nodes that come and go keep nothing, so the store is a bucket, but got --store {self.store}. "
-                "Give s3://BUCKET/FOLDER, or gs://"
+                "Give s3://BUCKET/FOLDER, gs:// or abfss://"
             )
         return self.store
 

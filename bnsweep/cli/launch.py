@@ -18,7 +18,7 @@ __all__ = ["launch"]
 @click.option("--cpus", type=click.IntRange(1), help="CPU cores per node.")
 @click.option("--gpus", type=click.IntRange(0), help="GPUs per node; default: what the spec's tasks need.")
 @click.option("--memory", "memory_gib", type=click.IntRange(1), help="Memory per node, GiB.")
-@click.option("--store", help="A bucket, s3:// or gs://BUCKET/FOLDER; with Slurm also a folder that all nodes share.")
+@click.option("--store", help="A bucket (s3://, gs://, abfss://); with Slurm also a folder that all nodes share.")
 @click.option("--image", help="The image built from cluster/Dockerfile, as your registry knows it.")
 @click.option("--hours", type=click.IntRange(1), help="Slurm: time limit of one start; the job is requeued at its end.")
 @click.option("--instance", help="AWS: machine type of the workers.")

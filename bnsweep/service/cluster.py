@@ -52,7 +52,7 @@ PASSED_BY = (
     "ROCR_",
     "TORCH_",
 )
-STORE_KEYS = {"s3": ("AWS_",), "gs": ("GOOGLE_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST")}  # where a job's rows go
+STORE_KEYS = {"s3": ("AWS_",), "gs": ("GOOGLE_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST"), "abfss": ("AZURE_",)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Where a store's files lie: a local or shared folder, an S3-compatible bucket, or anything else to read from.
+"""Where a store's files lie: a local or shared folder, or a bucket of an object store.
 
 The store needs few promises: `write` shows either the old or the new bytes, never a mixture, and `create` lets exactly
-one of several processes make a file. A folder keeps them with a temporary name, fsync and rename or link; S3 with one
-PUT, plain or conditional. Names are relative to the store, with "/" between their parts.
+one of several processes make a file. A folder keeps them with a temporary name, fsync and rename or link; an object
+store with one PUT, plain or conditional. Names are relative to the store, with "/" between their parts.
 """
 
 from __future__ import annotations
@@ -363,7 +363,11 @@ def one_line(error: BaseException) -> str:
 
 
 def open_files(location: str | Path) -> Files:
-    """The files at a location: a folder, file://, s3://bucket/prefix?endpoint_override=..&scheme=..&region=.., gs://bucket/prefix."""
+    """The files at a location: a folder or a URL.
+
+    file:///folder, s3://bucket/prefix?endpoint_override=..&scheme=..&region=.., gs://bucket/prefix, or
+    abfss://container@account.dfs.core.windows.net/prefix.
+    """
     text = str(location)
     if "://" not in text:
         if not text or "\0" in text:
@@ -372,15 +376,31 @@ def open_files(location: str | Path) -> Files:
     url = urlsplit(text)
     if url.scheme == "file":
         return LocalFiles(Path(unquote(url.path)).absolute())
-    if url.username or url.password:
+    return _bucket_files(text, url)
+
+
+def _bucket_files(text: str, url: SplitResult) -> Files:
+    azure = url.scheme == "abfss"  # whose URLs have the container where others have a user
+    if url.password or (url.username and not azure):
         raise InputError("a store's location holds no credentials: use the environment or a profile as AWS tools do")
-    if url.scheme not in {"s3", "gs"}:
-        raise UnknownNameError("store location", f"{url.scheme}://", ("a folder", "file://", "s3://", "gs://"))
+    if url.scheme not in {"s3", "gs", "abfss"}:
+        known = ("a folder", "file://", "s3://", "gs://", "abfss://")
+        raise UnknownNameError("store location", f"{url.scheme}://", known)
+    if azure and not (url.username and url.hostname):
+        raise InputError(
+            "a store's location in Azure names a container and an account, as in "
+            f"abfss://container@account.dfs.core.windows.net/prefix, but got {text!r}"
+        )
     if not url.netloc:
         raise InputError(f"a store's location names a bucket, as in {url.scheme}://bucket/prefix, but got {text!r}")
     prefix = unquote(url.path).strip("/")
     if ".." in prefix.split("/"):
         raise InputError(f"a store's location has no '..', but got {text!r}")
+    if azure:
+        from bnsweep.store.azure import AZURE_OPTIONS, AzureFiles
+
+        options = _options(url, AZURE_OPTIONS)
+        return AzureFiles(text, str(url.username), str(url.hostname), prefix, options=options)
     if url.scheme == "gs":
         from bnsweep.store.gcs import GCS_OPTIONS, GcsFiles
 
@@ -392,6 +412,6 @@ def _options(url: SplitResult, valid: tuple[str, ...]) -> dict[str, str]:
     options = dict(parse_qsl(url.query))
     for name in options:
         if name not in valid:
-            kind = f"option of {'an' if url.scheme == 's3' else 'a'} {url.scheme}:// location"
+            kind = f"option of {'a' if url.scheme == 'gs' else 'an'} {url.scheme}:// location"
             raise UnknownNameError(kind, name, valid)
     return options
