@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,13 @@ __all__ = ["DOCUMENTS", "STORES", "TABLES", "Answers", "filled"]
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = ("docs/results.md", "README.md")
-MAIN, PUZZLES, DEPTH = "cifar10-results", "cifar10-puzzles", "cifar10-depth"
-STORES = {MAIN: "results/cifar10", PUZZLES: "results/cifar10", DEPTH: "results/cifar10-depth"}
+MAIN, PUZZLES, DEPTH, HUNDRED = "cifar10-results", "cifar10-puzzles", "cifar10-depth", "cifar100-small"
+STORES = {
+    MAIN: "results/cifar10",
+    PUZZLES: "results/cifar10",
+    DEPTH: "results/cifar10-depth",
+    HUNDRED: "results/cifar100-small",
+}
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BN = {"all": "everywhere", "none": "none"}
 TARGETS = {
@@ -97,11 +103,11 @@ def _arms(rows: Iterable[Row], *names: str) -> list[tuple[Any, ...]]:
     return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
 
 
-def accuracy(ask: Answers, models: Sequence[str] | None = None) -> Lines:
-    """Table II: accuracy per eta, ours above the paper's."""
-    rows = [row for row in ask("accuracy", bn_treatment="stale") if row["targets"] in ENDS]
-    averages = ask("average_normalized", bn_treatment="stale")
-    paper = ask("paper_comparison", bn_treatment="stale", targets="weights")
+def accuracy(ask: Answers, sweep: str = MAIN, models: Sequence[str] | None = None) -> Lines:
+    """Table II or III: accuracy per eta, ours above the paper's where it has the network."""
+    rows = [row for row in ask("accuracy", sweep, bn_treatment="stale") if row["targets"] in ENDS]
+    averages = ask("average_normalized", sweep, bn_treatment="stale")
+    paper = ask("paper_comparison", sweep, bn_treatment="stale", targets="weights")
     etas = _etas(rows)
     heads = ["network", "BN", "noise on", *("η = 0" if eta == 0 else f"{100 * eta:g} %" for eta in etas), "A_avr", "n"]
     lines = []
@@ -121,12 +127,12 @@ def accuracy(ask: Answers, models: Sequence[str] | None = None) -> Lines:
             + [figure(told.get(eta), digits=2) for eta in etas]
             + [figure(told.get(None), digits=2), "-"]
         )
-    return table(heads, lines) + command("accuracy")
+    return table(heads, lines) + command("accuracy", sweep)
 
 
 def headline(ask: Answers) -> Lines:
     """The README's: ResNet-20 alone, without the paper's."""
-    kept = [line for line in accuracy(ask, ["resnet20"])[:-2] if not line.startswith("| paper")]
+    kept = [line for line in accuracy(ask, models=["resnet20"])[:-2] if not line.startswith("| paper")]
     return ["| " + " | ".join(line.strip("| ").split(" | ")[1:]) + " |" if "---" not in line else line for line in kept]
 
 
@@ -135,9 +141,9 @@ def _arm_order(arm: tuple[Any, ...]) -> tuple[Any, ...]:
     return model, list(TARGETS).index(targets), list(BN).index(placement)
 
 
-def averages(ask: Answers) -> Lines:
+def averages(ask: Answers, sweep: str = MAIN) -> Lines:
     """Table IV: A_avr for each way of putting noise on the network."""
-    rows = [row for row in ask("average_normalized") if row["targets"] in ENDS]
+    rows = [row for row in ask("average_normalized", sweep) if row["targets"] in ENDS]
     lines = []
     for model, placement, targets in sorted(_arms(rows, "model", "placement", "targets"), key=_arm_order):
         own = {
@@ -151,9 +157,8 @@ def averages(ask: Answers) -> Lines:
         ]
         n = "; ".join(str(own[name]["n"]) for name in TREATMENTS if name in own)
         lines.append([model, BN[placement], TARGETS[targets], *cells, n])
-    return table(["network", "BN", "noise on", *(f"BN {t}" for t in TREATMENTS), "n"], lines) + command(
-        "average_normalized"
-    )
+    heads = ["network", "BN", "noise on", *(f"BN {t}" for t in TREATMENTS), "n"]
+    return table(heads, lines) + command("average_normalized", sweep)
 
 
 def comparison(ask: Answers) -> Lines:
@@ -176,17 +181,8 @@ def comparison(ask: Answers) -> Lines:
     return table(heads, lines) + command("paper_comparison")
 
 
-def effect(ask: Answers) -> Lines:
-    """How much of the paper's effect each cell has."""
-    return _effect(ask, MAIN)
-
-
-def hit(ask: Answers) -> Lines:
-    """The same for what the noise hits, where all four sets of targets were scored."""
-    return _effect(ask, DEPTH)
-
-
-def _effect(ask: Answers, sweep: str) -> Lines:
+def effect(ask: Answers, sweep: str = MAIN) -> Lines:
+    """How much of the paper's effect each noise cell has."""
     lines = [
         [
             row["model"],
@@ -404,7 +400,7 @@ def equation_9(ask: Answers) -> Lines:
 
 def verdicts(ask: Answers) -> Lines:
     """The paper's claims; of the smaller sweeps those that the main one says nothing about."""
-    asked = {MAIN: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
+    asked = {MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
     lines = [
         [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason]
         for sweep, names in asked.items()
@@ -446,25 +442,25 @@ def work(ask: Answers) -> Lines:
 
 
 TABLES: dict[str, Callable[[Answers], Lines]] = {
-    each.__name__: each
-    for each in (
-        accuracy,
-        headline,
-        averages,
-        comparison,
-        effect,
-        hit,
-        lost,
-        layers,
-        depth,
-        rates,
-        gradients,
-        correlation,
-        smoothness,
-        equation_9,
-        verdicts,
-        work,
-    )
+    "accuracy": accuracy,
+    "accuracy_hundred": partial(accuracy, sweep=HUNDRED),
+    "headline": headline,
+    "averages": averages,
+    "averages_hundred": partial(averages, sweep=HUNDRED),
+    "comparison": comparison,
+    "effect": effect,
+    "effect_hundred": partial(effect, sweep=HUNDRED),
+    "hit": partial(effect, sweep=DEPTH),  # where all four sets of targets were scored
+    "lost": lost,
+    "layers": layers,
+    "depth": depth,
+    "rates": rates,
+    "gradients": gradients,
+    "correlation": correlation,
+    "smoothness": smoothness,
+    "equation_9": equation_9,
+    "verdicts": verdicts,
+    "work": work,
 }
 
 
