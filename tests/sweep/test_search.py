@@ -1,10 +1,12 @@
 """Searches through a real Ray cluster: the rows of a sweep, whatever happens on the way."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from sweep_helpers import bnsweep, quiet_env, rows, wait_until
@@ -14,9 +16,12 @@ from bnsweep.analysis.searches import read_searches
 from bnsweep.errors import InputError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
+from bnsweep.experiment.search import subjects
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.ray_settings import prepare_ray
+from bnsweep.sweep.search.expected import expected_plan
 
 SEARCH = """\
 name: tiny-search
@@ -75,8 +80,14 @@ def test_a_search_lands_the_rows_of_a_sweep_and_costs_nothing_when_it_is_done(se
     again, said = search(SEARCH, tmp_path / "store")
     assert (again.trained, again.from_store, said) == (0, 14, [])
     assert asked(tmp_path / "store") == proposals
-    longer, _ = search(SEARCH.replace("trainings: 14", "trainings: 16"), tmp_path / "store")
-    assert (longer.trained, longer.from_store) == (2, 14)
+    # 16 runs on, a model of the rows proposes: of live rows as of those that the store gives back.
+    more = SEARCH.replace("trainings: 14", "trainings: 24")
+    longer, _ = search(more, tmp_path / "store")
+    assert (longer.trained, longer.from_store) == (10, 14)
+    proposals = asked(tmp_path / "store")
+    again, _ = search(more, tmp_path / "store")
+    assert (again.trained, again.from_store) == (0, 24)
+    assert asked(tmp_path / "store") == proposals
 
     masks = sorted({mask for _, _, _, mask, seed, _ in asked(tmp_path / "store") if seed == 0})[:3]
     listed = ", ".join(f'"{mask}"' for mask in masks)
@@ -90,6 +101,23 @@ def test_a_search_lands_the_rows_of_a_sweep_and_costs_nothing_when_it_is_done(se
     done = run(sweep.replace("train_seeds: 2", "train_seeds: 1") + f"placements: [{listed}]\n", tmp_path / "store")
     assert (done.runs_done, done.trials_done) == (0, 0)
     assert Store.verify_location(tmp_path / "store").ok
+
+
+def test_noise_is_drawn_until_the_interval_is_narrow_enough_in_a_search_as_in_a_sweep(search, run, tmp_path):
+    text = SEARCH.replace("trials: 3", "trials: {half_width: 0.05, min: 3, max: 40}")
+    search(text.replace("trainings: 14", "trainings: 3"), tmp_path / "store")
+    found = [{key: row[key] for key in TRIALS} for row in rows(tmp_path / "store")]
+    noisy = Counter(row["run_id"] for row in found if row["eta"] > 0)
+    assert len(noisy) == 3
+    assert min(noisy.values()) >= 3
+    assert len(set(noisy.values())) > 1  # each as many as it needed
+    sweep = (
+        text.split("search:", maxsplit=1)[0]
+        .replace("tiny-search", "listed")
+        .replace("train_seeds: 2", "train_seeds: 1")
+    )
+    run(sweep + "placements: [all, none, {first: 1}]\n", tmp_path / "swept")
+    assert [{key: row[key] for key in TRIALS} for row in rows(tmp_path / "swept")] == found
 
 
 def test_sql_sees_a_search_as_it_sees_a_sweep(search, tmp_path):
@@ -133,10 +161,17 @@ def test_what_early_stopping_ends_is_a_row_and_no_finished_network(search, run, 
     again, _ = search(text, tmp_path / "store")
     assert (again.trained, again.ends["pruned"]) == (0, len(pruned))
 
-    # A sweep that plans such a run trains it in full.
+    # For the search it has ended; a sweep that plans it trains it in full, and a plan says so.
+    spec, store, data = parse_spec(text), Store.open(tmp_path / "store"), {"cpus": 2, "data_root": tmp_path}
+    plan = expected_plan(spec, subjects(spec, LocalCatalog(tmp_path)), store)
+    planned = preview(plan, store, **data)
+    assert (planned.runs_pruned, planned.runs_missing, planned.rows_missing) == (len(pruned), 0, 0)
     mask = pruned[0]["bn_mask"]
     sweep = text.split("search:", maxsplit=1)[0].replace("tiny-search", "listed") + f'placements: ["{mask}"]\n'
-    run(sweep.replace("train_seeds: 2", f"train_seeds: [{pruned[0]['train_seed']}]"), tmp_path / "store")
+    sweep = sweep.replace("train_seeds: 2", f"train_seeds: [{pruned[0]['train_seed']}]")
+    planned = preview(make_plan(parse_spec(sweep), LocalCatalog(tmp_path)), store, **data)
+    assert (planned.runs_done, planned.runs_missing, planned.rows_missing) == (0, 1, 4)
+    run(sweep, tmp_path / "store")
     last = max(
         (
             row
@@ -204,3 +239,7 @@ def test_a_search_killed_and_run_again_is_the_same_study(tmp_path):
     assert sum(run.run_id in searched for run in plan.runs) >= len(found.front_masks)
     shown = bnsweep("search", "show", "--store", killed)
     assert all(mask in shown.stdout for mask in found.front_masks)
+    (told,) = json.loads(bnsweep("search", "show", "--store", killed, "--json").stdout)
+    assert [each["mask"] for each in told["front"]] == found.front_masks
+    assert (told["model"], told["asked"], told["ends"]) == ("resnet8", {"front": 14}, {"finished": 14})
+    assert [site["site"] for site in told["sites"]] == list(range(1, 10))
