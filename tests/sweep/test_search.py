@@ -23,6 +23,8 @@ from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.ray_settings import prepare_ray
 from bnsweep.sweep.search.expected import expected_plan
 
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]  # each does tens of trainings
+
 SEARCH = """\
 name: tiny-search
 data: {source: digits, size: 8, train_images: 200, test_images: 100}
