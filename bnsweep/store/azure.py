@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import Any
 
 from pyarrow import fs
@@ -24,42 +23,28 @@ class AzureFiles(ObjectFiles):
     """
 
     def __init__(self, location: str, container: str, host: str, prefix: str, *, options: dict[str, str]) -> None:
-        account = host.partition(".")[0]
+        account, _, cloud = host.partition(".dfs.")  # not every cloud of Azure's is at core.windows.net
         endpoint = options.get("endpoint_override")
-        secrets = {
-            name: os.environ[key] for name, key in (("account_key", KEY), ("sas_token", SAS)) if key in os.environ
-        }
+        scheme = options.get("scheme", "https")
+        key, sas = os.environ.get(KEY), os.environ.get(SAS)
         arrow = fs.AzureFileSystem(
             account,
-            **dict(list(secrets.items())[:1]),
-            **{f"{kind}_storage_authority": endpoint for kind in ("blob", "dfs") if endpoint},
-            **{f"{kind}_storage_scheme": options["scheme"] for kind in ("blob", "dfs") if "scheme" in options},
+            account_key=key,
+            sas_token=None if key else sas,
+            blob_storage_authority=endpoint or f".blob.{cloud}",
+            dfs_storage_authority=endpoint or f".dfs.{cloud}",
+            blob_storage_scheme=scheme,
+            dfs_storage_scheme=scheme,
         )
         super().__init__(location, f"{container}/{prefix}".rstrip("/"), arrow)
         self._container, self._host = container, host
-        scheme = options.get("scheme", "https")
-        self._account_url = (
-            f"{scheme}://{endpoint}/{account}"
-            if endpoint
-            else f"{scheme}://{account}.blob.{host.partition('.dfs.')[2]}"
-        )
-        self._secret = next(iter(secrets.values()), None)
+        self._account_url = f"{scheme}://" + (f"{endpoint}/{account}" if endpoint else f"{account}.blob.{cloud}")
+        self._secret = key or sas
         self._opened: Any = None  # an azure.storage.blob.ContainerClient
 
     def url(self, name: str) -> str:
         path = self.path(name).removeprefix(f"{self._container}/")
         return f"abfss://{self._container}@{self._host}/{path}"
-
-    def write(self, name: str, data: bytes | memoryview) -> None:
-        self._put(name, bytes(data), overwrite=True)
-
-    def create(self, name: str, data: bytes) -> bool:
-        if self._put(name, data, overwrite=False):
-            return True
-        # The answer to a PUT that was carried out may be lost and the PUT repeated: then what is there is ours.
-        with suppress(FileNotFoundError):
-            return self.read(name) == data
-        return False
 
     def delete(self, name: str) -> None:
         blob = self._blob(name)
@@ -72,13 +57,12 @@ class AzureFiles(ObjectFiles):
         except AzureError as error:
             raise self._unwritable(name, error) from error
 
-    def _put(self, name: str, data: bytes, *, overwrite: bool) -> bool:
-        """One upload, seen when all of it is there; False if it was to be absent and is not."""
+    def _put(self, name: str, data: bytes, *, only_if_absent: bool) -> bool:
         blob = self._blob(name)
         from azure.core.exceptions import AzureError, ResourceExistsError
 
         try:
-            blob.upload_blob(data, overwrite=overwrite)
+            blob.upload_blob(data, overwrite=not only_if_absent)
         except ResourceExistsError:
             return False
         except AzureError as error:

@@ -243,6 +243,21 @@ def _sync_folder(folder: Path) -> None:
 class ObjectFiles(Files):
     """A bucket that pyarrow reads. What writes to it must offer a create-if-absent."""
 
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        self._put(name, bytes(data), only_if_absent=False)
+
+    def create(self, name: str, data: bytes) -> bool:
+        if self._put(name, data, only_if_absent=True):
+            return True
+        # The answer to a PUT that was carried out may be lost and the PUT repeated: then what is there is ours.
+        with suppress(FileNotFoundError):
+            return self.read(name) == data
+        return False
+
+    @abstractmethod
+    def _put(self, name: str, data: bytes, *, only_if_absent: bool) -> bool:
+        """One upload, seen when all of it is there; False if it was to be absent and is not. StoreUnwritableError."""
+
     def url(self, name: str) -> str:
         return f"{urlsplit(self.location).scheme}://{self.path(name)}"
 
@@ -273,16 +288,8 @@ class S3Files(ObjectFiles):
     def _key(self, name: str) -> str:
         return self.path(name).removeprefix(f"{self._bucket}/")
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
-        self._client.put(self._key(name), bytes(data), only_if_absent=False)
-
-    def create(self, name: str, data: bytes) -> bool:
-        if self._client.put(self._key(name), data, only_if_absent=True):
-            return True
-        # The answer to a PUT that was carried out may be lost and the PUT repeated: then what is there is ours.
-        with suppress(FileNotFoundError):
-            return self.read(name) == data
-        return False
+    def _put(self, name: str, data: bytes, *, only_if_absent: bool) -> bool:
+        return self._client.put(self._key(name), data, only_if_absent=only_if_absent)
 
     def delete(self, name: str) -> None:
         self._client.delete(self._key(name))
@@ -386,7 +393,7 @@ def _bucket_files(text: str, url: SplitResult) -> Files:
     if url.scheme not in {"s3", "gs", "abfss"}:
         known = ("a folder", "file://", "s3://", "gs://", "abfss://")
         raise UnknownNameError("store location", f"{url.scheme}://", known)
-    if azure and not (url.username and url.hostname):
+    if azure and not (url.username and ".dfs." in (url.hostname or "")):
         raise InputError(
             "a store's location in Azure names a container and an account, as in "
             f"abfss://container@account.dfs.core.windows.net/prefix, but got {text!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from pyarrow import fs
@@ -25,17 +24,6 @@ class GcsFiles(ObjectFiles):
         self._bucket, self._options = bucket, options
         self._opened: Any = None  # a google.cloud.storage.Bucket
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
-        self._put(name, bytes(data), only_if_absent=False)
-
-    def create(self, name: str, data: bytes) -> bool:
-        if self._put(name, data, only_if_absent=True):
-            return True
-        # The answer to a PUT that was carried out may be lost and the PUT repeated: then what is there is ours.
-        with suppress(FileNotFoundError):
-            return self.read(name) == data
-        return False
-
     def delete(self, name: str) -> None:
         from google.api_core.exceptions import NotFound
         from google.cloud.storage.retry import DEFAULT_RETRY
@@ -48,7 +36,6 @@ class GcsFiles(ObjectFiles):
             raise self._unwritable(name, error) from error
 
     def _put(self, name: str, data: bytes, *, only_if_absent: bool) -> bool:
-        """One upload; False if it was to be absent and is not."""
         blob = self._blob(name)
         from google.api_core.exceptions import PreconditionFailed
         from google.cloud.storage.retry import DEFAULT_RETRY

@@ -175,7 +175,10 @@ def test_what_is_not_there_or_not_said_right(location: str, monkeypatch: pytest.
         Store.open(location).commit({"trials": store_rows.trials(20, start=20)})
 
 
-@pytest.mark.parametrize("location", ["abfss://account.dfs.core.windows.net/store", "abfss://box@/store", "abfss://"])
+@pytest.mark.parametrize(
+    "location",
+    ["abfss://account.dfs.core.windows.net/store", "abfss://box@/store", "abfss://box@account/store", "abfss://"],
+)
 def test_azure_wants_a_container_and_an_account(location: str) -> None:
     with pytest.raises(InputError, match=r"names a container and an account, as in abfss://container@account"):
         open_files(location)
