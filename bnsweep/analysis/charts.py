@@ -16,14 +16,19 @@ from typing import Any
 
 import altair as alt
 
+from bnsweep.analysis.crowd import SIDES
+from bnsweep.analysis.theme import SHAPES
+
 __all__ = [
     "PANEL_HEIGHT",
     "PANEL_WIDTH",
     "attribution",
+    "beside",
     "coverage",
     "curves",
     "depth_trend",
     "gradient_noise",
+    "kept_colour",
     "plain",
     "timeline",
     "tradeoff",
@@ -36,6 +41,7 @@ PANEL_WIDTH = 300
 PANEL_HEIGHT = 210
 EVERYWHERE, NOWHERE = "BN everywhere", "no BN"
 SOLID = alt.Legend(symbolOpacity=1)  # the first layer may be a band that one can see through
+KEPT = ["#e69f00", "#0072b2"]  # from no BN to BN everywhere
 STATUS = ["done", "missing", "diverged", "failed"]
 STATUS_COLOURS = ["#3b8fc4", "#b9c0cc", "#e69f00", "#d55e00"]
 
@@ -103,7 +109,7 @@ def attribution(rows: Sequence[Row]) -> Any:
 
 
 def depth_trend(rows: Sequence[Row], *, axis: str, legend: str) -> Any:
-    """Average normalized accuracy against a number of BN layers, a line per series.
+    """Average normalized accuracy against a number of BN layers, a line per series through the mean at each number.
 
     Rows: panel, label, model, layers (the x value), value, low, high, n, seeds.
     """
@@ -120,7 +126,7 @@ def depth_trend(rows: Sequence[Row], *, axis: str, legend: str) -> Any:
     value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12))
     shape = _shape(rows, field="label", title=legend)
     layers = [
-        base.mark_line(opacity=0.6).encode(y=value),
+        base.mark_line(opacity=0.6).encode(y=alt.Y("mean(value):Q", title=title)),
         *_bar(base, rows, title=title),
         *_points(base.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
     ]
@@ -130,32 +136,50 @@ def depth_trend(rows: Sequence[Row], *, axis: str, legend: str) -> Any:
 def tradeoff(rows: Sequence[Row]) -> Any:
     """Baseline accuracy against average normalized accuracy, a point per placement: up and right is better.
 
-    Rows: panel, label (placement), kept_pct, x, x_low, x_high, value, low, high, n, seeds.
+    Rows: panel, label (placement), kept_pct, x, x_low, x_high, value, low, high, n, seeds; where only some points are
+    named, name and side (of `crowd.SIDES`), and the ends of the intervals as they are drawn, of `crowd.cut`.
     """
     title = "average normalized accuracy, %"
+    crowded = any("side" in row for row in rows)
+    exact = {"nice": False} if crowded else {}
     bare = alt.Chart(alt.NamedData(name="rows")).encode(
-        x=alt.X("x:Q", title="baseline accuracy, %", scale=alt.Scale(zero=False, padding=26)),
-        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=18)),
+        x=alt.X("x:Q", title="baseline accuracy, %", scale=alt.Scale(zero=False, padding=26, **exact)),
+        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=18, **exact)),
     )
-    base = bare.encode(
-        color=alt.Color(
-            "kept_pct:Q",
-            title="BN layers kept, %",
-            scale=alt.Scale(domain=[0, 100], range=["#e69f00", "#0072b2"], interpolate="lab"),
-            legend=alt.Legend(values=[0, 25, 50, 75, 100], columns=5),
-        )
+    base = bare.encode(color=kept_colour())
+    low, high, left, right = (
+        ("value_from", "value_to", "x_from", "x_to") if crowded else ("low", "high", "x_low", "x_high")
     )
-    wide = base.mark_rule(strokeWidth=2, opacity=0.55).encode(
-        x=alt.X("x_low:Q", title="baseline accuracy, %"), x2="x_high:Q"
+    wide = base.mark_rule(strokeWidth=2, opacity=0.3 if crowded else 0.55).encode(
+        x=alt.X(f"{left}:Q", title="baseline accuracy, %"), x2=f"{right}:Q"
     )
     across = [wide] if _has(rows, "x_low") else []
-    layers = [
-        *_bar(base, rows, title=title),
-        *_points(base, rows, tooltip=_tooltip(rows, title, extra=[("x", "baseline accuracy, %")]), size=70),
-        *across,
-        bare.mark_text(align="center", dy=-11, fontSize=10.5, limit=120).encode(text="label:N"),
+    bars = _bar(base, rows, title=title, low=low, high=high, opacity=0.3 if crowded else 0.55)
+    points = _points(base, rows, tooltip=_tooltip(rows, title, extra=[("x", "baseline accuracy, %")]), size=70)
+    if not crowded:
+        named = bare.mark_text(align="center", dy=-11, fontSize=10.5, limit=120).encode(text="label:N")
+        return _panels(alt.layer(*bars, *points, *across, named), rows)
+    layers = alt.layer(*bars, *across, *points, *beside(bare, rows))
+    return _panels(layers, rows).resolve_scale(x="independent", y="independent")
+
+
+def beside(base: Any, rows: Sequence[Row]) -> list[Any]:
+    """The rows' `name`s, each at its `side`: a layer of text per side."""
+    return [
+        base.transform_filter(f"datum.side === '{side}'").mark_text(fontSize=10.5, **look).encode(text="name:N")
+        for side, look in SIDES.items()
+        if any(row.get("side") == side for row in rows)
     ]
-    return _panels(alt.layer(*layers), rows)
+
+
+def kept_colour() -> Any:
+    """Colour by the share of BN layers that a placement keeps, `kept_pct`."""
+    return alt.Color(
+        "kept_pct:Q",
+        title="BN layers kept, %",
+        scale=alt.Scale(domain=[0, 100], range=KEPT, interpolate="lab"),
+        legend=alt.Legend(values=[0, 25, 50, 75, 100], columns=5),
+    )
 
 
 def gradient_noise(rows: Sequence[Row]) -> Any:
@@ -194,20 +218,22 @@ def gradient_noise(rows: Sequence[Row]) -> Any:
 
 
 def training(rows: Sequence[Row]) -> Any:
-    """Test accuracy after each epoch, a line per training run.
+    """Test accuracy after each epoch, a line per training run; of many placements, coloured by their BN layers.
 
-    Rows: panel, label, run (short id), epoch, value (percent).
+    Rows: panel, label, kept_pct, run (short id), epoch, value (percent).
     """
     title = "test accuracy, %"
+    crowded = len({row["label"] for row in rows}) > len(SHAPES)
     chart = (
         alt.Chart(alt.NamedData(name="rows"))
-        .mark_line(strokeWidth=1.5, opacity=0.85, point=alt.OverlayMarkDef(size=14))
+        .mark_line(strokeWidth=1.5, opacity=0.6 if crowded else 0.85, point=alt.OverlayMarkDef(size=14))
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=True)),
-            color=_colour(rows, field="label", title="Placement"),
+            color=kept_colour() if crowded else _colour(rows, field="label", title="Placement"),
             detail="run:N",
             tooltip=[
+                alt.Tooltip("label:N", title="placement"),
                 alt.Tooltip("run:N", title="run"),
                 alt.Tooltip("epoch:Q", title="epoch"),
                 alt.Tooltip("value:Q", title=title, format=".2f"),
@@ -241,16 +267,16 @@ def timeline(rows: Sequence[Row]) -> Any:
 
 
 def coverage(rows: Sequence[Row]) -> Any:
-    """Points of the plan by state, a bar per model and placement.
+    """Points of the plan by state, a bar per `what`.
 
-    Rows: what (model, placement), status (one of STATUS), points.
+    Rows: what (model and placement, or model), status (one of STATUS), points.
     """
     return (
         alt.Chart(alt.NamedData(name="rows"), height=_bars(row["what"] for row in rows))
         .mark_bar(height={"band": 0.62})
         .encode(
             x=alt.X("points:Q", title="planned points", axis=alt.Axis(grid=True, tickMinStep=1, format="d")),
-            y=alt.Y("what:N", title=None, sort=_ordered(row["what"] for row in rows), axis=alt.Axis(labelLimit=170)),
+            y=alt.Y("what:N", title=None, sort=_ordered(row["what"] for row in rows), axis=alt.Axis(labelLimit=190)),
             color=alt.Color("status:N", title="State", scale=alt.Scale(domain=STATUS, range=STATUS_COLOURS)),
             order=alt.Order("rank:Q"),
             tooltip=[
@@ -283,9 +309,11 @@ def _points(base: Any, rows: Sequence[Row], *, tooltip: list[Any], size: int = 4
     return layers
 
 
-def _bar(base: Any, rows: Sequence[Row], *, title: str) -> list[Any]:
+def _bar(
+    base: Any, rows: Sequence[Row], *, title: str, low: str = "low", high: str = "high", opacity: float = 0.55
+) -> list[Any]:
     """The interval as an upright line, if there is any: a layer without data makes Vega complain."""
-    rule = base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    rule = base.mark_rule(strokeWidth=2, opacity=opacity).encode(y=alt.Y(f"{low}:Q", title=title), y2=f"{high}:Q")
     return [rule] if _has(rows, "low") else []
 
 
@@ -299,11 +327,22 @@ def _bars(names: Iterable[str]) -> int:
 
 
 def _colour(rows: Sequence[Row], *, field: str, title: str) -> Any:
-    return alt.Color(f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=SOLID)
+    return alt.Color(
+        f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=_legend(rows, field)
+    )
 
 
 def _shape(rows: Sequence[Row], *, field: str, title: str) -> Any:
-    return alt.Shape(f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=SOLID)
+    return alt.Shape(
+        f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=_legend(rows, field)
+    )
+
+
+def _legend(rows: Sequence[Row], field: str) -> Any:
+    """The series that are there: BN everywhere and no BN keep their colours where one of them was not measured."""
+    found = {str(row[field]) for row in rows}
+    shown = [label for label in _labels(rows, field) if label in found]
+    return SOLID if len(shown) == len(_labels(rows, field)) else alt.Legend(symbolOpacity=1, values=shown)
 
 
 def _labels(rows: Sequence[Row], field: str) -> list[str]:
@@ -318,6 +357,8 @@ def _tooltip(rows: Sequence[Row], title: str, *, extra: Iterable[tuple[str, str]
     shown = [alt.Tooltip("panel:N", title="panel"), alt.Tooltip("label:N", title="series")]
     if "model" in columns:
         shown.append(alt.Tooltip("model:N", title="model"))
+    if "placement" in columns:
+        shown.append(alt.Tooltip("placement:N", title="placement"))
     if "eta_pct" in columns:
         shown.append(alt.Tooltip("eta_pct:Q", title="η, %", format=".4~f"))
     shown.append(alt.Tooltip("value:Q", title=title, format=".2f"))

@@ -15,15 +15,14 @@ A claim may have parts (each eta, each target set) that all have to hold. How a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
+from bnsweep.analysis.deciding import SIDES, STEPS, TEMPLATE, deciding_sweep
 from bnsweep.analysis.statistics import MOST_SEEDS, fitted_change, mean_interval, seeds_needed, trend_test
 
 if TYPE_CHECKING:
@@ -33,19 +32,8 @@ __all__ = ["CLAIMS", "Claim", "Evidence", "Verdict", "claims", "judge"]
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 SEEDS = 5  # a first try where no spread is known
-SIDES = ["all", "none"]
-STEPS = ["all", {"every": 2}, {"every": 4}, "none"]
 TARGETS = ("weights", "weights+bias", "weights+bias+affine", "all")
 TREATMENTS = ("stale", "folded", "recalibrated")
-TEMPLATE: dict[str, Any] = {
-    "version": 1,
-    "data": ["cifar10"],
-    "models": ["resnet20", "resnet32", "resnet44", "resnet56"],
-    "placements": SIDES,
-    "training": {"epochs": 100},
-    "eta": [0, 0.01, 0.1, 0.2, 0.3, 0.4],
-    "trials": 20,
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +48,7 @@ class Claim:
     wants: str  # rows that it needs, in words
     change: Mapping[str, Any]  # keys of a spec that would bring them
     parts: tuple[str, ...] = ()  # parts that must be there; others are taken as they come
+    every: bool = False  # its evidence is of all placements, not of BN everywhere and the fewest layers alone
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -80,6 +69,7 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy",
         "trials at several eta",
         {"eta": TEMPLATE["eta"]},
+        every=True,
     ),
     Claim(
         "normalized",
@@ -108,6 +98,7 @@ CLAIMS: tuple[Claim, ...] = (
         "tradeoff",
         "one network with at least three different numbers of BN layers",
         {"placements": STEPS},
+        every=True,
     ),
     Claim(
         "task",
@@ -117,6 +108,7 @@ CLAIMS: tuple[Claim, ...] = (
         "task_complexity",
         "the same networks on data sets with fewer and with more classes",
         {"data": ["cifar10", "cifar100"]},
+        every=True,
     ),
     Claim(
         "between",
@@ -127,6 +119,7 @@ CLAIMS: tuple[Claim, ...] = (
         "one network with all, some and no BN layers",
         {"placements": STEPS},
         ("below no BN", "above BN everywhere"),
+        every=True,
     ),
     Claim(
         "targets",
@@ -251,7 +244,9 @@ def _judge(database: Database, claim: Claim, confidence: float) -> Verdict:
     open_parts = {part: by_part[part] for part in parts if judged[part][0] == UNDECIDED}
     decide, seeds = _decide(claim, open_parts, confidence)
     change = claim.change if not all(open_parts.values()) else {}  # else it takes no other runs, only more of them
-    return Verdict(claim, verdict, reason, evidence, decide, _spec(database, claim.name, change, seeds))
+    placements = "every" if claim.every and evidence else "ends"
+    spec = deciding_sweep(database, claim.name, change, seeds=seeds, placements=placements)
+    return Verdict(claim, verdict, reason, evidence, decide, spec)
 
 
 def _evidence(rows: Sequence[Mapping[str, Any]], claim: Claim, confidence: float) -> tuple[Evidence, ...]:
@@ -384,26 +379,3 @@ def _more(rows: Sequence[Evidence], seeds: int) -> str:
     runs = max(seeds - row.seeds for row in rows)
     trials = sum((seeds - row.seeds) * ceil(row.n / row.seeds) for row in rows)
     return f" ({runs} more of each network, {trials} more trials)" if runs > 0 else ""
-
-
-def _spec(database: Database, name: str, wanted: Mapping[str, Any], seeds: int) -> str:
-    """A sweep file that would bring what is missing: the sweep's own, changed where the claim needs it."""
-    written = [row["spec_yaml"] for row in database.sql("SELECT spec_yaml FROM sweep ORDER BY sweep").to_dicts()]
-    base = next((spec for spec in map(_loaded, written) if spec), dict(TEMPLATE))
-    change = {key: json.loads(json.dumps(value)) for key, value in wanted.items()}
-    if "noise" in change and isinstance(base.get("noise"), dict):
-        change["noise"] = {**base["noise"], **change["noise"]}
-    spec = {
-        "version": 1,
-        "name": f"decide-{name}",
-        **{k: v for k, v in base.items() if k not in {"version", "name", "description"}},
-    }
-    return yaml.safe_dump({**spec, **change, "train_seeds": seeds}, sort_keys=False, allow_unicode=True)
-
-
-def _loaded(text: str) -> dict[str, Any] | None:
-    try:
-        spec = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
-    return spec if isinstance(spec, dict) and spec.get("data") and spec.get("models") else None

@@ -12,6 +12,7 @@ from bnsweep.analysis import figures, tables
 from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.page import Block, Cell, Code, Column, Drawing, Page, Section, Table, Text, Words, rows_table
+from bnsweep.analysis.placements import ENDS
 from bnsweep.analysis.search_figures import search_figures
 from bnsweep.analysis.sentences import attribution, headline, widest_gap
 from bnsweep.analysis.theory import explanation, noise_figures
@@ -58,13 +59,16 @@ def _figures(inputs: Inputs) -> dict[str, list[Figure]]:
 
 
 def _headline_figures(inputs: Inputs) -> Iterator[Figure]:
-    """The contrast of the paper for the network of the headline: noise on weights, and noise on all parameters."""
+    """The contrast of the paper for the network of the headline: noise on weights, and noise on all parameters.
+
+    Of many placements only the two that the headline speaks of: the figures of the next section have more.
+    """
     best = widest_gap(inputs.accuracy, "weights") or widest_gap(inputs.accuracy, "all")
     if best:
         same = ("dataset", "model", "sigma_reference", "precision")
         rows = [row for row in inputs.accuracy if all(row[c] == best[0][c] for c in same)]
         contrast = [row for row in rows if row["targets"] in ("weights", "all") and row["bn_treatment"] == "stale"]
-        yield from figures.accuracy_figures(contrast, paper=inputs.paper_accuracy, name="headline")
+        yield from figures.accuracy_figures(contrast, paper=inputs.paper_accuracy, name="headline", places=len(ENDS))
 
 
 def build_page(inputs: Inputs) -> Page:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnsweep.analysis import charts
+from bnsweep.analysis.crowd import beyond_edge, cut, name_sides
+from bnsweep.analysis.placements import ENDS, MOST, kept_pct, many, placement_label, select, short_labels
 from bnsweep.analysis.wording import counted
 
 __all__ = [
@@ -27,7 +29,6 @@ __all__ = [
     "depth_figures",
     "order",
     "panel_of",
-    "placement_label",
     "span",
     "task_figures",
     "timeline_figure",
@@ -50,6 +51,8 @@ HIT = {
 
 # Rows that differ in one of these are never joined by a line.
 APART = ("sigma_reference", "precision", "training", "noise_model", "sampling")
+MOST_BARS = 24
+NARROW, LOW = 230, 160  # pixels between the paddings of a panel on a phone
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Figure:
     query: str = ""  # the query behind it
     panels: int = 1
     columns: int = 2
+    tall: int = 0  # pixels of a panel that needs more than others
+    left: int = 0  # pixels of the labels left of the first panel, where they need more than numbers do
     table: Sequence[tuple[str, str]] = field(default=())  # (column, heading) of the table under the chart
 
     def specification(self, *, validate: bool = False) -> dict[str, Any]:
@@ -75,20 +80,8 @@ class Figure:
         spec.pop("config", None)
         spec["datasets"] = {"rows": charts.plain(self.rows)}
         spec["description"] = f"{self.title}. {self.caption}"
-        spec["usermeta"] = {"panels": self.panels, "columns": self.columns}
+        spec["usermeta"] = {"panels": self.panels, "columns": self.columns, "tall": self.tall, "left": self.left}
         return spec
-
-
-def placement_label(row: Row) -> str:
-    """What a reader calls a placement: BN everywhere, no BN, or its own label with the count of layers."""
-    kept, sites = row.get("bn_kept"), row.get("bn_sites")
-    if kept is None or sites is None:
-        return str(row["placement"])
-    if kept == 0:
-        return charts.NOWHERE
-    if kept == sites:
-        return charts.EVERYWHERE
-    return f"{row['placement']} ({kept} of {sites})"
 
 
 def panel_of(row: Row, *, several: bool = False) -> str:
@@ -100,27 +93,37 @@ def panel_of(row: Row, *, several: bool = False) -> str:
 
 
 def accuracy_figures(
-    points: Sequence[Row], *, paper: Sequence[Row] = (), normalized: bool = False, name: str = ""
+    points: Sequence[Row], *, paper: Sequence[Row] = (), normalized: bool = False, name: str = "", places: int = MOST
 ) -> Iterator[Figure]:
-    """Figures 2a and 3a, or 2b and 3b if `normalized`: per data set, network and sigma reference."""
+    """Figures 2a and 3a, or 2b and 3b if `normalized`: per data set, network and sigma reference.
+
+    Of more than MOST placements `placements.select` draws as many as there are `places`.
+    """
     what = "normalized accuracy" if normalized else "accuracy"
     for group in _charts(points, "dataset", "model"):
-        ordered = sorted(group.rows, key=order)
-        several = len({row.get("recalibration_images") for row in ordered if row["bn_treatment"] == "recalibrated"}) > 1
-        drawn = [_curve(row, panel=panel_of(row, several=several), label=placement_label(row)) for row in ordered]
         beside = _paper_rows(group.rows, paper)
+        strange = {row["label"] for row in beside} - {placement_label(row) for row in group.rows}  # the paper's alone
+        ordered, which = select(sorted(group.rows, key=order), what=f"highest {what}", places=places - len(strange))
+        several = len({row.get("recalibration_images") for row in ordered if row["bn_treatment"] == "recalibrated"}) > 1
+        labels = short_labels(ordered) if which else {}
+        drawn = [
+            _curve(row, panel=panel_of(row, several=several), label=labels.get(placement_label(row)))
+            | ({"placement": row["placement"]} if which else {})
+            for row in ordered
+        ]
         panels = _distinct(row["panel"] for row in drawn)
         extra = "; dashed: the paper's own numbers, which come without spread" if beside else ""
         yield Figure(
             name=_slug(name or what.split(maxsplit=1)[0], *group.names),
             title=f"{what.capitalize()} over noise: {group.names[1]} on {group.names[0]}{group.words}",
-            caption=f"{behind(drawn)}; {group.about()}{extra}.",
+            caption=f"{f'{which}; the {what} table has the others. ' if which else ''}{behind(drawn)}; "
+            f"{group.about()}{extra}.",
             chart=charts.curves([*drawn, *beside], title=f"{what}, %"),
             rows=[*drawn, *beside],
             query="normalized" if normalized else "accuracy",
             panels=len(panels),
             columns=2 if len(panels) in (2, 4) else 3,
-            table=CURVE_TABLE,
+            table=_with_placement(CURVE_TABLE) if which else CURVE_TABLE,
         )
 
 
@@ -149,17 +152,20 @@ def task_figures(points: Sequence[Row]) -> Iterator[Figure]:
 
 
 def attribution_figures(losses: Sequence[Row]) -> Iterator[Figure]:
-    """What the noise hit: points of accuracy lost per target set, for each placement."""
+    """What the noise hit: points of accuracy lost per target set, for each placement or, of many, those of `select`."""
     wanted = [row for row in losses if row["bn_treatment"] == "stale" and row["eta"] > 0]
     for group in _charts(wanted, "dataset", "model"):
-        nested = sorted(group.rows, key=lambda row: (-(row["bn_kept"] or 0), NESTED.index(row["targets"]), row["eta"]))
-        drawn = [_curve(row, panel=placement_label(row), label=HIT[row["targets"]]) for row in nested]
+        few, which = select(group.rows, what="smallest loss", least=True)
+        nested = sorted(few, key=lambda row: (-(row["bn_kept"] or 0), NESTED.index(row["targets"]), row["eta"]))
+        names = short_labels(few) if which else {}
+        drawn = [_curve(row, panel=names.get(placement_label(row)), label=HIT[row["targets"]]) for row in nested]
         if len({row["label"] for row in drawn}) < 2:
             continue
         yield Figure(
             name=_slug("attribution", *group.names),
             title=f"What the noise hit: {group.names[1]} on {group.names[0]}{group.words}",
-            caption=f"Accuracy lost against the clean network. {behind(drawn)}; {group.about()}.",
+            caption=f"Accuracy lost against the clean network. {f'{which}. ' if which else ''}{behind(drawn)}; "
+            f"{group.about()}.",
             chart=charts.attribution(drawn),
             rows=drawn,
             query="target_attribution",
@@ -180,12 +186,14 @@ def depth_figures(averages: Sequence[Row]) -> Iterator[Figure]:
             ("between networks", between, "sites for BN in the network", "Placement"),
             ("within one network", within if partial else [], "BN layers kept", "Network"),
         ):
+            spots = len({(row["label"], row["layers"]) for row in drawn})
             if len({row["layers"] for row in drawn}) < 2:
                 continue
+            lines = "Lines go through the mean at each number of layers. " if spots < len(drawn) else ""
             yield Figure(
                 name=_slug("depth", name.split()[0], *group.names),
                 title=f"More BN layers {name}: {group.names[0]}{group.words}",
-                caption=f"{behind(drawn)}; {panel_of(group.rows[0])}; {group.about()}.",
+                caption=f"{lines}{behind(drawn)}; {panel_of(group.rows[0])}; {group.about()}.",
                 chart=charts.depth_trend(sorted(drawn, key=_by_layers), axis=axis, legend=legend),
                 rows=drawn,
                 query="depth_trend",
@@ -203,12 +211,15 @@ def _by_layers(row: Row) -> tuple[str, int]:
 
 
 def tradeoff_figures(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Baseline accuracy against average normalized accuracy, a point per placement."""
+    """Baseline accuracy against average normalized accuracy, a point per placement.
+
+    Where a network has more than MOST placements only the ends, and those that no other one beats, have their names.
+    """
     for group in _charts(_without_recipe(_main(_counted(rows))), "dataset"):
         drawn = [
             {
                 **_curve(row, panel=row["model"], label=_short_placement(row)),
-                "kept_pct": 100.0 * row["bn_kept"] / row["bn_sites"] if row["bn_sites"] else 0.0,
+                "kept_pct": kept_pct(row),
                 "x": row["baseline"],
                 "x_low": row["baseline_low"],
                 "x_high": row["baseline_high"],
@@ -217,11 +228,14 @@ def tradeoff_figures(rows: Sequence[Row]) -> Iterator[Figure]:
         ]
         if len(drawn) < 2:
             continue
+        models = {row["model"] for row in group.rows}
+        crowded = any(many([row for row in group.rows if row["model"] == model]) for model in models)
+        cuts = _named(drawn, group.rows) if crowded else ""
         panels = _distinct(row["panel"] for row in drawn)
         yield Figure(
             name=_slug("tradeoff", *group.names),
             title=f"What BN gives and what it costs: {group.names[0]}{group.words}",
-            caption=f"Up and right is better. {behind(drawn)}; {panel_of(group.rows[0])}; {group.about()}.",
+            caption=f"Up and right is better. {cuts}{behind(drawn)}; {panel_of(group.rows[0])}; {group.about()}.",
             chart=charts.tradeoff(drawn),
             rows=drawn,
             query="tradeoff",
@@ -231,14 +245,38 @@ def tradeoff_figures(rows: Sequence[Row]) -> Iterator[Figure]:
         )
 
 
+def _named(drawn: Sequence[dict[str, Any]], rows: Sequence[Row]) -> str:
+    """Give points their names where they cover nothing, and cut intervals; says so in words."""
+    beyond = 0
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [(point, row) for point, row in zip(drawn, rows, strict=True) if row["model"] == model]
+        points, about = [point for point, _ in own], [row for _, row in own]
+        beyond += cut(points, "x", low="x_low", high="x_high") + cut(points, "value", low="low", high="high")
+        short = short_labels(about)
+        ends = [i for i, row in enumerate(about) if placement_label(row) in ENDS]
+        best = [i for i, row in enumerate(about) if i not in ends and (row["efficient"] or not many(about))]
+        names = {i: short[placement_label(about[i])] for i in [*ends, *best]}
+        for i, (side, covers) in name_sides(points, names, y="value", width=NARROW, height=LOW).items():
+            if i in ends or not covers:
+                points[i] |= {"name": names[i], "side": side}
+    return (
+        "Named: the ends and, where there is room, the placements that no other one beats in both; the others are in "
+        f"the table. {beyond_edge(beyond)}"
+    )
+
+
 def training_figures(epochs: Sequence[Row]) -> Iterator[Figure]:
-    """Test accuracy after each epoch. Rows: a network's columns, train_seed, run_id, epoch, value."""
+    """Test accuracy after each epoch. Rows: a network's columns, train_seed, run_id, epoch, value.
+
+    Of more than MOST placements lines have the colour of their number of BN layers.
+    """
     for dataset in _distinct_of(epochs, "dataset"):
         rows = [row for row in epochs if row["dataset"] == dataset]
         drawn = [
             {
                 "panel": row["model"],
                 "label": placement_label(row),
+                "kept_pct": kept_pct(row),
                 "run": f"seed {row['train_seed']} ({str(row['run_id'])[:8]})",
                 "epoch": row["epoch"],
                 "value": row["value"],
@@ -288,24 +326,30 @@ def timeline_figure(bars: Sequence[Row]) -> Iterator[Figure]:
 
 
 def coverage_figure(counts: Sequence[Row]) -> Iterator[Figure]:
-    """Planned points by state. Rows: dataset, model, placement, bn_kept, bn_sites and the states."""
-    drawn = [
-        {
-            "what": f"{row['model']}, {placement_label(row)} ({row['dataset']})",
-            "status": state,
-            "points": row[state],
-            "rank": rank,
-        }
-        for row in counts
-        for rank, state in enumerate(charts.STATUS)
-        if row[state]
+    """Planned points by state, a bar per placement; a bar per network and data set if that took more than MOST_BARS.
+
+    Rows: dataset, model, placement, bn_kept, bn_sites and the states.
+    """
+    crowded, sets = len(counts) > MOST_BARS, len({row["dataset"] for row in counts})
+    sums: dict[tuple[str, int], int] = {}
+    for row in counts:
+        what = _bar_of(row)
+        if crowded:
+            what = f"{row['model']} ({row['dataset']})" if sets > 1 else row["model"]
+        for rank, state in enumerate(charts.STATUS):
+            sums[what, rank] = sums.get((what, rank), 0) + row[state]
+    drawn: list[Row] = [
+        {"what": what, "status": charts.STATUS[rank], "points": points, "rank": rank}
+        for (what, rank), points in sums.items()
+        if points
     ]
     if drawn:
-        total = sum(row["points"] for row in drawn)
+        total = sum(sums.values())
+        bars = f"; a bar for all placements of a network, {len(counts)} in all" if crowded else ""
         yield Figure(
             name="coverage",
             title="Planned points: done, missing, diverged, failed",
-            caption=f"n = {total} planned points (network, noise cell, η).",
+            caption=f"n = {total} planned points (network, noise cell, η){bars}.",
             chart=charts.coverage(drawn),
             rows=drawn,
             query="coverage",
@@ -314,13 +358,23 @@ def coverage_figure(counts: Sequence[Row]) -> Iterator[Figure]:
 
 
 VALUE_TABLE = (("value", "Value, %"), ("low", "95 % from"), ("high", "to"), ("n", "Trials"), ("seeds", "Training runs"))
+
+
+def _bar_of(row: Row) -> str:
+    return f"{row['model']}, {placement_label(row)} ({row['dataset']})"
+
+
 CURVE_TABLE = (("panel", "Panel"), ("label", "Series"), ("source", "Source"), ("eta_pct", "η, %"), *VALUE_TABLE)
 
 
-def _curve(row: Row, *, panel: str, label: str, source: str = "bnsweep") -> dict[str, Any]:
+def _with_placement(table: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return (*table[:2], ("placement", "Placement"), *table[2:])
+
+
+def _curve(row: Row, *, panel: str | None = None, label: str | None = None, source: str = "bnsweep") -> dict[str, Any]:
     return {
-        "panel": panel,
-        "label": label,
+        "panel": placement_label(row) if panel is None else panel,
+        "label": placement_label(row) if label is None else label,
         "source": source,
         "model": row["model"],
         "eta_pct": 100.0 * row["eta"] if row.get("eta") is not None else None,

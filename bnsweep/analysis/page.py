@@ -72,10 +72,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """A command or a file, word for word."""
+    """A command or a file, word for word; folded: under its title, which opens it."""
 
     title: str
     text: str
+    folded: bool = False
     kind: str = "code"
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import altair as alt
 
 from bnsweep.analysis import charts
-from bnsweep.analysis.figures import Figure, behind, panel_of, placement_label
+from bnsweep.analysis.figures import Figure, behind, panel_of
+from bnsweep.analysis.placements import MOST, kept_pct, placement_label
 
 __all__ = ["accuracy_over_eta", "histogram", "loss_curves", "of_result", "paired", "pareto", "training_curve"]
 
@@ -57,6 +58,7 @@ def loss_curves(epochs: Sequence[Row]) -> Iterator[Figure]:
         {
             "panel": f"{row['model']}, {row['dataset']}: {panel}",
             "label": placement_label(row),
+            "kept_pct": kept_pct(row),
             "run": f"seed {row['train_seed']} ({str(row['run_id'])[:8]})",
             "epoch": row["epoch"],
             "value": value,
@@ -80,13 +82,14 @@ def loss_curves(epochs: Sequence[Row]) -> Iterator[Figure]:
 
 def _over_epochs(rows: Sequence[Row], *, legend: str) -> Any:
     panels = list(dict.fromkeys(row["panel"] for row in rows))
+    crowded = len({row["label"] for row in rows}) > MOST
     chart = (
         alt.Chart(alt.NamedData(name="rows"), width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT)
-        .mark_line(strokeWidth=1.5, opacity=0.85, point=alt.OverlayMarkDef(size=14))
+        .mark_line(strokeWidth=1.5, opacity=0.6 if crowded else 0.85, point=alt.OverlayMarkDef(size=14))
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(format="d", **_whole(rows))),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=True)),
-            color=alt.Color("label:N", title=legend),
+            color=charts.kept_colour() if crowded else alt.Color("label:N", title=legend),
             detail="run:N",
             tooltip=["label:N", "run:N", "epoch:Q", alt.Tooltip("value:Q", format=".4~f")],
         )
@@ -320,9 +323,8 @@ def _recipe(row: Row, rows: Sequence[Row]) -> str:
 
 
 def _place(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
-    kept = 100.0 * row["bn_kept"] / row["bn_sites"] if row["bn_sites"] else 0.0
     panel = f"{row['model']}, {row['dataset']}, {panel_of(row, several=True)}{_recipe(row, rows)}"
-    return {"panel": panel, "label": placement_label(row), "kept_pct": kept}
+    return {"panel": panel, "label": placement_label(row), "kept_pct": kept_pct(row)}
 
 
 def of_result(rows: Sequence[Row], *, x: str, y: str, colour: str | None) -> Iterator[Figure]:

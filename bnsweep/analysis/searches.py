@@ -62,6 +62,21 @@ class Found:
         """The masks on the front."""
         return [each.mask for each in self.placed if each.front]
 
+    @property
+    def told_apart(self) -> Sequence[tuple[Row, Effect, Effect]]:
+        """The sites whose effects the placements tell from those of the rest."""
+        return [each for each in self.effects if each[1].effect is not None]
+
+    @property
+    def left_out(self) -> str:
+        """How many sites are not told apart, and why; empty if none."""
+        count = len(self.effects) - len(self.told_apart)
+        if not count:
+            return ""
+        sites, there = ("1 site is", "there") if count == 1 else (f"{count} sites are", "at each")
+        placed = len(self.placed)
+        return f"{sites} left out: {placed} placements do not tell what BN does {there} from what it does elsewhere"
+
     def to_dict(self) -> dict[str, Any]:
         """For programs."""
         return {
@@ -95,10 +110,12 @@ class Found:
             ]
             lines += _aligned([_HEADS, *(_cells(each) for each in self.placed if each.front)])
             lines += self._cautions()
-        if any(effect.effect is not None for _, effect, _ in self.effects):
+        if self.told_apart:
             lines += ["", "what BN at a site changes, points (least squares over placements, 95 % intervals)"]
             heads = ["site", "path", "accuracy", "", "A_avr", ""]
-            lines += _aligned([heads, *(_effect_cells(*each) for each in self.effects)])
+            lines += _aligned([heads, *(_effect_cells(*each) for each in self.told_apart)])
+        if self.left_out:
+            lines.append(self.left_out)
         for row in self._minimal():
             lines.append(f"{row['kept']} BN layers: {row['failed']} runs failed, {row['ended']} ended well")
         return "\n".join(lines)

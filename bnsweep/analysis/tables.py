@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnsweep.analysis import figures
-from bnsweep.analysis.figures import placement_label
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.page import Block, Cell, Code, Column, Table
+from bnsweep.analysis.placements import placement_label
 from bnsweep.analysis.wording import digits, distinct, eta_pct, number, spread
 
 __all__ = ["accuracy", "attribution", "averages", "comparison", "evidence", "training_runs", "verdicts"]
@@ -73,7 +73,7 @@ def evidence(inputs: Inputs) -> list[Block]:
                   query=verdict["query"], sql=verdict["sql"])
         )  # fmt: skip
         if verdict["spec"]:
-            blocks.append(Code("A sweep that would decide it", verdict["spec"]))
+            blocks.append(Code("A sweep that would decide it", verdict["spec"], folded=True))
     return blocks
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bnsweep.analysis import charts
-from bnsweep.analysis.figures import Figure, panel_of, placement_label
+from bnsweep.analysis.figures import Figure, panel_of
+from bnsweep.analysis.placements import placement_label
 from bnsweep.analysis.wording import counted
 
 __all__ = ["explanation", "noise_figures"]

@@ -15,8 +15,10 @@
       const most = Math.max(1, Math.floor(width / NARROWEST));
       const columns = Math.min(spec.usermeta.panels, most, spec.usermeta.columns || 3);
       spec.columns = columns;
-      spec.spec.width = Math.floor((width - 14 - columns * AXIS - (columns - 1) * GAP) / columns);
-      spec.spec.height = columns === 1 ? 200 : 215;
+      // Words left of the first panel take their own room; the panels beside it share that axis.
+      const axes = spec.usermeta.left || columns * AXIS;
+      spec.spec.width = Math.floor((width - 14 - axes - (columns - 1) * GAP) / columns);
+      spec.spec.height = Math.max(columns === 1 ? 200 : 215, spec.usermeta.tall);
       spec.spacing = GAP;
     } else {
       spec.width = width;
