@@ -183,12 +183,13 @@ def kept_colour() -> Any:
 
 
 def gradient_noise(rows: Sequence[Row]) -> Any:
-    """Gradient noise C on a logarithmic axis against A_avr, a point per training run.
+    """Gradient noise C on a logarithmic axis against A_avr, a point per training run; colours as in `training`.
 
-    Rows: panel, label (placement), run, x, x_low, x_high, value, n.
+    Rows: panel, label (placement), kept_pct, run, x, x_low, x_high, value, n.
     """
     title = "average normalized accuracy, %"
     ticks = alt.Axis(tickCount=5, labelOverlap="greedy", labelSeparation=6)
+    crowded = len({row["label"] for row in rows}) > len(SHAPES)
     # An interval that reaches 0 has no place on a logarithmic axis: its bar ends at a tenth of the estimate.
     base = (
         alt.Chart(alt.NamedData(name="rows"))
@@ -196,7 +197,7 @@ def gradient_noise(rows: Sequence[Row]) -> Any:
         .encode(
             x=alt.X("x:Q", title="gradient noise C", scale=alt.Scale(type="log", nice=False, padding=12), axis=ticks),
             y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12)),
-            color=_colour(rows, field="label", title="Placement"),
+            color=kept_colour() if crowded else _colour(rows, field="label", title="Placement"),
         )
     )
     tooltip = [
@@ -211,9 +212,9 @@ def gradient_noise(rows: Sequence[Row]) -> Any:
     across = base.mark_rule(strokeWidth=2, opacity=0.4).encode(
         x=alt.X("from_:Q", title="gradient noise C", axis=ticks), x2="x_high:Q"
     )
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        shape=_shape(rows, field="label", title="Placement"), tooltip=tooltip
-    )
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(tooltip=tooltip)
+    if not crowded:
+        points = points.encode(shape=_shape(rows, field="label", title="Placement"))
     return _panels(alt.layer(*([across] if _has(rows, "x_low") else []), points), rows)
 
 

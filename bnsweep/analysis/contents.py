@@ -8,7 +8,7 @@ from typing import Any
 
 from altair.utils.schemapi import debug_mode
 
-from bnsweep.analysis import figures, tables
+from bnsweep.analysis import figures, overview, tables
 from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.page import Block, Cell, Code, Column, Drawing, Page, Section, Table, Text, Words, rows_table
@@ -47,9 +47,9 @@ def _figures(inputs: Inputs) -> dict[str, list[Figure]]:
         "normalized": list(figures.accuracy_figures(inputs.normalized, paper=inputs.paper_normalized, normalized=True)),
         "attribution": list(figures.attribution_figures(inputs.losses)),
         "overview": [
-            *figures.tradeoff_figures(inputs.tradeoff),
-            *figures.depth_figures(inputs.averages),
-            *figures.task_figures(inputs.tasks),
+            *overview.tradeoff_figures(inputs.tradeoff),
+            *overview.depth_figures(inputs.averages),
+            *overview.task_figures(inputs.tasks),
         ],
         "theory": list(noise_figures(inputs.noise)),
         "search": list(search_figures(inputs.searches)),

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnsweep.analysis import charts
-from bnsweep.analysis.crowd import beyond_edge, cut, name_sides
-from bnsweep.analysis.placements import ENDS, MOST, kept_pct, many, placement_label, select, short_labels
+from bnsweep.analysis.placements import MOST, kept_pct, placement_label, select, short_labels
 from bnsweep.analysis.wording import counted
 
 __all__ = [
@@ -24,15 +23,17 @@ __all__ = [
     "accuracy_figures",
     "attribution_figures",
     "behind",
+    "charts_of",
     "coverage_figure",
     "covers",
-    "depth_figures",
+    "curve",
+    "distinct",
+    "distinct_of",
     "order",
     "panel_of",
+    "slug",
     "span",
-    "task_figures",
     "timeline_figure",
-    "tradeoff_figures",
     "training_figures",
 ]
 
@@ -52,7 +53,6 @@ HIT = {
 # Rows that differ in one of these are never joined by a line.
 APART = ("sigma_reference", "precision", "training", "noise_model", "sampling")
 MOST_BARS = 24
-NARROW, LOW = 230, 160  # pixels between the paddings of a panel on a phone
 
 
 @dataclass(frozen=True)
@@ -100,21 +100,21 @@ def accuracy_figures(
     Of more than MOST placements `placements.select` draws as many as there are `places`.
     """
     what = "normalized accuracy" if normalized else "accuracy"
-    for group in _charts(points, "dataset", "model"):
+    for group in charts_of(points, "dataset", "model"):
         beside = _paper_rows(group.rows, paper)
         strange = {row["label"] for row in beside} - {placement_label(row) for row in group.rows}  # the paper's alone
         ordered, which = select(sorted(group.rows, key=order), what=f"highest {what}", places=places - len(strange))
         several = len({row.get("recalibration_images") for row in ordered if row["bn_treatment"] == "recalibrated"}) > 1
-        labels = short_labels(ordered) if which else {}
+        labels = short_labels(group.rows) if which else {}
         drawn = [
-            _curve(row, panel=panel_of(row, several=several), label=labels.get(placement_label(row)))
+            curve(row, panel=panel_of(row, several=several), label=labels.get(placement_label(row)))
             | ({"placement": row["placement"]} if which else {})
             for row in ordered
         ]
-        panels = _distinct(row["panel"] for row in drawn)
+        panels = distinct(row["panel"] for row in drawn)
         extra = "; dashed: the paper's own numbers, which come without spread" if beside else ""
         yield Figure(
-            name=_slug(name or what.split(maxsplit=1)[0], *group.names),
+            name=slug(name or what.split(maxsplit=1)[0], *group.names),
             title=f"{what.capitalize()} over noise: {group.names[1]} on {group.names[0]}{group.words}",
             caption=f"{f'{which}; the {what} table has the others. ' if which else ''}{behind(drawn)}; "
             f"{group.about()}{extra}.",
@@ -127,142 +127,28 @@ def accuracy_figures(
         )
 
 
-def task_figures(points: Sequence[Row]) -> Iterator[Figure]:
-    """Figure 4: the same network on several data sets, normalized accuracy over eta."""
-    ends = (charts.EVERYWHERE, charts.NOWHERE)
-    for group in _charts(_without_recipe(row for row in _main(points) if placement_label(row) in ends)):
-        sets = {
-            model: {r["dataset"] for r in group.rows if r["model"] == model}
-            for model in _distinct_of(group.rows, "model")
-        }
-        shared = sorted((row for row in group.rows if len(sets[row["model"]]) > 1), key=lambda row: row["model"])
-        if not shared:
-            continue
-        drawn = [_curve(row, panel=f"{row['model']}, {placement_label(row)}", label=row["dataset"]) for row in shared]
-        yield Figure(
-            name=_slug("task-complexity", *group.names),
-            title=f"Task complexity: the same network on an easier and a harder data set{group.words}",
-            caption=f"{behind(drawn)}; {panel_of(shared[0])}; {group.about()}.",
-            chart=charts.curves(drawn, title="normalized accuracy, %", legend="Data set"),
-            rows=drawn,
-            query="task_complexity",
-            panels=len(_distinct(row["panel"] for row in drawn)),
-            table=CURVE_TABLE,
-        )
-
-
 def attribution_figures(losses: Sequence[Row]) -> Iterator[Figure]:
     """What the noise hit: points of accuracy lost per target set, for each placement or, of many, those of `select`."""
     wanted = [row for row in losses if row["bn_treatment"] == "stale" and row["eta"] > 0]
-    for group in _charts(wanted, "dataset", "model"):
+    for group in charts_of(wanted, "dataset", "model"):
         few, which = select(group.rows, what="smallest loss", least=True)
         nested = sorted(few, key=lambda row: (-(row["bn_kept"] or 0), NESTED.index(row["targets"]), row["eta"]))
-        names = short_labels(few) if which else {}
-        drawn = [_curve(row, panel=names.get(placement_label(row)), label=HIT[row["targets"]]) for row in nested]
+        names = short_labels(group.rows) if which else {}
+        drawn = [curve(row, panel=names.get(placement_label(row)), label=HIT[row["targets"]]) for row in nested]
         if len({row["label"] for row in drawn}) < 2:
             continue
         yield Figure(
-            name=_slug("attribution", *group.names),
+            name=slug("attribution", *group.names),
             title=f"What the noise hit: {group.names[1]} on {group.names[0]}{group.words}",
             caption=f"Accuracy lost against the clean network. {f'{which}. ' if which else ''}{behind(drawn)}; "
             f"{group.about()}.",
             chart=charts.attribution(drawn),
             rows=drawn,
             query="target_attribution",
-            panels=len(_distinct(row["panel"] for row in drawn)),
+            panels=len(distinct(row["panel"] for row in drawn)),
             columns=3,
             table=CURVE_TABLE,
         )
-
-
-def depth_figures(averages: Sequence[Row]) -> Iterator[Figure]:
-    """Average normalized accuracy against BN layers: between networks of several depths, and within one network."""
-    for group in _charts(_without_recipe(_main(_counted(averages))), "dataset"):
-        ends = [row for row in group.rows if placement_label(row) in (charts.EVERYWHERE, charts.NOWHERE)]
-        between = [_layers(row, label=placement_label(row), layers=row["bn_sites"]) for row in ends]
-        within = [_layers(row, label=row["model"], layers=row["bn_kept"]) for row in group.rows]
-        partial = len(group.rows) > len(ends)
-        for name, drawn, axis, legend in (
-            ("between networks", between, "sites for BN in the network", "Placement"),
-            ("within one network", within if partial else [], "BN layers kept", "Network"),
-        ):
-            spots = len({(row["label"], row["layers"]) for row in drawn})
-            if len({row["layers"] for row in drawn}) < 2:
-                continue
-            lines = "Lines go through the mean at each number of layers. " if spots < len(drawn) else ""
-            yield Figure(
-                name=_slug("depth", name.split()[0], *group.names),
-                title=f"More BN layers {name}: {group.names[0]}{group.words}",
-                caption=f"{lines}{behind(drawn)}; {panel_of(group.rows[0])}; {group.about()}.",
-                chart=charts.depth_trend(sorted(drawn, key=_by_layers), axis=axis, legend=legend),
-                rows=drawn,
-                query="depth_trend",
-                table=(("model", "Network"), ("label", "Series"), ("layers", axis.capitalize()), *VALUE_TABLE),
-            )
-
-
-def _layers(row: Row, *, label: str, layers: int) -> dict[str, Any]:
-    return {**_curve(row, panel="", label=label), "layers": layers}
-
-
-def _by_layers(row: Row) -> tuple[str, int]:
-    # BN everywhere first: "BN" sorts before "no".
-    return str(row["label"]), int(row["layers"])
-
-
-def tradeoff_figures(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Baseline accuracy against average normalized accuracy, a point per placement.
-
-    Where a network has more than MOST placements only the ends, and those that no other one beats, have their names.
-    """
-    for group in _charts(_without_recipe(_main(_counted(rows))), "dataset"):
-        drawn = [
-            {
-                **_curve(row, panel=row["model"], label=_short_placement(row)),
-                "kept_pct": kept_pct(row),
-                "x": row["baseline"],
-                "x_low": row["baseline_low"],
-                "x_high": row["baseline_high"],
-            }
-            for row in group.rows
-        ]
-        if len(drawn) < 2:
-            continue
-        models = {row["model"] for row in group.rows}
-        crowded = any(many([row for row in group.rows if row["model"] == model]) for model in models)
-        cuts = _named(drawn, group.rows) if crowded else ""
-        panels = _distinct(row["panel"] for row in drawn)
-        yield Figure(
-            name=_slug("tradeoff", *group.names),
-            title=f"What BN gives and what it costs: {group.names[0]}{group.words}",
-            caption=f"Up and right is better. {cuts}{behind(drawn)}; {panel_of(group.rows[0])}; {group.about()}.",
-            chart=charts.tradeoff(drawn),
-            rows=drawn,
-            query="tradeoff",
-            panels=len(panels),
-            columns=2 if len(panels) in (2, 4) else 3,
-            table=(("panel", "Network"), ("label", "Placement"), ("x", "Baseline, %"), *VALUE_TABLE),
-        )
-
-
-def _named(drawn: Sequence[dict[str, Any]], rows: Sequence[Row]) -> str:
-    """Give points their names where they cover nothing, and cut intervals; says so in words."""
-    beyond = 0
-    for model in dict.fromkeys(row["model"] for row in rows):
-        own = [(point, row) for point, row in zip(drawn, rows, strict=True) if row["model"] == model]
-        points, about = [point for point, _ in own], [row for _, row in own]
-        beyond += cut(points, "x", low="x_low", high="x_high") + cut(points, "value", low="low", high="high")
-        short = short_labels(about)
-        ends = [i for i, row in enumerate(about) if placement_label(row) in ENDS]
-        best = [i for i, row in enumerate(about) if i not in ends and (row["efficient"] or not many(about))]
-        names = {i: short[placement_label(about[i])] for i in [*ends, *best]}
-        for i, (side, covers) in name_sides(points, names, y="value", width=NARROW, height=LOW).items():
-            if i in ends or not covers:
-                points[i] |= {"name": names[i], "side": side}
-    return (
-        "Named: the ends and, where there is room, the placements that no other one beats in both; the others are in "
-        f"the table. {beyond_edge(beyond)}"
-    )
 
 
 def training_figures(epochs: Sequence[Row]) -> Iterator[Figure]:
@@ -270,7 +156,7 @@ def training_figures(epochs: Sequence[Row]) -> Iterator[Figure]:
 
     Of more than MOST placements lines have the colour of their number of BN layers.
     """
-    for dataset in _distinct_of(epochs, "dataset"):
+    for dataset in distinct_of(epochs, "dataset"):
         rows = [row for row in epochs if row["dataset"] == dataset]
         drawn = [
             {
@@ -283,10 +169,10 @@ def training_figures(epochs: Sequence[Row]) -> Iterator[Figure]:
             }
             for row in rows
         ]
-        panels = _distinct(row["panel"] for row in drawn)
+        panels = distinct(row["panel"] for row in drawn)
         runs = len({row["run_id"] for row in rows})
         yield Figure(
-            name=_slug("training", dataset),
+            name=slug("training", dataset),
             title=f"Training: {dataset}",
             caption=f"n = {runs} training runs, one line each; single runs have no interval.",
             chart=charts.training(drawn),
@@ -371,7 +257,8 @@ def _with_placement(table: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], 
     return (*table[:2], ("placement", "Placement"), *table[2:])
 
 
-def _curve(row: Row, *, panel: str | None = None, label: str | None = None, source: str = "bnsweep") -> dict[str, Any]:
+def curve(row: Row, *, panel: str | None = None, label: str | None = None, source: str = "bnsweep") -> dict[str, Any]:
+    """A row as `charts.curves` takes it; a panel or a label that is not given is the placement's name."""
     return {
         "panel": placement_label(row) if panel is None else panel,
         "label": placement_label(row) if label is None else label,
@@ -394,8 +281,8 @@ def _paper_rows(rows: Sequence[Row], paper: Sequence[Row]) -> list[dict[str, Any
         return []
     same = [p for p in paper if (p["dataset"], p["model"]) == (first["dataset"], first["model"])]
     # The paper says "all weights"; which arrays that covers is an open question, so every stale panel gets it.
-    panels = _distinct(panel_of(row) for row in sorted(rows, key=order) if row["bn_treatment"] == "stale")
-    return [_curve(p, panel=panel, label=p["label"], source="paper") for panel in panels for p in same]
+    panels = distinct(panel_of(row) for row in sorted(rows, key=order) if row["bn_treatment"] == "stale")
+    return [curve(p, panel=panel, label=p["label"], source="paper") for panel in panels for p in same]
 
 
 def behind(rows: Sequence[Row]) -> str:
@@ -426,27 +313,8 @@ def span(values: Sequence[int]) -> str:
     return str(values[0]) if min(values) == max(values) else f"{min(values)} to {max(values)}"
 
 
-def _main(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the cell that overview figures show: the paper's, or the nearest there is."""
-    cells = {(row["targets"], row["bn_treatment"], row.get("recalibration_images")) for row in rows}
-    if not cells:
-        return []
-    best = min(cells, key=lambda cell: (TREATMENTS.index(cell[1]), TARGETS.index(cell[0]), -(cell[2] or 0)))
-    return [row for row in rows if (row["targets"], row["bn_treatment"], row.get("recalibration_images")) == best]
-
-
-def _counted(rows: Iterable[Row]) -> list[Row]:
-    """Rows of which the number of BN layers is known: the paper does not say it for its partial BN."""
-    return [row for row in rows if row["bn_kept"] is not None and row["bn_sites"]]
-
-
-def _without_recipe(rows: Iterable[Row]) -> list[Row]:
-    """For charts across networks or data sets, where recipes differ by nature."""
-    return [{**row, "training": None} for row in rows]
-
-
-def _distinct_of(rows: Iterable[Row], column: str) -> list[Any]:
-    return _distinct(row[column] for row in rows)
+def distinct_of(rows: Iterable[Row], column: str) -> list[Any]:
+    return distinct(row[column] for row in rows)
 
 
 def order(row: Row) -> tuple[Any, ...]:
@@ -460,13 +328,8 @@ def order(row: Row) -> tuple[Any, ...]:
     )
 
 
-def _short_placement(row: Row) -> str:
-    label = placement_label(row)
-    return label if label in (charts.EVERYWHERE, charts.NOWHERE) else str(row["placement"])
-
-
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Rows that belong into one chart; `words` names what tells this chart from its sisters."""
 
     rows: list[Row]
@@ -478,7 +341,7 @@ class _Group:
         return f"σ reference {first['sigma_reference']}, forward pass in {first['precision']}"
 
 
-def _charts(rows: Iterable[Row], *axes: str) -> Iterator[_Group]:
+def charts_of(rows: Iterable[Row], *axes: str) -> Iterator[Group]:
     """Split rows by `axes` and by everything else that must not share a line: recipe, reference, precision."""
     columns = [*axes, *APART]
     found: dict[tuple[Any, ...], list[Row]] = {}
@@ -487,13 +350,13 @@ def _charts(rows: Iterable[Row], *axes: str) -> Iterator[_Group]:
     varying = [i for i, _ in enumerate(columns) if len({key[i] for key in found}) > 1 and i >= len(axes)]
     for key, group in found.items():
         names = tuple(str(part) for part in key[: len(axes)]) + tuple(str(key[i]) for i in varying)
-        yield _Group(group, names, "".join(f", {columns[i].replace('_', ' ')} {key[i]}" for i in varying))
+        yield Group(group, names, "".join(f", {columns[i].replace('_', ' ')} {key[i]}" for i in varying))
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
+def distinct(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _slug(*parts: object) -> str:
+def slug(*parts: object) -> str:
     """A file name on every system, and an HTML id: hostile names lose their hostility here."""
     return re.sub(r"[^a-z0-9.]+", "-", "-".join(map(str, parts)).lower()).strip("-.")[:80] or "figure"

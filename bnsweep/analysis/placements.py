@@ -73,14 +73,17 @@ def select(rows: Sequence[Row], *, what: str, places: int = MOST, least: bool = 
 
 
 def short_labels(rows: Sequence[Row]) -> dict[str, str]:
-    """Labels by `placement_label`: a long mask becomes its count of layers, numbered where several have as many."""
+    """Labels by `placement_label`: a long mask becomes its count of layers, numbered where several have as many.
+
+    The numbers follow the masks, so that all figures of the same placements give one the same name.
+    """
     long = {
         placement_label(row): f"{row['bn_kept']} of {row['bn_sites']}"
         for row in rows
         if len(row["placement"]) > LONG and set(row["placement"]) <= {"0", "1"} and 0 < row["bn_kept"] < row["bn_sites"]
     }
     same: dict[str, list[str]] = {}
-    for label, short in long.items():
+    for label, short in sorted(long.items()):
         same.setdefault(short, []).append(label)
     numbered = {
         label: f"{short}, no. {number}" if len(alike) > 1 else short

@@ -7,7 +7,7 @@ from typing import Any
 
 from bnsweep.analysis import charts
 from bnsweep.analysis.figures import Figure, panel_of
-from bnsweep.analysis.placements import placement_label
+from bnsweep.analysis.placements import kept_pct, placement_label
 from bnsweep.analysis.wording import counted
 
 __all__ = ["explanation", "noise_figures"]
@@ -30,6 +30,7 @@ def noise_figures(rows: Sequence[Row]) -> Iterator[Figure]:
             {
                 "panel": panel_of(row),
                 "label": placement_label(row),
+                "kept_pct": kept_pct(row),
                 "model": row["model"],
                 "run": f"{row['model']}, seed {row['train_seed']}",
                 "x": row["noise"],

@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import yaml
 
 from bnsweep.store.schema import SCHEMAS
 
+Tables = dict[str, pa.Table]
+NETWORK = ("dataset", "model", "placement", "bn_mask", "bn_kept", "bn_sites", "train_seed")
 ETAS = tuple(map(Decimal, ("0", "0.01", "0.1", "0.2", "0.3", "0.4")))
 CELLS = (
     ("weights", "stale"),
@@ -78,6 +81,47 @@ def tables(
     return {name: pa.Table.from_pylist(rows, schema=SCHEMAS[name]) for name, rows in out.items() if rows}
 
 
+def search_tables(masks: dict[str, tuple[str, ...]], *, diverged: tuple[str, ...] = (), trials: int = 2) -> Tables:
+    """A search's rows: each network's masks trained once with seed 0; `diverged`: "model mask" without a network."""
+    out: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+    clock = 0.0
+    for model, own in masks.items():
+        sites = SITES[model]
+        for number, mask in enumerate(own, start=1):
+            kept = mask.count("1")
+            label = {0: "none", sites: "all"}.get(kept, mask)
+            clock = _run(out, "found", "digits", model, label, kept, 0, trials=trials, clock=clock, mask=mask)
+            run = out["runs"][-1]
+            network = {name: run[name] for name in NETWORK}
+            asked = {"sweep": "found", "spec_sha256": _digest("found"), "study": "front", "number": number}
+            why = {"origin": "surrogate", "why": "", "committed_at": START}
+            out["proposals"].append({**asked, "run_id": run["run_id"], **network, **why})
+            if f"{model} {mask}" in diverged:
+                run |= {"status": "diverged", "test_correct": None, "checkpoint_sha256": None}
+                out["trials"] = [row for row in out["trials"] if row["run_id"] != run["run_id"]]
+        for site in range(1, sites + 1):
+            place = {"site": site, "path": f"stage{1 + site // 4}.{site}.bn", "stage": 1 + site // 4}
+            row = {"dataset": "digits", "model": model, "bn_sites": sites, "channels": 16, "shortcut": False}
+            out["sites"].append({**row, **place, "committed_at": START})
+    search = {"objectives": ["accuracy", "average_normalized", "kept"], "sampler": "surrogate", "trainings": 20}
+    spec = {"name": "found", "data": ["digits"], "models": list(masks), "placements": [{"first": 3}], "train_seeds": 3}
+    spec |= {"noise": {"targets": "all"}, "eta": list(map(float, ETAS)), "trials": trials, "search": search}
+    out["sweeps"].append(
+        {
+            "sweep": "found",
+            "revision": 1,
+            "spec_sha256": _digest("found"),
+            "spec": json.dumps(spec),
+            "spec_yaml": yaml.safe_dump(spec),
+            "planned_runs": len(out["runs"]),
+            "planned_points": len(out["points"]),
+            "versions": "bnsweep 0.1.0, torch 2.15.0, Python 3.11.7",
+            "committed_at": START,
+        }
+    )
+    return {name: pa.Table.from_pylist(rows, schema=SCHEMAS[name]) for name, rows in out.items() if rows}
+
+
 def _placements(model: str, *, partial: bool) -> list[tuple[str, int]]:
     some = [("first: 4", 4)] if partial else []
     return [("all", SITES[model]), ("none", 0), *some]
@@ -94,17 +138,19 @@ def _run(
     *,
     trials: int,
     clock: float,
+    mask: str | None = None,
 ) -> float:
     """One training run, its epochs and all of its trials; returns when it ended, in seconds."""
     sites = SITES[model]
     run_id = _digest(sweep, dataset, model, placement, seed)
+    mask = mask or "1" * kept + "0" * (sites - kept)
     rng = np.random.default_rng(int(run_id[:8], 16))
     luck = rng.normal(0, 0.006)
     network = {
         "dataset": dataset,
         "model": model,
         "placement": placement,
-        "bn_mask": "1" * kept + "0" * (sites - kept),
+        "bn_mask": mask,
         "bn_kept": kept,
         "bn_sites": sites,
         "train_seed": seed,

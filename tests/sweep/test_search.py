@@ -12,6 +12,7 @@ import pytest
 from sweep_helpers import bnsweep, quiet_env, rows, wait_until
 
 from bnsweep.analysis.database import open_database
+from bnsweep.analysis.deciding import deciding_sweep
 from bnsweep.analysis.searches import read_searches
 from bnsweep.errors import InputError
 from bnsweep.experiment.plan import make_plan
@@ -131,6 +132,16 @@ def test_sql_sees_a_search_as_it_sees_a_sweep(search, tmp_path):
     (found,) = read_searches(database)
     assert found.front_masks
     assert "tiny-search: resnet8 on digits" in found.to_text()
+    # What would decide a claim is a sweep over what it compares, which the search has begun.
+    placed = {row["bn_mask"] for row in database.query("pareto").to_dicts()}
+    for placements, compared in (("ends", 2), ("every", len(placed))):
+        text = deciding_sweep(database, "noise", {}, seeds=5, placements=placements)
+        plan = make_plan(parse_spec(text), LocalCatalog(tmp_path))
+        planned = preview(plan, Store.open(tmp_path / "store"), cpus=1, data_root=tmp_path)
+        assert planned.runs == compared * 5
+        have = {(mask, seed) for _, _, _, mask, seed, _ in asked(tmp_path / "store")}
+        assert planned.runs_done == sum((run.bn_mask, run.train_seed) in have for run in plan.runs) > 0
+        assert planned.runs_missing == planned.runs - planned.runs_done > 0
 
 
 def test_networks_share_the_cluster_and_each_has_its_study(search, tmp_path):
