@@ -23,10 +23,11 @@ from bnsweep.analysis.figures import (
 )
 from bnsweep.analysis.placements import ENDS, kept_pct, many, placement_label, short_labels
 
-__all__ = ["depth_figures", "task_figures", "tradeoff_figures"]
+__all__ = ["NAMED", "depth_figures", "name_points", "task_figures", "tradeoff_figures"]
 
 Row = Mapping[str, Any]
 
+NAMED = "Named: the ends and, where there is room, the placements that no other one beats in both."
 NARROW, LOW = 230, 160  # pixels between the paddings of a panel on a phone
 
 
@@ -109,7 +110,12 @@ def tradeoff_figures(rows: Sequence[Row]) -> Iterator[Figure]:
             continue
         models = {row["model"] for row in group.rows}
         crowded = any(many([row for row in group.rows if row["model"] == model]) for model in models)
-        cuts = _named(drawn, group.rows) if crowded else ""
+        beyond = [
+            name_points([point for point in drawn if point["panel"] == model], own)
+            for model in distinct_of(group.rows, "model")
+            if crowded and (own := [row for row in group.rows if row["model"] == model])
+        ]
+        cuts = f"{NAMED} {beyond_edge(sum(beyond))}" if crowded else ""
         panels = distinct(row["panel"] for row in drawn)
         yield Figure(
             name=slug("tradeoff", *group.names),
@@ -124,24 +130,22 @@ def tradeoff_figures(rows: Sequence[Row]) -> Iterator[Figure]:
         )
 
 
-def _named(drawn: Sequence[dict[str, Any]], rows: Sequence[Row]) -> str:
-    """Give points their names where they cover nothing, and cut intervals; says so in words."""
-    beyond = 0
-    for model in dict.fromkeys(row["model"] for row in rows):
-        own = [(point, row) for point, row in zip(drawn, rows, strict=True) if row["model"] == model]
-        points, about = [point for point, _ in own], [row for _, row in own]
-        beyond += cut(points, "x", low="x_low", high="x_high") + cut(points, "value", low="low", high="high")
-        short = short_labels(about)
-        ends = [i for i, row in enumerate(about) if placement_label(row) in ENDS]
-        best = [i for i, row in enumerate(about) if i not in ends and (row["efficient"] or not many(about))]
-        names = {i: short[placement_label(about[i])] for i in [*ends, *best]}
-        for i, (side, covers) in name_sides(points, names, y="value", width=NARROW, height=LOW).items():
-            if i in ends or not covers:
-                points[i] |= {"name": names[i], "side": side}
-    return (
-        "Named: the ends and, where there is room, the placements that no other one beats in both; the others are in "
-        f"the table. {beyond_edge(beyond)}"
-    )
+def name_points(points: Sequence[dict[str, Any]], rows: Sequence[Row]) -> int:
+    """Give one panel's points their names where they cover nothing, and cut intervals; how many are cut.
+
+    Args:
+        points: x, x_low, x_high, value, low and high; they get name, side, and the ends of `crowd.cut`.
+        rows: their rows of query tradeoff.
+    """
+    short = short_labels(rows)
+    beyond = cut(points, "x", low="x_low", high="x_high") + cut(points, "value", low="low", high="high")
+    ends = [i for i, row in enumerate(rows) if placement_label(row) in ENDS]
+    best = [i for i, row in enumerate(rows) if i not in ends and (row["efficient"] or not many(rows))]
+    names = {i: short[placement_label(rows[i])] for i in [*ends, *best]}
+    for i, (side, covers) in name_sides(points, names, y="value", width=NARROW, height=LOW).items():
+        if i in ends or not covers:
+            points[i] |= {"name": names[i], "side": side}
+    return beyond
 
 
 def _main(rows: Sequence[Row]) -> list[Row]:

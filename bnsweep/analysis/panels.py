@@ -15,7 +15,9 @@ from typing import Any
 import altair as alt
 
 from bnsweep.analysis import charts
+from bnsweep.analysis.crowd import beyond_edge
 from bnsweep.analysis.figures import Figure, behind, panel_of
+from bnsweep.analysis.overview import NAMED, name_points
 from bnsweep.analysis.placements import MOST, kept_pct, placement_label
 
 __all__ = ["accuracy_over_eta", "histogram", "loss_curves", "of_result", "paired", "pareto", "training_curve"]
@@ -26,6 +28,7 @@ LOSS, ACCURACY = "loss, nats", "accuracy, %"
 LARGEST_CHART = 5000  # rows: more make a page slow, and no clearer
 MANY_COLOURS = 20
 MANY_PANELS = 8
+ENDS_CUT = ("value_from", "value_to", "x_from", "x_to")  # as `crowd.cut` gives them
 
 
 def training_curve(epochs: Sequence[Row]) -> Iterator[Figure]:
@@ -236,9 +239,17 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row], *, name: str = "pareto", of
     Rows: of query tradeoff; runs: run_id, dataset, model, placement, bn_kept, bn_sites, train_seed, baseline_pct,
     average_normalized_pct.
     """
-    drawn = [_mean(row, rows) for row in rows if row["bn_kept"] is not None] + [_single(row, runs) for row in runs]
+    known = [row for row in rows if row["bn_kept"] is not None]
+    points = [_mean(row, rows) for row in known]
+    drawn = [*points, *(_single(row, runs) for row in runs)]
     if not drawn:
         return
+    by_panel: dict[str, list[int]] = {}
+    for i, point in enumerate(points):
+        by_panel.setdefault(point["panel"], []).append(i)
+    crowded = any(len(own) > MOST for own in by_panel.values())
+    low, high, left, right = ENDS_CUT if crowded else ("low", "high", "x_low", "x_high")
+    beyond = [name_points([points[i] for i in own], [known[i] for i in own]) for own in by_panel.values() if crowded]
     x = alt.X("x:Q", title="baseline accuracy, %", scale=alt.Scale(zero=False, padding=20))
     y = alt.Y("value:Q", title="average normalized accuracy, %", scale=alt.Scale(zero=False, padding=16))
     colour = alt.Color(
@@ -259,9 +270,9 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row], *, name: str = "pareto", of
         means.mark_line(opacity=0.5, strokeDash=[3, 3])
         .transform_filter("datum.efficient")
         .encode(x=x, y=y, order="x:Q", color=alt.value("#808894")),
-        means.mark_rule(strokeWidth=2, opacity=0.5).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
-        means.mark_rule(strokeWidth=2, opacity=0.5).encode(y=y, x=alt.X("x_low:Q"), x2="x_high:Q"),
-        means.mark_text(dy=-12, fontSize=10.5, limit=120).encode(x=x, y=y, text="label:N", color=alt.value("#808894")),
+        means.mark_rule(strokeWidth=2, opacity=0.5).encode(x=x, y=alt.Y(f"{low}:Q"), y2=f"{high}:Q"),
+        means.mark_rule(strokeWidth=2, opacity=0.5).encode(y=y, x=alt.X(f"{left}:Q"), x2=f"{right}:Q"),
+        *_names(means.encode(x=x, y=y, color=alt.value("#808894")), points, crowded=crowded),
         means.mark_point(filled=True, size=110, shape="diamond", opacity=1).encode(x=x, y=y, tooltip=tooltip),
         # Last, so that nothing lies over what can be clicked.
         singles.mark_point(filled=True, size=50, opacity=0.75, cursor="pointer").encode(
@@ -272,7 +283,8 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row], *, name: str = "pareto", of
     yield Figure(
         name=name,
         title="What BN gives and what it costs" + (f": {of}" if of else ""),
-        caption=f"Up and right is better; dashed: placements that no other one beats in both. Diamonds: means of "
+        caption=f"Up and right is better; dashed: placements that no other one beats in both. "
+        f"{f'{NAMED} {beyond_edge(sum(beyond))}' if crowded else ''}Diamonds: means of "
         f"n = {len({row['label'] for row in drawn})} placements with 95 % intervals; dots: "
         f"n = {len({row['run_id'] for row in runs})} training runs, which open on a click, or on Enter when "
         "the arrow keys have led there.",
@@ -285,6 +297,13 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row], *, name: str = "pareto", of
         query="tradeoff",
         panels=len(panels),
     )
+
+
+def _names(base: Any, points: Sequence[Row], *, crowded: bool) -> list[Any]:
+    """The names of placements: over each point, or where they cover nothing."""
+    if crowded:
+        return charts.beside(base, points)
+    return [base.mark_text(dy=-12, fontSize=10.5, limit=120).encode(text="label:N")]
 
 
 def _mean(row: Row, rows: Sequence[Row]) -> dict[str, Any]:

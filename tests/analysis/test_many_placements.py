@@ -16,7 +16,7 @@ import synthetic
 import vl_convert
 import yaml
 
-from bnsweep.analysis import figures
+from bnsweep.analysis import figures, panels
 from bnsweep.analysis.charts import EVERYWHERE, NOWHERE
 from bnsweep.analysis.claims import judge
 from bnsweep.analysis.contents import all_figures
@@ -126,6 +126,21 @@ def test_training_and_coverage_of_many_placements(drawn: dict[str, list[Figure]]
     assert {row["kept_pct"] for row in training.rows} >= {0.0, 100.0}
     coverage = drawn["work"][0]
     assert {row["what"] for row in coverage.rows} == {"resnet8", "resnet20"}  # 26 bars would be too many
+
+
+def test_the_service_s_figures_of_many_placements(searched: Database, inputs: Inputs) -> None:
+    (curves,) = panels.loss_curves(inputs.epochs)
+    assert '"field": "kept_pct"' in json.dumps(curves.specification())
+    (pareto,) = panels.pareto(searched.query("tradeoff").to_dicts(), [])
+    assert "Named: the ends" in pareto.caption
+    for panel in {row["panel"] for row in pareto.rows}:
+        own = [row for row in pareto.rows if row["panel"] == panel]
+        named = {row["label"] for row in own if "name" in row}
+        assert named >= {EVERYWHERE, NOWHERE} & {row["label"] for row in own}
+        assert len(named) < len(own)
+    assert vl_convert.vegalite_to_vega(
+        json.dumps({**pareto.specification(validate=True), "config": chart_config(LIGHT)})
+    )
 
 
 def test_every_specification_compiles_without_warnings(
