@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bnsweep.analysis.importance import Effect, main_effects
+from bnsweep.placements.front import nondominated
+from bnsweep.placements.means import expected_means
 
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database
@@ -16,7 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Placed", "read_searches"]
 
 Row = Mapping[str, Any]
+Expected = Mapping[str, Mapping[str, tuple[float, float]]]  # by mask and measured objective: mean and sd, percent
 
+FEWEST_RUNS = 8  # from which all runs together say more than each placement's own
+SHOWN = ("accuracy", "average_normalized")
 SEARCHES = "SELECT sweep, spec, spec_sha256 FROM sweep WHERE json_exists(spec, '$.search') ORDER BY sweep"
 ASKED = """
 SELECT proposals.*, run.status, run.reason, run.epochs_run
@@ -24,12 +31,20 @@ FROM proposals SEMI JOIN sweep ON proposals.sweep = sweep.sweep AND proposals.sp
 LEFT JOIN run ON run.run_id = proposals.run_id
 ORDER BY sweep, dataset, model, study, number
 """
+RUNS = """
+SELECT dataset, model, bn_mask, train_seed, sigma_reference, targets, bn_treatment,
+       avg(a0) AS accuracy, avg(average_normalized) AS average_normalized
+FROM curve
+WHERE average_normalized IS NOT NULL
+GROUP BY ALL
+ORDER BY ALL
+"""
 SITES = "SELECT dataset, model, bn_sites, site, path, stage, shortcut FROM sites ORDER BY ALL"
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One placement by its means over training seeds; percent."""
+    """One placement by its means over training seeds, and what all runs together take those for; percent."""
 
     mask: str
     placement: str
@@ -42,7 +57,11 @@ class Placed:
     low: float | None  # with several cells: none
     high: float | None
     paper: str | None
-    front: bool
+    front: bool  # no other one is better in what all runs take the means for
+    expected_baseline: float | None = None  # None: too few runs to say
+    expected_baseline_sd: float | None = None
+    expected_normalized: float | None = None
+    expected_normalized_sd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +143,11 @@ class Found:
         """What the means do not say."""
         front, seeds = [each for each in self.placed if each.front], {each.seeds for each in self.placed}
         lines = []
+        if any(each.expected_baseline is not None for each in front):
+            lines.append(
+                "expected: what a model of all runs takes the means over all seeds for (95 %); it says what is on the "
+                "front, since the best of many means of few runs is mostly the luckiest"
+            )
         if len(seeds) > 1:
             lines.append("what a seed does to all placements alike is taken out: not all have had the same seeds")
         if few := sum(each.seeds < max(seeds) for each in front):
@@ -151,6 +175,7 @@ def read_searches(database: Database) -> list[Found]:
     asked = database.sql(ASKED, limit=None).to_dicts()
     sites = database.sql(SITES, limit=None).to_dicts()
     placed = database.query("pareto").to_dicts()
+    runs = database.sql(RUNS, limit=None).to_dicts()
     found = []
     for search in searches:
         spec = json.loads(search["spec"])
@@ -161,52 +186,87 @@ def read_searches(database: Database) -> list[Found]:
             rows = [
                 row for row in placed if (row["dataset"], row["model"]) == (dataset, model) and row["bn_mask"] in masks
             ]
-            points = _placed(rows, spec["search"]["objectives"])
             where = [row for row in sites if (row["dataset"], row["model"]) == (dataset, model)]
+            ended = [
+                row for row in runs if (row["dataset"], row["model"]) == (dataset, model) and row["bn_mask"] in masks
+            ]
+            points = _placed(rows, spec["search"]["objectives"], _expected(ended, spec))
             found.append(Found(search["sweep"], spec, dataset, model, points, _effects(points, where), about))
     return found
 
 
-def _placed(rows: Iterable[Row], objectives: Sequence[str]) -> list[Placed]:
+def _placed(rows: Iterable[Row], objectives: Sequence[str], expected: Expected) -> list[Placed]:
     """Cells averaged; the front in the search's own objectives."""
     by_mask: dict[str, list[Row]] = {}
     for row in rows:
         by_mask.setdefault(row["bn_mask"], []).append(row)
-    points = []
+    points, values = [], []
     for mask, cells in by_mask.items():
         first, single = cells[0], len(cells) == 1
-        points.append(
-            Placed(
-                mask,
-                first["placement"],
-                first["bn_kept"],
-                min(row["seeds"] for row in cells),
-                first["baseline_pct"],
-                first["baseline_low_pct"],
-                first["baseline_high_pct"],
-                sum(row["average_normalized_pct"] for row in cells) / len(cells),
-                first["low_pct"] if single else None,
-                first["high_pct"] if single else None,
-                first["paper"],
-                front=False,
-            )
+        point = Placed(
+            mask,
+            first["placement"],
+            first["bn_kept"],
+            min(row["seeds"] for row in cells),
+            first["baseline_pct"],
+            first["baseline_low_pct"],
+            first["baseline_high_pct"],
+            sum(row["average_normalized_pct"] for row in cells) / len(cells),
+            first["low_pct"] if single else None,
+            first["high_pct"] if single else None,
+            first["paper"],
+            False,
+            *(number for name in SHOWN for number in expected.get(mask, {}).get(name, (None, None))),
         )
-    values = {each.mask: _values(each, by_mask[each.mask], objectives) for each in points}
-    marked = [_marked(each, values) for each in points]
+        points.append(point)
+        values.append(_values(point, cells, objectives, expected.get(mask, {})))
+    on = nondominated(np.array(values).reshape(len(points), len(objectives)))
+    marked = [replace(point, front=bool(each)) for point, each in zip(points, on, strict=True)]
     return sorted(marked, key=lambda each: (not each.front, each.kept, -each.baseline, each.mask))
 
 
-def _values(point: Placed, cells: Sequence[Row], objectives: Sequence[str]) -> tuple[float, ...]:
-    """The objectives, all to be made larger."""
-    by_cell = {f"{c['sigma_reference']}/{c['targets']}/{c['bn_treatment']}": c["average_normalized_pct"] for c in cells}
-    simple = {"accuracy": point.baseline, "average_normalized": point.normalized, "kept": -float(point.kept)}
-    return tuple(simple[name] if name in simple else by_cell[name.partition(":")[2]] for name in objectives)
+def _values(
+    point: Placed, cells: Sequence[Row], objectives: Sequence[str], expected: Mapping[str, tuple[float, float]]
+) -> list[float]:
+    """The objectives, all to be made larger: what all runs take them for, or else the placement's own means."""
+    own = {f"average_normalized:{_cell(row)}": row["average_normalized_pct"] for row in cells}
+    own |= {"accuracy": point.baseline, "average_normalized": point.normalized, "kept": -float(point.kept)}
+    return [expected[name][0] if name in expected else own[name] for name in objectives]
 
 
-def _marked(point: Placed, values: Mapping[str, tuple[float, ...]]) -> Placed:
-    own = values[point.mask]
-    beaten = any(all(o >= v for o, v in zip(other, own, strict=True)) and other != own for other in values.values())
-    return Placed(**{**asdict(point), "front": not beaten})
+def _expected(runs: Iterable[Row], spec: Mapping[str, Any]) -> Expected:
+    """Of every placement with a run, if there are enough runs to say."""
+    by_run: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in runs:
+        by_run.setdefault((row["bn_mask"], row["train_seed"]), {})[_cell(row)] = row
+    names = [*SHOWN, *(name for name in spec["search"]["objectives"] if ":" in name)]
+    cells = {cell for found in by_run.values() for cell in found}
+    whole = {run: found for run, found in by_run.items() if len(found) == len(cells)}
+    if len(whole) < FEWEST_RUNS:
+        return {}
+    values = np.array([[_measured(found, name) for name in names] for found in whole.values()])
+    seeds = sorted({*spec["train_seeds"], *(seed for _, seed in whole)})
+    places, means, deviations = expected_means(
+        [mask for mask, _ in whole],
+        [seeds.index(seed) for _, seed in whole],
+        values,
+        all_seeds=len(seeds),
+    )
+    return {
+        place: {name: (100.0 * mean, 100.0 * sd) for name, mean, sd in zip(names, means[n], deviations[n], strict=True)}
+        for n, place in enumerate(places)
+    }
+
+
+def _measured(cells: Mapping[str, Row], name: str) -> float:
+    """One objective of one run; a fraction."""
+    name, _, cell = name.partition(":")
+    found = [cells[cell]] if cell else list(cells.values())
+    return sum(float(row[name]) for row in found) / len(found)
+
+
+def _cell(row: Row) -> str:
+    return f"{row['sigma_reference']}/{row['targets']}/{row['bn_treatment']}"
 
 
 def _effects(points: Sequence[Placed], sites: Sequence[Row]) -> list[tuple[Row, Effect, Effect]]:
@@ -218,7 +278,7 @@ def _effects(points: Sequence[Placed], sites: Sequence[Row]) -> list[tuple[Row, 
     return list(zip(sites, baseline, normalized, strict=True))
 
 
-_HEADS = ["kept", "mask", "placement", "seeds", "accuracy, %", "", "A_avr, %", ""]
+_HEADS = ["kept", "mask", "placement", "seeds", "accuracy, %", "", "A_avr, %", "", "expected: accuracy", "A_avr"]
 
 
 def _cells(point: Placed) -> list[str]:
@@ -232,6 +292,8 @@ def _cells(point: Placed) -> list[str]:
         _between(point.baseline_low, point.baseline_high),
         f"{point.normalized:.2f}",
         _between(point.low, point.high),
+        _about(point.expected_baseline, point.expected_baseline_sd),
+        _about(point.expected_normalized, point.expected_normalized_sd),
     ]
 
 
@@ -240,6 +302,10 @@ def _effect_cells(site: Row, baseline: Effect, normalized: Effect) -> list[str]:
     for effect in (baseline, normalized):
         cells += ["" if effect.effect is None else f"{effect.effect:+.2f}", _between(effect.low, effect.high)]
     return cells
+
+
+def _about(mean: float | None, sd: float | None) -> str:
+    return "" if mean is None or sd is None else f"{mean:.2f} ± {1.96 * sd:.2f}"
 
 
 def _between(low: float | None, high: float | None) -> str:

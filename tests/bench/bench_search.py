@@ -3,19 +3,21 @@
 `python -m tests.bench.bench_search [--network NAME] [--seeds N] [SAMPLER ...]` (20 seeds for the figures of
 docs/search.md)
 
-every_placement.py has the tables: every placement of a small network on the 8x8 digits, each trained with three seeds.
-A replay asks the `FrontStudy` that a search asks; a proposed run is looked up instead of trained, one seed at a time.
+every_placement.py has the tables: every placement of a small network on the 8x8 digits, trained with several seeds. A
+replay asks the `FrontStudy` that a search asks; a proposed run is looked up instead of trained, one seed at a time.
 
-The front to be found is that of the means over seeds. What a search says after n trainings is the front of the means it
-has seen; it is worth the volume that the *true* means of those placements dominate, over that of the true front. A
-search that was lucky once recommends placements that are not as good as they looked, and loses by it. A placement that
-diverged for any seed is worth nothing.
+The front to be found is that of the means over seeds. After n trainings a search names a front; it is worth the volume
+that the *true* means of those placements dominate, over that of the true front. A search that was lucky once recommends
+placements that are not as good as they looked, and loses by it. A placement that diverged for any seed is worth
+nothing. A front is named in two ways: by each placement's plain mean of the runs seen, and as `bnsweep search show`
+does, by what a model of all runs takes those means for.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -33,14 +35,17 @@ SEARCH = """\
 name: replay
 data: {{source: digits, size: 8}}
 models: {network}
-train_seeds: 3
+train_seeds: {seeds}
 noise: {{targets: all}}
 eta: [0, 0.2]
 search: {{sampler: {sampler}, seed: {seed}, trainings: {trainings}, batch: 8}}
 """
+Curve = list[tuple[int, float]]  # trainings, and the worth of the front that is named then
+Run = tuple[str, int, tuple[float, float]]  # mask, seed, accuracy and A_avr
+
 LEVELS = (0.9, 0.95, 0.97, 0.99)
+NAMING = ("means", "model")
 OTHERWISE = 192  # trainings, but for random search, which gets all there are
-SHOWN = ("surrogate", "random")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Table:
 
     def worth(self, masks: list[str]) -> float:
         """The volume that these placements' true means dominate, over the true front's."""
-        from bnsweep.sweep.search.front import hypervolume
+        from bnsweep.placements.front import hypervolume
 
         truth = self.truth
         worst, best = np.nanmin(truth, axis=0) - [0, 0, 1], np.nanmax(truth, axis=0)
@@ -108,39 +113,60 @@ def table(network: str = "resnet8") -> Table:
 
 
 def replay(
-    sampler: str, seed: int, trainings: int, network: str = "resnet8", known: Table | None = None
-) -> list[tuple[int, float]]:
-    """(trainings, worth of what the search says then) after each batch. `known`: another table of this network."""
-    from bnsweep.sweep.search.front import nondominated
+    sampler: str,
+    seed: int,
+    trainings: int,
+    network: str = "resnet8",
+    known: Table | None = None,
+    naming: Sequence[str] = NAMING,
+) -> dict[str, Curve]:
+    """Curves by how the front is named. `known`: another table of this network."""
     from bnsweep.sweep.search.objectives import Verdict
     from bnsweep.sweep.search.study import FrontStudy
 
-    spec = parse_spec(SEARCH.format(network=network, sampler=sampler, seed=seed, trainings=trainings))
+    known, seen = known or table(network), []
+    seeds = known.runs.shape[1]
+    spec = parse_spec(SEARCH.format(network=network, sampler=sampler, seed=seed, trainings=trainings, seeds=seeds))
     assert isinstance(spec, SearchSpec)
     sites = tuple(
         Site(f"site{n}", 1, stage, shortcut) for n, (stage, shortcut) in enumerate(NETWORKS[network].sites, 1)
     )
     architecture = Architecture(network, sites, 1, 1, "replayed")
     study = FrontStudy(Subject(spec, spec.data[0], spec.models[0], architecture, "replayed", (1437, 360)))
-    known, seen = known or table(network), defaultdict(list)
-    curve = []
+    curves: dict[str, Curve] = {how: [] for how in naming}
     while batch := study.batch():
         verdicts: dict[str, Verdict] = {}
         for run in (proposal.run for proposal in batch):
             accuracy, normalized = known.runs[known.masks.index(run.bn_mask), run.train_seed]
-            seen[run.bn_mask].append((accuracy, normalized))
+            seen.append((run.bn_mask, run.train_seed, (accuracy, normalized)))
             values = None if np.isnan(accuracy) else (accuracy, normalized, float(run.bn_kept))
             status = "diverged" if values is None else "finished"
             verdicts[run.run_id] = Verdict(status, values)
         study.tell(verdicts)
-        masks = [mask for mask in seen if not np.isnan(seen[mask]).any()]
-        means = np.array([[*np.mean(seen[mask], axis=0), -mask.count("1")] for mask in masks]).reshape(-1, 3)
-        said = [mask for mask, on in zip(masks, nondominated(means), strict=True) if on]
-        curve.append((len(study.asked), known.worth(said)))
-    return curve
+        for how, curve in curves.items():
+            curve.append((len(study.asked), known.worth(named(seen, seeds, how))))
+    return curves
 
 
-def needed(curve: list[tuple[int, float]], level: float) -> float:
+def named(seen: Sequence[Run], seeds: int, how: str) -> list[str]:
+    """The front that these runs speak for."""
+    from bnsweep.placements.front import nondominated
+    from bnsweep.placements.means import expected_means
+
+    lost = {mask for mask, _, values in seen if np.isnan(values).any()}
+    masks, numbers, values = zip(*(run for run in seen if run[0] not in lost), strict=True)
+    measured = np.array(values)
+    if how == "model":
+        places, means, _ = expected_means(masks, numbers, measured, all_seeds=seeds)
+    else:
+        places = sorted(set(masks))
+        means = np.array([measured[[mask == place for mask in masks]].mean(axis=0) for place in places])
+    kept = [-place.count("1") for place in places]
+    on = nondominated(np.column_stack([means, kept]))
+    return [place for place, good in zip(places, on, strict=True) if good]
+
+
+def needed(curve: Curve, level: float) -> float:
     """Trainings from which on the search is worth so much, and never less again."""
     reached = float("inf")
     for trainings, worth in reversed(curve):
@@ -157,9 +183,12 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 
 def figures() -> list[dict[str, Any]]:
-    """Trainings to 95 % of the true front's volume, against random search; five seeds."""
-    curves = {name: [replay(name, seed, budget(name)) for seed in range(5)] for name in SHOWN}
-    ours, chance = (quartiles([needed(curve, 0.95) for curve in curves[name]]) for name in SHOWN)
+    """Trainings to 95 % of the true front's volume, against random search by plain means; five seeds."""
+    ways = {"surrogate": "model", "random": "means"}
+    ours, chance = (
+        quartiles([needed(replay(name, seed, budget(name), naming=[how])[how], 0.95) for seed in range(5)])
+        for name, how in ways.items()
+    )
     return [
         {
             "figure": "search: trainings to 95 % of the front's volume, 256 placements, against random",
@@ -185,26 +214,34 @@ def main() -> None:
     parser.add_argument("samplers", nargs="*", default=["random", "tpe", "nsga2", "surrogate"])
     parser.add_argument("--network", choices=NETWORKS, default="resnet8")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="seed; for replays in several processes")
     parser.add_argument("--trainings", type=int, help="of each replay; default: 192, and all there are for random")
     parser.add_argument("--simulated", action="store_true", help="each seed on a table of its own, like this one")
+    parser.add_argument("--naming", nargs="+", choices=NAMING, default=NAMING, help="of the front")
     asked = parser.parse_args()
     own = table(asked.network)
     for sampler in asked.samplers:
         most = asked.trainings or budget(sampler, asked.network)
-        curves = [
-            replay(sampler, seed, most, asked.network, simulated(own, seed) if asked.simulated else own)
-            for seed in range(asked.seeds)
+        replays = [
+            replay(sampler, seed, most, asked.network, simulated(own, seed) if asked.simulated else own, asked.naming)
+            for seed in range(asked.first, asked.first + asked.seeds)
         ]
-        print(f"{asked.network}{' simulated' * asked.simulated}, {sampler}, {asked.seeds} seeds")
-        for level in LEVELS:
-            reached = [needed(curve, level) for curve in curves]
-            low, middle, high = quartiles(reached)
-            share = f"{np.isfinite(reached).sum()} of {len(reached)}"
-            print(f"  {level:.0%} of the volume after {middle:g} trainings [{low:g}, {high:g}], {share} within {most}")
-        for at in (each for each in (24, 48, 96, 144, 192, 256, 384, 512, 640, 768) if each <= most):
-            worth = [next(w for n, w in reversed(curve) if n <= at) for curve in curves]
-            low, middle, high = quartiles(worth)
-            print(f"  {at:>4} trainings: {middle:.3f} [{low:.3f}, {high:.3f}]", flush=True)
+        for how in asked.naming:
+            print(f"{asked.network}{' simulated' * asked.simulated}, {sampler}, {asked.seeds} seeds, named by {how}")
+            report([each[how] for each in replays], most)
+
+
+def report(curves: Sequence[Curve], most: int) -> None:
+    """Print the quartiles of curves of up to `most` trainings."""
+    for level in LEVELS:
+        reached = [needed(curve, level) for curve in curves]
+        low, middle, high = quartiles(reached)
+        share = f"{np.isfinite(reached).sum()} of {len(reached)}"
+        print(f"  {level:.0%} of the volume after {middle:g} trainings [{low:g}, {high:g}], {share} within {most}")
+    for at in (each for each in (24, 48, 72, 96, 144, 192, 256, 384, 512, 640, 768) if each <= most):
+        worth = [next(w for n, w in reversed(curve) if n <= at) for curve in curves]
+        low, middle, high = quartiles(worth)
+        print(f"  {at:>4} trainings: {middle:.3f} [{low:.3f}, {high:.3f}]", flush=True)
 
 
 if __name__ == "__main__":

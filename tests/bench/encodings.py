@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from bnsweep.sweep.search.surrogate import Surrogate
+from bnsweep.placements.surrogate import Surrogate
 from tests.bench.bench_search import Table, table
 from tests.bench.every_placement import NETWORKS, Network
 

@@ -1,7 +1,7 @@
-"""The tables that searches are replayed on: every placement of a small network, trained three times on digits.
+"""The tables that searches are replayed on: every placement of a small network, trained with several seeds on digits.
 
     python -m tests.bench.every_placement spec NETWORK > every.yaml   resnet8: 768 runs, 17 minutes of one core
-    bnsweep run every.yaml --store store                              vgg-small: 384 runs, 30 minutes
+    bnsweep run every.yaml --store store                              vgg-small: 768 runs, an hour
     python -m tests.bench.every_placement table NETWORK store         -> NETWORK's file in this folder
 
 The stem of ResNet-8 has no BN in any of them: with it there would be twice as many placements. VGG-small learns nothing
@@ -36,6 +36,7 @@ class Network:
     fixed: str
     sites: tuple[tuple[int, bool], ...]  # (stage, after a shortcut's projection) of the others, in forward order
     learning_rate: float
+    seeds: int
 
     @property
     def masks(self) -> list[str]:
@@ -50,6 +51,7 @@ NETWORKS = {
         "0",
         ((1, False), (1, False), (2, False), (2, False), (2, True), (3, False), (3, False), (3, True)),
         0.01,
+        3,
     ),
     "vgg-small": Network(
         "vgg-small",
@@ -57,6 +59,7 @@ NETWORKS = {
         "",
         ((1, False), (1, False), (2, False), (2, False), (3, False), (3, False), (4, False)),
         0.003,
+        6,
     ),
 }
 SPEC = """\
@@ -65,7 +68,7 @@ name: every-placement
 data: {{source: digits, size: 8}}
 models: {name}
 placements: [{placements}]
-train_seeds: 3
+train_seeds: {seeds}
 training: {{epochs: 6, batch_size: 128, learning_rate: {rate}, schedule: {{kind: cosine}}, chance_epochs: 3}}
 noise: {{targets: all}}
 eta: [0, 0.1, 0.2, 0.3, 0.4]
@@ -91,7 +94,7 @@ SCHEMA = pa.schema(
 def spec(network: Network) -> str:
     """The sweep's text."""
     placements = ", ".join(f'"{network.fixed}{mask}"' for mask in network.masks)
-    return SPEC.format(name=network.name, placements=placements, rate=network.learning_rate)
+    return SPEC.format(name=network.name, placements=placements, rate=network.learning_rate, seeds=network.seeds)
 
 
 def table(network: Network, location: str) -> pa.Table:
