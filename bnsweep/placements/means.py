@@ -25,7 +25,7 @@ def expected_means(
     Args:
         masks: (n,) of each run.
         seeds: (n,) number of its training seed, from 0 to all_seeds - 1.
-        values: (n, m) accuracies or averages of them, larger is better.
+        values: (n, m) accuracies, or averages of them.
         all_seeds: how many seeds the means are over.
 
     Returns:
@@ -38,7 +38,7 @@ def expected_means(
     number = np.asarray(seeds, dtype=np.int64)
     means, deviations = np.empty_like(own), np.empty_like(own)
     for index in range(values.shape[1]):
-        model = Surrogate(all_seeds, shares=True)
+        model = Surrogate(all_seeds)
         for _ in range(ROUNDS):
             model.fit(bits[row], number, values[:, index])
         belief = model.believe(bits, np.zeros(len(places), dtype=np.int64))

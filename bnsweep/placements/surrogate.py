@@ -33,7 +33,6 @@ LIMITS = ((1e-3, 10), (1e-4, 10), (1e-3, 10), (0.5, 30), (1e-4, 10), (1e-4, 10),
 BOUNDS = [tuple(np.log(pair)) for pair in LIMITS]
 CONSTANT = 4.0
 JITTER = 1e-8
-MARGIN = 0.005  # shares of 0 and 1 have no finite log odds
 STEPS = 12  # of the optimizer per fit, which begins where the one before ended
 
 
@@ -49,24 +48,13 @@ class Belief:
 class Surrogate:
     """One objective. `fit` may be called again with more runs; it starts from where it was."""
 
-    def __init__(self, seeds: int, *, shares: bool = False) -> None:
-        """A model that knows nothing yet.
-
-        Args:
-            seeds: that a placement can be trained with.
-            shares: the values are accuracies or ratios of them; what sites do adds up in their log odds.
-        """
-        self._seeds = seeds
-        self._shares = shares
+    def __init__(self, seeds: int) -> None:
+        self._seeds = seeds  # that a placement can be trained with
         self._theta = START.copy()
 
     def fit(self, masks: Floats, seeds: Integers, values: Floats) -> Surrogate:
         """Learn from runs: masks (n, d) of 0 and 1, numbers of seeds (n,), values (n,)."""
         self._x, self._s = 2.0 * masks - 1.0, seeds
-        if self._shares:
-            self._top = max(1.0, float(values.max())) + MARGIN
-            bounded = np.maximum(values, MARGIN)
-            values = np.log(bounded / (self._top - bounded))
         self._shift, self._scale = float(values.mean()), float(values.std()) or 1.0
         self._y = (values - self._shift) / self._scale
         if len(values) >= 4:
@@ -99,16 +87,11 @@ class Surrogate:
         solved = cho_solve(factor, from_next.T)
         unknown = np.maximum(self._alone() - np.einsum("ij,ji->i", from_next, solved), JITTER)
         step = (self._mean_and(x, x) - to_known @ solved) / np.sqrt(unknown)
-        mean, covariance, step = self._shift + self._scale * mean, self._scale**2 * covariance, self._scale * step
-        if not self._shares:
-            return Belief(mean, covariance, step)
-        share = 1.0 / (1.0 + np.exp(-mean))
-        slope = self._top * share * (1.0 - share)  # the delta method
-        return Belief(self._top * share, covariance * np.outer(slope, slope), step * slope[:, None])
+        return Belief(self._shift + self._scale * mean, self._scale**2 * covariance, self._scale * step)
 
     @property
     def luck_sd(self) -> float:
-        """Of one training run, beside what its seed does to all, in the units of the values; of shares: in log odds."""
+        """Of one training run, beside what its seed does to all, in the units of the values."""
         return self._scale * float(np.exp(0.5 * self._theta[6]))
 
     def _runs(self, x: Floats, seeds: Integers, z: Floats, others: Integers) -> Floats:

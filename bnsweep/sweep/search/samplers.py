@@ -155,8 +155,8 @@ class SurrogateSampler(BaseSampler):  # type: ignore[misc]  # optuna's types are
         following = np.zeros(len(candidates), dtype=np.int64)
         means, roots = [], []
         for index in measured:
-            model = self._models.setdefault(index, Surrogate(runs.seeds, shares=True))
-            belief = model.fit(masks, seeds, values[:, index]).believe(candidates, following)
+            model = self._models.setdefault(index, Surrogate(runs.seeds)).fit(masks, seeds, values[:, index])
+            belief = model.believe(candidates, following)
             means.append(belief.mean)
             roots.append(_factor(belief.covariance))
         levels = [-candidates.sum(axis=1)] if by_kept else []
