@@ -20,6 +20,7 @@ FRONT_WIDTH, FRONT_HEIGHT = 240, int(1.6 * PANEL_HEIGHT)  # pixels: between its 
 PADDING = 22
 SITE_ROW = 17  # pixels
 SITE_LABEL = 170  # pixels, at most
+EXPECTED = {"expected_x": "Expected accuracy, %", "expected_y": "Expected A_avr, %"}
 ACCURACY, NORMALIZED = "baseline accuracy, %", "average normalized accuracy, %"
 
 
@@ -42,9 +43,9 @@ def _front(found: Found, name: str) -> Figure:
         name=f"front-{name}",
         title=f"What the search found: {found.model} on {found.dataset}",
         caption=f"Up and right is better. {len(rows)} placements, {runs} training runs; {unbeaten} "
-        f"placements that no other one beats in {', '.join(found.spec['search']['objectives'])} are full, the others "
-        "hollow; squares: what the paper compares. Lines: 95 % intervals, over training seeds where a placement has "
-        "several, else over the draws on its one network"
+        f"placements that no other one beats in {', '.join(found.spec['search']['objectives'])}{_judged(found)} are "
+        "full, the others hollow; squares: what the paper compares. Lines: 95 % intervals, over training seeds where a "
+        "placement has several, else over the draws on its one network"
         f"{'.' if not beyond else f'; the axes follow the points: {beyond_edge(beyond)}'.rstrip()}",
         chart=_front_chart(rows),
         rows=rows,
@@ -55,9 +56,17 @@ def _front(found: Found, name: str) -> Figure:
             ("seeds", "Training runs"),
             ("x", "Accuracy, %"),
             ("y", "A_avr, %"),
+            *((name, heading) for name, heading in EXPECTED.items() if _judged(found)),
             ("standing", ""),
         ),
     )
+
+
+def _judged(found: Found) -> str:
+    """By what the front is told, if not by the means that are drawn."""
+    if all(point.expected_baseline is None for point in found.placed):
+        return ""
+    return ", as a model of all runs expects them to be over all training seeds,"
 
 
 def _point(point: Placed, sites: Sequence[Any]) -> dict[str, Any]:
@@ -72,6 +81,8 @@ def _point(point: Placed, sites: Sequence[Any]) -> dict[str, Any]:
         "y": point.normalized,
         "low": point.low,
         "high": point.high,
+        "expected_x": point.expected_baseline,
+        "expected_y": point.expected_normalized,
         "front": point.front,
         "paper": point.paper or "",
         "standing": "on the front" if point.front else "beaten",
@@ -107,6 +118,7 @@ def _front_chart(rows: Sequence[dict[str, Any]]) -> Any:
         scale=alt.Scale(range=KEPT, interpolate="lab"),
         legend=alt.Legend(values=_steps([row["kept"] for row in rows]), columns=6, format="d"),
     )
+    expected = any(row["expected_x"] is not None for row in rows)
     tooltip = [
         alt.Tooltip("picture:N", title="image"),
         alt.Tooltip("mask:N", title="BN at"),
@@ -115,6 +127,7 @@ def _front_chart(rows: Sequence[dict[str, Any]]) -> Any:
         alt.Tooltip("seeds:Q", title="training runs"),
         alt.Tooltip("x:Q", title=ACCURACY, format=".2f"),
         alt.Tooltip("y:Q", title=NORMALIZED, format=".2f"),
+        *(alt.Tooltip(f"{name}:Q", title=title.lower(), format=".2f") for name, title in EXPECTED.items() if expected),
         alt.Tooltip("standing:N", title="standing"),
         alt.Tooltip("paper:N", title="in the paper"),
     ]

@@ -144,10 +144,10 @@ class Found:
         front, seeds = [each for each in self.placed if each.front], {each.seeds for each in self.placed}
         lines = []
         if any(each.expected_baseline is not None for each in front):
-            lines.append(
-                "expected: what a model of all runs takes the means over all seeds for (95 %); it says what is on the "
-                "front, since the best of many means of few runs is mostly the luckiest"
-            )
+            lines += [
+                "expected: what a model of all runs takes the means over all seeds for, and what is left open (95 %)",
+                "it says what is on the front: the best of many means of few runs is mostly the luckiest",
+            ]
         if len(seeds) > 1:
             lines.append("what a seed does to all placements alike is taken out: not all have had the same seeds")
         if few := sum(each.seeds < max(seeds) for each in front):

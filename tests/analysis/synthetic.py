@@ -104,7 +104,13 @@ def search_tables(masks: dict[str, tuple[str, ...]], *, diverged: tuple[str, ...
             row = {"dataset": "digits", "model": model, "bn_sites": sites, "channels": 16, "shortcut": False}
             out["sites"].append({**row, **place, "committed_at": START})
     search = {"objectives": ["accuracy", "average_normalized", "kept"], "sampler": "surrogate", "trainings": 20}
-    spec = {"name": "found", "data": ["digits"], "models": list(masks), "placements": [{"first": 3}], "train_seeds": 3}
+    spec = {
+        "name": "found",
+        "data": ["digits"],
+        "models": list(masks),
+        "placements": [{"first": 3}],
+        "train_seeds": [0, 1, 2],
+    }
     spec |= {"noise": {"targets": "all"}, "eta": list(map(float, ETAS)), "trials": trials, "search": search}
     out["sweeps"].append(
         {
