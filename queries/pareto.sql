@@ -4,6 +4,8 @@
 -- something, by means over training seeds. Placements that have not all been trained with the same seeds are compared
 -- as if they had: what a seed does to all of them is taken out (`comparable` in 00_views.sql). The luck of single runs
 -- is not: intervals that overlap say that the order may change, and a search's --emit writes the sweep that finds out.
+-- Runs that diverged have no accuracy: a placement is judged here by its others (`bnsweep search show` puts it on no
+-- front).
 --
 -- Interval: see `averages` in 00_views.sql.
 --

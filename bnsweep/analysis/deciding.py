@@ -29,8 +29,13 @@ TEMPLATE: dict[str, Any] = {
 }
 WRITTEN = "SELECT spec_yaml FROM sweep ORDER BY sweep"
 TRAINED = """
-SELECT model, bn_mask, bn_kept, bn_sites, bool_or(status IN ('converged', 'finished')) AS ended
-FROM run
+SELECT model, bn_mask, bn_kept, bn_sites, bool_and(ended) AS ended
+FROM (
+    SELECT dataset, model, bn_mask, bn_kept, bn_sites, bool_or(status IN ('converged', 'finished')) AS ended
+    FROM run
+    WHERE status <> 'pruned'
+    GROUP BY ALL
+)
 GROUP BY ALL
 ORDER BY model, bn_kept, bn_mask
 """

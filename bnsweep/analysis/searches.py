@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bnsweep.analysis.importance import Effect, main_effects
+from bnsweep.analysis.wording import counted
 from bnsweep.placements.front import nondominated
 from bnsweep.placements.means import expected_means
 
@@ -26,18 +27,31 @@ FEWEST_RUNS = 8  # from which all runs together say more than each placement's o
 SHOWN = ("accuracy", "average_normalized")
 SEARCHES = "SELECT sweep, spec, spec_sha256 FROM sweep WHERE json_exists(spec, '$.search') ORDER BY sweep"
 ASKED = """
-SELECT proposals.*, run.status, run.reason, run.epochs_run
+SELECT proposals.* REPLACE (coalesce(label.dataset, proposals.dataset) AS dataset), proposals.dataset AS asked_as,
+       run.status, run.reason, run.epochs_run
 FROM proposals SEMI JOIN sweep ON proposals.sweep = sweep.sweep AND proposals.spec_sha256 = sweep.spec_sha256
 LEFT JOIN run ON run.run_id = proposals.run_id
+LEFT JOIN label ON label.run_id = proposals.run_id
 ORDER BY sweep, dataset, model, study, number
 """
-RUNS = """
-SELECT dataset, model, bn_mask, train_seed, sigma_reference, targets, bn_treatment,
-       avg(a0) AS accuracy, avg(average_normalized) AS average_normalized
-FROM curve
-WHERE average_normalized IS NOT NULL
+# What else of the store is of a search's own recipe and noise cells: other sweeps may have more of either.
+FIELDS = (
+    "dataset", "model", "training", "noise_model", "sigma_reference", "targets", "bn_treatment",
+    "recalibration_images", "precision", "sampling",
+)  # fmt: skip
+OWN = """
+SELECT DISTINCT plan.sweep, planned_point.dataset, planned_point.model, training,
+       planned_point.noise_model, planned_point.sigma_reference, planned_point.targets, planned_point.bn_treatment,
+       planned_point.recalibration_images, planned_point.precision, planned_point.sampling
+FROM plan JOIN planned_point USING (point_id)
+WHERE planned_point.eta > 0
+"""
+RUNS = "SELECT *, a0 AS accuracy FROM curve WHERE average_normalized IS NOT NULL ORDER BY bn_mask, train_seed, curve"
+DIVERGED = """
+SELECT dataset, model, training, bn_mask, count(DISTINCT train_seed) AS seeds
+FROM run
+WHERE status = 'diverged'
 GROUP BY ALL
-ORDER BY ALL
 """
 SITES = "SELECT dataset, model, bn_sites, site, path, stage, shortcut FROM sites ORDER BY ALL"
 
@@ -62,6 +76,7 @@ class Placed:
     expected_baseline_sd: float | None = None
     expected_normalized: float | None = None
     expected_normalized_sd: float | None = None
+    diverged: int = 0  # training seeds; with any it is on no front
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +137,8 @@ class Found:
             f"{', '.join(search['objectives'])}",
             f"{len(self.asked)} runs asked for: " + ", ".join(f"{n} {end}" for end, n in sorted(ends.items())),
         ]
+        if not self.placed and not any(float(eta) for eta in self.spec.get("eta", [1])):
+            lines += ["", "no front: it is made of accuracy under noise, and the file has no eta above 0"]
         if self.placed:
             lines += [
                 "",
@@ -142,19 +159,22 @@ class Found:
     def _cautions(self) -> list[str]:
         """What the means do not say."""
         front, seeds = [each for each in self.placed if each.front], {each.seeds for each in self.placed}
+        wanted = max(len(self.spec["train_seeds"]), *seeds)
         lines = []
-        if any(each.expected_baseline is not None for each in front):
+        if any(each.expected_baseline_sd for each in front):
             lines += [
-                "expected: what a model of all runs takes the means over all seeds for, and what is left open (95 %)",
-                "it says what is on the front: the best of many means of few runs is mostly the luckiest",
+                "expected: what a model of all runs takes the means over all seeds for, and what is left open (95 %);",
+                "the front is judged by it, since the best of many means of few runs is mostly the luckiest",
             ]
         if len(seeds) > 1:
             lines.append("what a seed does to all placements alike is taken out: not all have had the same seeds")
-        if few := sum(each.seeds < max(seeds) for each in front):
+        if few := sum(each.seeds < wanted for each in front):
             lines.append(
-                f"{few} of the {len(front)} have had fewer than {max(seeds)} seeds: their place may be luck; "
+                f"{few} of the {len(front)} have had fewer than {wanted} seeds: their place may be luck; "
                 "--emit FILE writes the sweep that finds out"
             )
+        if lost := sum(bool(each.diverged) for each in self.placed):
+            lines.append(f"{counted(lost, 'placement')} on no front, since a run diverged")
         return lines
 
     def _minimal(self) -> list[dict[str, int]]:
@@ -175,7 +195,8 @@ def read_searches(database: Database) -> list[Found]:
     asked = database.sql(ASKED, limit=None).to_dicts()
     sites = database.sql(SITES, limit=None).to_dicts()
     placed = database.query("pareto").to_dicts()
-    runs = database.sql(RUNS, limit=None).to_dicts()
+    runs, diverged = database.sql(RUNS, limit=None).to_dicts(), database.sql(DIVERGED, limit=None).to_dicts()
+    own = database.sql(OWN, limit=None).to_dicts()
     found = []
     for search in searches:
         spec = json.loads(search["spec"])
@@ -183,20 +204,29 @@ def read_searches(database: Database) -> list[Found]:
         for dataset, model in dict.fromkeys((row["dataset"], row["model"]) for row in mine):
             about = [row for row in mine if (row["dataset"], row["model"]) == (dataset, model)]
             masks = {row["bn_mask"] for row in about}
-            rows = [
-                row for row in placed if (row["dataset"], row["model"]) == (dataset, model) and row["bn_mask"] in masks
-            ]
-            where = [row for row in sites if (row["dataset"], row["model"]) == (dataset, model)]
-            ended = [
-                row for row in runs if (row["dataset"], row["model"]) == (dataset, model) and row["bn_mask"] in masks
-            ]
-            points = _placed(rows, spec["search"]["objectives"], _expected(ended, spec))
+            fields = {
+                tuple(row[name] for name in FIELDS)
+                for row in own
+                if (row["sweep"], row["dataset"], row["model"]) == (search["sweep"], dataset, model)
+            }
+            recipes = {field[:3] for field in fields}
+            lost = {row["bn_mask"]: row["seeds"] for row in diverged if _within(row, recipes, 3)}
+            ended = [row for row in runs if row["bn_mask"] in masks and _within(row, fields)]
+            rows = [row for row in placed if row["bn_mask"] in masks and _within(row, fields)]
+            points = _placed(rows, spec["search"]["objectives"], _expected(ended, spec), lost)
+            where = [row for row in sites if (row["dataset"], row["model"]) == (about[0]["asked_as"], model)]
             found.append(Found(search["sweep"], spec, dataset, model, points, _effects(points, where), about))
     return found
 
 
-def _placed(rows: Iterable[Row], objectives: Sequence[str], expected: Expected) -> list[Placed]:
-    """Cells averaged; the front in the search's own objectives."""
+def _within(row: Row, fields: Container[tuple[Any, ...]], count: int | None = None) -> bool:
+    return tuple(row[name] for name in FIELDS[:count]) in fields
+
+
+def _placed(
+    rows: Iterable[Row], objectives: Sequence[str], expected: Expected, diverged: Mapping[str, int]
+) -> list[Placed]:
+    """Cells averaged; the front, in the search's own objectives, of those of which no run diverged."""
     by_mask: dict[str, list[Row]] = {}
     for row in rows:
         by_mask.setdefault(row["bn_mask"], []).append(row)
@@ -216,13 +246,29 @@ def _placed(rows: Iterable[Row], objectives: Sequence[str], expected: Expected) 
             first["high_pct"] if single else None,
             first["paper"],
             False,
-            *(number for name in SHOWN for number in expected.get(mask, {}).get(name, (None, None))),
+            diverged=diverged.get(mask, 0),
+            **_shown(expected.get(mask, {})),
         )
         points.append(point)
         values.append(_values(point, cells, objectives, expected.get(mask, {})))
-    on = nondominated(np.array(values).reshape(len(points), len(objectives)))
+    sound = np.array([not point.diverged for point in points], dtype=np.bool_)
+    on = sound.copy()
+    on[sound] = nondominated(np.array(values).reshape(len(points), len(objectives))[sound])
     marked = [replace(point, front=bool(each)) for point, each in zip(points, on, strict=True)]
     return sorted(marked, key=lambda each: (not each.front, each.kept, -each.baseline, each.mask))
+
+
+def _shown(expected: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """What a placement is expected to have, by the names of `Placed`."""
+    if not expected:
+        return {}
+    (baseline, baseline_sd), (normalized, normalized_sd) = (expected[name] for name in SHOWN)
+    return {
+        "expected_baseline": baseline,
+        "expected_baseline_sd": baseline_sd,
+        "expected_normalized": normalized,
+        "expected_normalized_sd": normalized_sd,
+    }
 
 
 def _values(
@@ -253,7 +299,10 @@ def _expected(runs: Iterable[Row], spec: Mapping[str, Any]) -> Expected:
         all_seeds=len(seeds),
     )
     return {
-        place: {name: (100.0 * mean, 100.0 * sd) for name, mean, sd in zip(names, means[n], deviations[n], strict=True)}
+        place: {
+            name: (100.0 * float(mean), 100.0 * float(sd))
+            for name, mean, sd in zip(names, means[n], deviations[n], strict=True)
+        }
         for n, place in enumerate(places)
     }
 

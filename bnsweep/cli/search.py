@@ -123,16 +123,23 @@ def search_run(
             click.echo("\n".join(study.lines()))
     if summary.interrupted:
         sys.exit(INTERRUPTED)
+    if (minimal or quiet) and emit is None:
+        sys.exit(1 if summary.failed else 0)
+    found = _found(location, parsed.name)
     if not minimal and not quiet:
-        click.echo("\n" + _text(_found(location, parsed.name)))
+        click.echo("\n" + _text(found))
     if emit is not None:
-        _emit(location, parsed.name, emit, seeds)
+        _emit(found, emit, seeds)
     sys.exit(1 if summary.failed else 0)
 
 
 @search.command("show")
 @store_option
-@click.option("--sweep", default=None, help="Only this search; default: all in the store.")
+@click.option(
+    "--sweep",
+    default=None,
+    help="This search, by what its own file asks for; default: all searches, by all of the store.",
+)
 @json_option
 @emit_option
 @seeds_option
@@ -147,7 +154,7 @@ def search_show(location: str, sweep: str | None, as_json: bool, emit: Path | No
     else:
         click.echo(_text(found))
     if emit is not None:
-        _emit(location, sweep, emit, seeds)
+        _emit(found, emit, seeds)
 
 
 def _needs_ray() -> None:
@@ -169,13 +176,11 @@ def _text(found: list[Found]) -> str:
     return "\n\n".join(each.to_text() for each in found)
 
 
-def _emit(location: str, sweep: str | None, path: Path, seeds: int) -> None:
-    from bnsweep.analysis.searches import read_searches
+def _emit(found: list[Found], path: Path, seeds: int) -> None:
     from bnsweep.experiment.reading import parse_spec
     from bnsweep.experiment.search import SearchSpec
     from bnsweep.sweep.search.emit import front_sweep
 
-    found = read_searches(database_of(open_store(location), sweep))
     names = sorted({each.sweep for each in found})
     if len(names) != 1:
         raise InputError(

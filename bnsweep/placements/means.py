@@ -11,6 +11,7 @@ from bnsweep.placements.surrogate import Surrogate
 
 __all__ = ["expected_means"]
 
+ALIKE = 1e-9  # values that differ by less say nothing of how much runs differ
 ROUNDS = 3  # of the optimizer: here the surrogate has no fit before to go on from
 
 
@@ -24,7 +25,7 @@ def expected_means(
 
     Args:
         masks: (n,) of each run.
-        seeds: (n,) number of its training seed, from 0 to all_seeds - 1.
+        seeds: (n,) number of its training seed, from 0 to all_seeds - 1; a mask has each at most once.
         values: (n, m) accuracies, or averages of them.
         all_seeds: how many seeds the means are over.
 
@@ -38,6 +39,9 @@ def expected_means(
     number = np.asarray(seeds, dtype=np.int64)
     means, deviations = np.empty_like(own), np.empty_like(own)
     for index in range(values.shape[1]):
+        if np.ptp(values[:, index]) < ALIKE:
+            means[:, index], deviations[:, index] = own[:, index], 0.0
+            continue
         model = Surrogate(all_seeds)
         for _ in range(ROUNDS):
             model.fit(bits[row], number, values[:, index])

@@ -81,22 +81,24 @@ def tables(
     return {name: pa.Table.from_pylist(rows, schema=SCHEMAS[name]) for name, rows in out.items() if rows}
 
 
-def search_tables(masks: dict[str, tuple[str, ...]], *, diverged: tuple[str, ...] = (), trials: int = 2) -> Tables:
-    """A search's rows: each network's masks trained once with seed 0; `diverged`: "model mask" without a network."""
+def search_tables(
+    masks: dict[str, tuple[str, ...]], *, diverged: tuple[str, ...] = (), trials: int = 2, seeds: int = 1
+) -> Tables:
+    """A search's rows: each network's masks trained with each seed; `diverged`: "model mask" whose last run did."""
     out: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     clock = 0.0
     for model, own in masks.items():
         sites = SITES[model]
-        for number, mask in enumerate(own, start=1):
+        for number, (mask, seed) in enumerate(((mask, seed) for mask in own for seed in range(seeds)), start=1):
             kept = mask.count("1")
             label = {0: "none", sites: "all"}.get(kept, mask)
-            clock = _run(out, "found", "digits", model, label, kept, 0, trials=trials, clock=clock, mask=mask)
+            clock = _run(out, "found", "digits", model, label, kept, seed, trials=trials, clock=clock, mask=mask)
             run = out["runs"][-1]
             network = {name: run[name] for name in NETWORK}
             asked = {"sweep": "found", "spec_sha256": _digest("found"), "study": "front", "number": number}
             why = {"origin": "surrogate", "why": "", "committed_at": START}
             out["proposals"].append({**asked, "run_id": run["run_id"], **network, **why})
-            if f"{model} {mask}" in diverged:
+            if f"{model} {mask}" in diverged and seed == seeds - 1:
                 run |= {"status": "diverged", "test_correct": None, "checkpoint_sha256": None}
                 out["trials"] = [row for row in out["trials"] if row["run_id"] != run["run_id"]]
         for site in range(1, sites + 1):

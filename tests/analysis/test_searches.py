@@ -180,3 +180,53 @@ def test_what_a_seed_does_to_all_placements_decides_no_front(tmp_path: Path) -> 
         assert row["baseline_pct"] == pytest.approx(100 * (level[row["placement"]] + lift.mean()))
         assert row["average_normalized_pct"] == pytest.approx(100 * (resistance[row["placement"]] + ratio.mean()))
         assert row["front"]
+
+
+MASKS = tuple(f"{number:07b}" for number in range(0, 128, 9))  # of resnet8's seven sites
+
+
+def searched(tmp_path: Path, tables: dict[str, pa.Table], *others: dict[str, pa.Table]) -> Found:
+    store = Store.create(tmp_path / "store")
+    for each in (tables, *others):
+        store.commit(each)
+    with open_database(store, threads=1) as opened:
+        (found,) = read_searches(opened)
+    return found
+
+
+def test_a_placement_of_which_a_run_diverged_is_on_no_front(tmp_path: Path) -> None:
+    found = searched(tmp_path, synthetic.search_tables({"resnet8": MASKS}, seeds=3))
+    best = found.front_masks[0]
+    lost = synthetic.search_tables({"resnet8": MASKS}, seeds=3, diverged=(f"resnet8 {best}",))
+    again = searched(tmp_path / "again", lost)
+    (point,) = [each for each in again.placed if each.mask == best]
+    assert (point.seeds, point.diverged, point.front) == (2, 1, False)
+    assert "1 placement on no front, since a run diverged" in again.to_text()
+
+
+def test_a_front_of_single_runs_is_called_luck(tmp_path: Path) -> None:
+    """However few seeds all have had: the file has three."""
+    found = searched(tmp_path, synthetic.search_tables({"resnet8": MASKS}))
+    front = len(found.front_masks)
+    assert f"{front} of the {front} have had fewer than 3 seeds" in found.to_text()
+    assert all(each.expected_baseline_sd and each.expected_baseline_sd > 0 for each in found.placed)
+    whole = searched(tmp_path / "whole", synthetic.search_tables({"resnet8": MASKS}, seeds=3))
+    assert "fewer than" not in whole.to_text()
+    for each in whole.placed:
+        assert each.expected_baseline == pytest.approx(each.baseline)
+        assert each.expected_normalized == pytest.approx(each.normalized)
+
+
+def test_runs_of_another_recipe_are_not_the_search_s(tmp_path: Path) -> None:
+    """The same masks trained otherwise, in the same store, and much worse: nothing that a search says changes."""
+    tables = synthetic.search_tables({"resnet8": MASKS})
+    other = synthetic.tables(models=("resnet8",), trials=2, seeds=1, failures=False)
+    for name, rows in other.items():
+        changed = rows.to_pylist()
+        for row in changed:
+            row.update({key: f"other{row[key]}" for key in ("run_id", "point_id", "recipe") if row.get(key)})
+            if name == "trials":
+                row["accuracy"] /= 2
+        other[name] = pa.Table.from_pylist(changed, schema=rows.schema)
+    beside, alone = searched(tmp_path / "beside", tables, other), searched(tmp_path, tables)
+    assert beside.placed == alone.placed

@@ -24,7 +24,7 @@ def front_sweep(spec: SearchSpec, fronts: Mapping[tuple[str, str], Sequence[str]
     Args:
         spec: the search.
         fronts: the masks to train, by data set label and network; a network gets those of all of its data sets.
-        seeds: training seeds per placement; the search's own come first.
+        seeds: training seeds per placement, at least; the search's own come first and are all there.
 
     Raises:
         InputError: there is no front yet.
@@ -33,19 +33,24 @@ def front_sweep(spec: SearchSpec, fronts: Mapping[tuple[str, str], Sequence[str]
     for (_, name), found in fronts.items():
         masks.setdefault(name, []).extend(mask for mask in found if mask not in masks.get(name, []))
     if not any(masks.values()):
+        if not any(spec.eta):
+            raise InputError(
+                f"the search {spec.name!r} has no front: it is made of accuracy under noise; give it an eta above 0"
+            )
         raise InputError(f"the search {spec.name!r} has no front yet; run it first: bnsweep search FILE")
     content = spec.model_dump(mode="json", exclude_defaults=True, exclude={"search", "placements", "models"})
+    train_seeds = _seeds(spec.train_seeds, seeds)
     content["name"] = f"{spec.name[:58]}-front"
-    content["description"] = f"The front of the search {spec.name}, with {seeds} training seeds."
+    content["description"] = f"The front of the search {spec.name}, with {len(train_seeds)} training seeds."
     models: list[dict[str, Any]] = []
     for model in spec.models:
         if masks.get(model.name):
             own = model.model_dump(mode="json", exclude_defaults=True, exclude={"placements"})
             models.append({**own, "placements": sorted(masks[model.name], key=lambda mask: (mask.count("1"), mask))})
     content["models"] = models
-    content["train_seeds"] = _seeds(spec.train_seeds, seeds)
+    content["train_seeds"] = train_seeds
     content["eta"] = [float(eta) for eta in spec.eta]
-    return HEAD.format(name=spec.name, seeds=seeds) + yaml.safe_dump(content, sort_keys=False, width=120)
+    return HEAD.format(name=spec.name, seeds=len(train_seeds)) + yaml.safe_dump(content, sort_keys=False, width=120)
 
 
 def _seeds(own: Sequence[int], wanted: int) -> list[int]:
