@@ -12,9 +12,9 @@ from bnsweep.analysis import figures, overview, tables
 from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.page import Block, Cell, Code, Column, Drawing, Page, Section, Table, Text, Words, rows_table
-from bnsweep.analysis.placements import ENDS
 from bnsweep.analysis.search_figures import search_figures
 from bnsweep.analysis.sentences import attribution, headline, widest_gap
+from bnsweep.analysis.series import ENDS
 from bnsweep.analysis.theory import explanation, noise_figures
 from bnsweep.analysis.wording import distinct, listed, number
 from bnsweep.analysis.words import words

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnsweep.analysis import charts
-from bnsweep.analysis.placements import MOST, kept_pct, placement_label, select, short_labels
+from bnsweep.analysis.series import MOST, kept_pct, placement_label, select, short_labels
 from bnsweep.analysis.wording import counted
 
 __all__ = [

@@ -21,7 +21,7 @@ from bnsweep.analysis.figures import (
     panel_of,
     slug,
 )
-from bnsweep.analysis.placements import ENDS, kept_pct, many, placement_label, short_labels
+from bnsweep.analysis.series import ENDS, kept_pct, many, placement_label, short_labels
 
 __all__ = ["NAMED", "depth_figures", "name_points", "task_figures", "tradeoff_figures"]
 

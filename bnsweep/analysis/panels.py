@@ -18,7 +18,7 @@ from bnsweep.analysis import charts
 from bnsweep.analysis.crowd import beyond_edge
 from bnsweep.analysis.figures import Figure, behind, panel_of
 from bnsweep.analysis.overview import NAMED, name_points
-from bnsweep.analysis.placements import MOST, kept_pct, placement_label
+from bnsweep.analysis.series import MOST, kept_pct, placement_label
 
 __all__ = ["accuracy_over_eta", "histogram", "loss_curves", "of_result", "paired", "pareto", "training_curve"]
 

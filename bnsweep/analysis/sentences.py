@@ -10,7 +10,7 @@ from typing import Any
 from bnsweep.analysis import charts, figures
 from bnsweep.analysis.figures import NESTED, panel_of
 from bnsweep.analysis.inputs import Inputs
-from bnsweep.analysis.placements import placement_label
+from bnsweep.analysis.series import placement_label
 from bnsweep.analysis.wording import counted, eta_pct, listed, with_spread
 
 __all__ = ["attribution", "headline", "widest_gap"]

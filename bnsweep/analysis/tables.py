@@ -11,7 +11,7 @@ from typing import Any
 from bnsweep.analysis import figures
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.page import Block, Cell, Code, Column, Table
-from bnsweep.analysis.placements import placement_label
+from bnsweep.analysis.series import placement_label
 from bnsweep.analysis.wording import digits, distinct, eta_pct, number, spread
 
 __all__ = ["accuracy", "attribution", "averages", "comparison", "evidence", "training_runs", "verdicts"]

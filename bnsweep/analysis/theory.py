@@ -7,7 +7,7 @@ from typing import Any
 
 from bnsweep.analysis import charts
 from bnsweep.analysis.figures import Figure, panel_of
-from bnsweep.analysis.placements import kept_pct, placement_label
+from bnsweep.analysis.series import kept_pct, placement_label
 from bnsweep.analysis.wording import counted
 
 __all__ = ["explanation", "noise_figures"]

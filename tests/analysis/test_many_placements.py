@@ -25,8 +25,8 @@ from bnsweep.analysis.database import Database, open_database
 from bnsweep.analysis.deciding import deciding_sweep
 from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import Inputs, read_inputs
-from bnsweep.analysis.placements import MOST, placement_label, select, short_labels
 from bnsweep.analysis.report import report_html
+from bnsweep.analysis.series import MOST, placement_label, select, short_labels
 from bnsweep.analysis.theme import LIGHT, chart_config
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.spec import Spec
