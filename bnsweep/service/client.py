@@ -26,6 +26,7 @@ from bnsweep.errors import BnsweepError, EngineError, InputError, Problem, SpecE
 __all__ = ["Client"]
 
 ACTIVE = ("queued", "running", "cancelling", "lost")
+ROWS_S = 120.0  # how long the rows of a job that has ended are waited for
 
 
 class Client:
@@ -56,7 +57,7 @@ class Client:
         return found
 
     def sweep(self, name: str) -> dict[str, Any]:
-        """One sweep: summary, jobs, runs (rows), workers, failures, spec."""
+        """One sweep: summary, jobs, runs (rows), workers, failures, spec; `rows_age_s`: answers knew all rows then."""
         return self._get(f"/sweeps/{quote(name, safe='')}.json")
 
     def check(self, spec: str) -> dict[str, Any]:
@@ -80,18 +81,26 @@ class Client:
         return job
 
     def wait(self, name: str, *, timeout_s: float = float("inf")) -> dict[str, Any]:
-        """The newest job of a sweep once it has ended. Raises EngineError past `timeout_s`."""
-        deadline = monotonic() + timeout_s
+        """The newest job of a sweep once it has ended and answers know its rows.
+
+        Raises EngineError past `timeout_s`.
+        """
+        deadline, ended_at = monotonic() + timeout_s, float("inf")
         while True:
-            jobs = self.sweep(name)["jobs"]
-            if not jobs:
+            asked_at = monotonic()
+            answer = self.sweep(name)
+            if not answer["jobs"]:
                 raise InputError(f"sweep {name!r} was run from the command line: there is no job to wait for")
-            job: dict[str, Any] = jobs[0]
-            if job["state"] not in ACTIVE:
+            job: dict[str, Any] = answer["jobs"][0]
+            if job["state"] in ACTIVE:
+                if monotonic() > deadline:
+                    raise EngineError(f"sweep {name!r} is still {job['state']} after {timeout_s:.0f} s")
+                sleep(2.0)
+                continue
+            ended_at = min(ended_at, monotonic())
+            if asked_at - answer["rows_age_s"] >= ended_at or asked_at - ended_at > ROWS_S:
                 return job
-            if monotonic() > deadline:
-                raise EngineError(f"sweep {name!r} is still {job['state']} after {timeout_s:.0f} s")
-            sleep(2.0)
+            sleep(0.5)
 
     def query(self, name: str, *, sweep: str = "", **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a named question."""

@@ -90,6 +90,7 @@ class Pages:
             "workers": facts.get("workers", []),
             "failures": facts["failures"].to_plain()["rows"] if facts else [],
             "spec": facts["spec"]["spec_yaml"] if facts else job.spec if job else "",
+            "rows_age_s": hub.rows.age_s,
         }
         return data, facts["runs"] if facts else None
 

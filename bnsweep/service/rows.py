@@ -74,7 +74,7 @@ class Rows:
         self._under_way: dict[Any, Future[Any]] = {}
         self._pools = {slow: _pool(slow=slow) for slow in (False, True)}
         self._snapshot: Snapshot | None = None
-        self._built_at, self._rest_s = 0.0, 0.0
+        self._built_at, self._rest_s, self._current_at = 0.0, 0.0, float("-inf")
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="rows", daemon=True)
         self.trouble = ""
@@ -101,18 +101,27 @@ class Rows:
             raise StoreError(f"{self._location} cannot be read yet: {self.trouble or 'the first look takes long'}")
         return self._snapshot
 
+    @property
+    def age_s(self) -> float:
+        """The newest snapshot held everything so many seconds ago; inf before the first."""
+        return monotonic() - self._current_at
+
     def ask(self, function: str, *arguments: Any, **options: Any) -> Any:
         """What a function of analysis/reader.py says; at most 20 s out of date. Raises what it raises."""
-        return self._ask(WAIT_S, function, *arguments, **options)
+        return self._ask(WAIT_S, OLDEST_S, function, *arguments, **options)
+
+    def newest(self, function: str, *arguments: Any, **options: Any) -> Any:
+        """The same of the newest snapshot, for programs: who waited for a sweep must not be told what was before."""
+        return self._ask(WAIT_S, 0.0, function, *arguments, **options)
 
     def soon(self, function: str, *arguments: Any, **options: Any) -> Any:
         """The same if it is there in a moment, else None: then ask again later. Raises what it raises."""
         try:
-            return self._ask(MOMENT_S, function, *arguments, **options)
+            return self._ask(MOMENT_S, OLDEST_S, function, *arguments, **options)
         except TimeoutError:
             return None
 
-    def _ask(self, wait_s: float, function: str, *arguments: Any, **options: Any) -> Any:
+    def _ask(self, wait_s: float, oldest_s: float, function: str, *arguments: Any, **options: Any) -> Any:
         snapshot = self.snapshot
         key = (function, arguments, tuple(sorted(options.items())))
         with self._lock:
@@ -122,7 +131,7 @@ class Rows:
         if answer is not None and answer.seq == snapshot.seq:
             return answer.value
         future = self._compute(key, snapshot, partial(self._submit, function, snapshot.path, *arguments, **options))
-        if answer is not None and monotonic() - answer.current_until < OLDEST_S:
+        if answer is not None and monotonic() - answer.current_until < oldest_s:
             return answer.value
         return future.result(timeout=wait_s)
 
@@ -169,10 +178,14 @@ class Rows:
             self._stop.wait(LOOK_S)
 
     def _look(self) -> None:
+        looked_at = monotonic()
         seq = self._store.refresh().state.seq
-        age = monotonic() - self._built_at
-        if self._snapshot is not None and (self._snapshot.seq >= seq or age < self._rest_s):
-            return
+        if self._snapshot is not None:
+            if self._snapshot.seq >= seq:
+                self._current_at = looked_at
+                return
+            if looked_at - self._built_at < self._rest_s:
+                return
         path = self._folder / f"snapshot-{seq}.duckdb"
         built, took_s = self._submit("build", self._location, str(path)).result(timeout=600)
         path.chmod(0o644)
@@ -180,7 +193,7 @@ class Rows:
             for answer in self._answers.values():
                 answer.current_until = min(answer.current_until, monotonic())
             self._snapshot = Snapshot(str(path), built)
-        self._built_at = monotonic()
+        self._built_at, self._current_at = monotonic(), looked_at
         self._rest_s = min(MOST_AGE_S, max(LEAST_AGE_S, BUILD_SHARE * took_s))
         self._ready.set()
         for old in sorted(self._folder.glob("snapshot-*.duckdb"), key=lambda p: p.stat().st_mtime)[:-SNAPSHOTS]:

@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -305,7 +304,6 @@ def test_the_command_line_against_a_service(running, work):
     done = helpers.bnsweep("submit", folder / "cli.yaml", "--wait", **where)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"cli/1: done. {running.address}/sweeps/cli\n"
-    time.sleep(3)  # the snapshot follows
     status = json.loads(helpers.bnsweep("status", "--server", running.address, "--json", **where).stdout)
     assert {row["sweep"]: row["state"] for row in status["sweeps"]}["cli"] == "done"
     asked = helpers.bnsweep(
