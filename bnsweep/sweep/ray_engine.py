@@ -105,13 +105,11 @@ class RayEngine:
         if self._blocks:
             # With runs in training as well, look into their queue often.
             timeout_s = min(timeout_s, 0.2) if self._trainings.left else timeout_s
-            ready, _ = ray.wait(
-                list(self._blocks),
-                num_returns=min(RESULTS_PER_WAIT, len(self._blocks)),
-                timeout=0 if outcomes else 0.01,
-            )
-            if not ready and not outcomes:
-                ready, _ = ray.wait(list(self._blocks), num_returns=1, timeout=timeout_s)
+            # What is ready is taken at once: waiting for a round number of blocks would leave slots without work.
+            if not outcomes:
+                ray.wait(list(self._blocks), num_returns=1, timeout=timeout_s)
+            most = min(RESULTS_PER_WAIT, len(self._blocks))
+            ready, _ = ray.wait(list(self._blocks), num_returns=most, timeout=0)
             outcomes += self._collected(ready)
         elif not outcomes and self._trainings.left:
             outcomes = self._trainings.taken(timeout_s)
