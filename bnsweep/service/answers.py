@@ -44,7 +44,17 @@ from bnsweep.service.hub import ForbiddenError
 from bnsweep.service.jobs import TooManyJobsError
 from bnsweep.service.look import page
 
-__all__ = ["Answer", "NotFoundError", "add", "error_body", "install_errors", "permitted", "result_of", "unexpected"]
+__all__ = [
+    "Answer",
+    "NotFoundError",
+    "add",
+    "error_body",
+    "for_programs",
+    "install_errors",
+    "permitted",
+    "result_of",
+    "unexpected",
+]
 
 ENDINGS = (".json", ".csv", ".parquet", ".html")
 TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
@@ -209,6 +219,11 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
+def for_programs(request: Request) -> bool:
+    """Whether JSON, CSV or Parquet is asked for, and no page."""
+    return request.url.path.endswith(ENDINGS[:3])
+
+
 def result_of(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Result:
     """Rows as an answer's table."""
     arrays = [pa.array([row.get(column.name) for row in rows]) for column in columns]
@@ -271,7 +286,7 @@ async def _error(request: Request, error: str, status: int, **more: Any) -> Resp
 
 def wants_page(request: Request) -> bool:
     """Whether a person asks: a browser, and no ending that is for programs."""
-    if request.url.path.endswith(ENDINGS[:3]):
+    if for_programs(request):
         return False
     return "text/html" in request.headers.get("accept", "")
 

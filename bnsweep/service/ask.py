@@ -12,7 +12,7 @@ from bnsweep.analysis.queries import QUERIES
 from bnsweep.analysis.queries import Query as Question
 from bnsweep.analysis.result import Result
 from bnsweep.errors import QueryError
-from bnsweep.service.answers import Answer, NotFoundError
+from bnsweep.service.answers import Answer, NotFoundError, for_programs
 from bnsweep.service.auth import User
 from bnsweep.service.hub import Hub
 from bnsweep.store.schema import SCHEMAS, describe
@@ -52,7 +52,7 @@ class Ask:
         try:
             result = await self._hub.console.ask(snapshot, sql, gone=request.is_disconnected)
         except QueryError as error:
-            if _for_programs(request):
+            if for_programs(request):
                 raise
             return Answer("ask.html", {}, None, self._page(sql=sql, error=str(error)), status=400)
         chart = await run_in_threadpool(self._chart, result, view, (x, y, colour))
@@ -74,7 +74,7 @@ class Ask:
             raise NotFoundError(f"there is no question {query!r}; there are: {', '.join(QUERIES)}")
         given = self._given(request.query_params)
         self._hub.audit.add(request.state.user.name, "question", query=query, sweep=sweep, **{"with": given})
-        ask = self._hub.rows.newest if _for_programs(request) else self._hub.rows.ask
+        ask = self._hub.rows.newest if for_programs(request) else self._hub.rows.ask
         result = ask(
             "ask", query, sweep=sweep or None, parameters=tuple(sorted(given.items())),
             limit=self._hub.settings.count("sql_rows"), seconds=self._hub.settings["sql_seconds"],
@@ -127,10 +127,6 @@ class Ask:
         x = x or next((n for n in ("eta", "epoch", "bn_kept", *names) if n in names and n != y), names[0])
         figures, specs = self._hub.rows.now("result_chart", result, x=x, y=y, colour=colour or None)
         return {"x": x, "y": y, "colour": colour, "figures": figures, "specs": specs}
-
-
-def _for_programs(request: Request) -> bool:
-    return request.url.path.endswith((".json", ".csv", ".parquet"))
 
 
 def _is_number(result: Result, name: str) -> bool:

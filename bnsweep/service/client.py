@@ -57,7 +57,7 @@ class Client:
         return found
 
     def sweep(self, name: str) -> dict[str, Any]:
-        """One sweep: summary, jobs, runs (rows), workers, failures, spec; `rows_age_s`: answers knew all rows then."""
+        """One sweep: summary, jobs, runs (rows), workers, failures, spec; `rows_age_s`: questions knew all then."""
         return self._get(f"/sweeps/{quote(name, safe='')}.json")
 
     def check(self, spec: str) -> dict[str, Any]:
@@ -81,9 +81,9 @@ class Client:
         return job
 
     def wait(self, name: str, *, timeout_s: float = float("inf")) -> dict[str, Any]:
-        """The newest job of a sweep once it has ended and answers know its rows.
+        """The newest job of a sweep once it has ended and answers know its rows, which are waited for 120 s at most.
 
-        Raises EngineError past `timeout_s`.
+        Raises EngineError if it has not ended within `timeout_s`.
         """
         deadline, ended_at = monotonic() + timeout_s, float("inf")
         while True:
@@ -95,10 +95,11 @@ class Client:
             if job["state"] in ACTIVE:
                 if monotonic() > deadline:
                     raise EngineError(f"sweep {name!r} is still {job['state']} after {timeout_s:.0f} s")
+                ended_at = float("inf")
                 sleep(2.0)
                 continue
             ended_at = min(ended_at, monotonic())
-            if asked_at - answer["rows_age_s"] >= ended_at or asked_at - ended_at > ROWS_S:
+            if asked_at - answer["rows_age_s"] >= ended_at or asked_at > min(deadline, ended_at + ROWS_S):
                 return job
             sleep(0.5)
 

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from bnsweep.analysis.queries import Column
 from bnsweep.analysis.result import Result
 from bnsweep.errors import UnknownNameError
-from bnsweep.service.answers import Answer, NotFoundError, html, result_of
+from bnsweep.service.answers import Answer, NotFoundError, for_programs, html, result_of
 from bnsweep.service.hub import Hub
 from bnsweep.service.jobs import Job
 from bnsweep.service.overview import COLUMNS
@@ -54,8 +54,7 @@ class Pages:
     def sweep(self, request: Request, sweep: str) -> Answer:
         """One sweep: progress, runs, workers, failures, its spec; on the page also its report's figures and tables."""
         data, runs = self._sweep(request, sweep)
-        wanted = request.url.path.endswith((".json", ".csv", ".parquet"))
-        report = None if wanted or runs is None else self._hub.rows.soon("report_sections", sweep)
+        report = None if for_programs(request) or runs is None else self._hub.rows.soon("report_sections", sweep)
         extra = {**(report or NO_FIGURES), "begun": runs is not None}
         return Answer("sweep.html", data, runs, {**extra, **self._rights(request, sweep)}, name=sweep)
 
@@ -79,7 +78,7 @@ class Pages:
         job = seen.latest.get(sweep)
         facts: dict[str, Any] = {}
         try:
-            facts = hub.rows.ask("sweep_facts", sweep)
+            facts = (hub.rows.newest if for_programs(request) else hub.rows.ask)("sweep_facts", sweep)
         except UnknownNameError:  # submitted, but it has not begun
             if job is None:
                 raise

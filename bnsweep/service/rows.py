@@ -71,7 +71,7 @@ class Rows:
         self._folder = Path(self._temporary.name)
         self._lock = threading.Lock()
         self._answers: OrderedDict[Any, _Answer] = OrderedDict()
-        self._under_way: dict[Any, Future[Any]] = {}
+        self._under_way: dict[tuple[Any, int], Future[Any]] = {}  # by question, and number of the snapshot
         self._pools = {slow: _pool(slow=slow) for slow in (False, True)}
         self._snapshot: Snapshot | None = None
         self._built_at, self._rest_s, self._current_at = 0.0, 0.0, float("-inf")
@@ -141,16 +141,18 @@ class Rows:
 
     def _compute(self, key: Any, snapshot: Snapshot, submit: Callable[[], Future[Any]]) -> Future[Any]:
         with self._lock:
-            if key in self._under_way:
-                return self._under_way[key]
+            if (known := self._under_way.get((key, snapshot.seq))) is not None:
+                return known
             future = submit()
-            self._under_way[key] = future
+            self._under_way[key, snapshot.seq] = future
         future.add_done_callback(partial(self._keep, key, snapshot))
         return future
 
     def _keep(self, key: Any, snapshot: Snapshot, future: Future[Any]) -> None:
         with self._lock:
-            self._under_way.pop(key, None)
+            self._under_way.pop((key, snapshot.seq), None)
+            if (kept := self._answers.get(key)) is not None and kept.seq > snapshot.seq:
+                return
             if future.cancelled() or future.exception() is not None:
                 self._answers.pop(key, None)
                 return

@@ -1,6 +1,6 @@
 """Ray Tune schedules training runs; Ray tasks score blocks.
 
-Tune handles about two short trials a second, Ray tasks about nine hundred (2 cores): one Tune trial per
+Tune handles about two short trials a second, Ray tasks one to two thousand (2 cores): one Tune trial per
 training run, one task per block, nothing per row.
 
 Call `ray_settings.prepare_ray` before this module is imported.
@@ -105,11 +105,11 @@ class RayEngine:
         if self._blocks:
             # With runs in training as well, look into their queue often.
             timeout_s = min(timeout_s, 0.2) if self._trainings.left else timeout_s
-            # What is ready is taken at once: waiting for a round number of blocks would leave slots without work.
-            if not outcomes:
-                ray.wait(list(self._blocks), num_returns=1, timeout=timeout_s)
+            # What is ready is taken at once: waiting for more of it would leave slots without work.
             most = min(RESULTS_PER_WAIT, len(self._blocks))
             ready, _ = ray.wait(list(self._blocks), num_returns=most, timeout=0)
+            if not ready and not outcomes:
+                ready, _ = ray.wait(list(self._blocks), num_returns=1, timeout=timeout_s)
             outcomes += self._collected(ready)
         elif not outcomes and self._trainings.left:
             outcomes = self._trainings.taken(timeout_s)
