@@ -14,7 +14,7 @@ DRAWS = 3
 def test_every_way_counts_the_same(model):
     counts = {}
     with torch.inference_mode():
-        for name, make in ways(model, 40, "fp32", "cpu", DRAWS):
+        for name, make in ways(model, images=40, precision="fp32", device="cpu", draws=DRAWS):
             if name != "compiled":  # takes a compiler and most of a minute
                 counts[name] = make()(range(2 * DRAWS - 1))
     assert len(counts) == 4
