@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,8 @@ import pyarrow.csv as pa_csv
 
 from bnsweep._version import __version__
 from bnsweep.errors import UnknownNameError
+from bnsweep.store import claim, schema
 from bnsweep.store import parts as part_files
-from bnsweep.store import schema
 from bnsweep.store.filesystem import unwritable
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def copy_rows(store: Store, directory: str | Path) -> list[Path]:
     tables = {"sweeps": newest, "points": store.read("points", unique=True, filter=planned)}
     tables |= {name: store.read(name, unique=True) for name in schema.SCHEMAS if name not in tables}
     target = type(store).create(directory)
-    return [Path(directory, part.path) for part in target.commit(tables)]
+    added = target.commit(tables)
+    shutil.rmtree(Path(directory, claim.FOLDER))  # who wrote on which machine; no copy needs it to be read or written
+    return [Path(directory, part.path) for part in added]
 
 
 def _newest_sweeps(sweeps: pa.Table) -> pa.Table:
