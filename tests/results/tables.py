@@ -11,98 +11,38 @@ rows give. Under each table stands the command that gives its figures.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bnsweep.analysis.claims import judge
-from bnsweep.analysis.database import Database, open_database
-from bnsweep.store.store import Store
-from bnsweep.training.images import DataShape
-from bnsweep.training.layout import layout_of
+from tests.results.markdown import Lines, between, command, figure, table
+from tests.results.published import (
+    DEPTH,
+    ENDS,
+    HUNDRED,
+    MAIN,
+    PUZZLES,
+    ROOT,
+    SMALL_HUNDRED,
+    STORES,
+    TARGETS,
+    Answers,
+    Row,
+    arms,
+)
+from tests.results.theory import correlation, equation_9, gradients, smoothness
 
-__all__ = ["DOCUMENTS", "STORES", "TABLES", "Answers", "filled"]
+__all__ = ["DOCUMENTS", "MARKED", "TABLES", "filled"]
 
-ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = ("docs/results.md", "README.md")
-MAIN, PUZZLES, DEPTH = "cifar10-results", "cifar10-puzzles", "cifar10-depth"
-HUNDRED, SMALL_HUNDRED = "cifar100-results", "cifar100-small"
-STORES = {
-    MAIN: "results/cifar10",
-    PUZZLES: "results/cifar10",
-    DEPTH: "results/cifar10-depth",
-    HUNDRED: "results/cifar100",
-    SMALL_HUNDRED: "results/cifar100-small",
-}
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BN = {"all": "everywhere", "none": "none"}
-TARGETS = {
-    "weights": "weights",
-    "weights+bias": "weights, biases",
-    "weights+bias+affine": "weights, biases, gamma, beta",
-    "all": "all parameters",
-}
-ENDS = ("weights", "all")  # the target sets that were scored with each treatment of BN
 TREATMENTS = ("stale", "folded", "recalibrated")
-
-Row = Mapping[str, Any]
-Lines = list[str]
-
-
-class Answers:
-    """Questions to the published rows; each sweep is opened once."""
-
-    def __init__(self) -> None:
-        self._databases: dict[str, Database] = {}
-        self._told: dict[tuple[str, str], list[dict[str, Any]]] = {}
-
-    def database(self, sweep: str) -> Database:
-        if sweep not in self._databases:
-            self._databases[sweep] = open_database(Store.open(ROOT / STORES[sweep]), sweep=sweep)
-        return self._databases[sweep]
-
-    def __call__(self, query: str, sweep: str = MAIN, **where: Any) -> list[dict[str, Any]]:
-        """Rows of a named query in which these columns have these values."""
-        if (sweep, query) not in self._told:
-            self._told[sweep, query] = self.database(sweep).query(query).to_dicts()
-        return [row for row in self._told[sweep, query] if all(row[name] == value for name, value in where.items())]
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
-    """Markdown."""
-    return [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *(f"| {' | '.join(row)} |" for row in rows)]
-
-
-def command(query: str, *sweeps: str) -> Lines:
-    """How to ask the same; of several sweeps, one command each."""
-    commands = [f"`bnsweep query {query} --store {STORES[name]} --sweep {name}`" for name in sweeps or (MAIN,)]
-    return ["", "; ".join(commands)]
-
-
-def figure(value: float | None, half: float | None = None, *, digits: int = 1) -> str:
-    """A value, with half of its interval where it has one."""
-    if value is None:
-        return "-"
-    text = f"{value:.{digits}f}"
-    return text if half is None else f"{text} ± {half:.{digits}f}"
-
-
-def between(row: Row, value: str, low: str, high: str) -> str:
-    """A signed value with both ends of its interval."""
-    if row[value] is None:
-        return "-"
-    ends = "" if row[low] is None else f" ({row[low]:+.1f} to {row[high]:+.1f})"
-    return f"{row[value]:+.1f}{ends}"
 
 
 def _etas(rows: Iterable[Row]) -> list[float]:
     return sorted({row["eta"] for row in rows})
-
-
-def _arms(rows: Iterable[Row], *names: str) -> list[tuple[Any, ...]]:
-    """Distinct values of these columns, in the order of the rows."""
-    return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
 
 
 def accuracy(ask: Answers, sweep: str = MAIN, models: Sequence[str] | None = None) -> Lines:
@@ -113,7 +53,7 @@ def accuracy(ask: Answers, sweep: str = MAIN, models: Sequence[str] | None = Non
     etas = _etas(rows)
     heads = ["network", "BN", "noise on", *("η = 0" if eta == 0 else f"{100 * eta:g} %" for eta in etas), "A_avr", "n"]
     lines = []
-    for model, placement, targets in sorted(_arms(rows, "model", "placement", "targets"), key=_arm_order):
+    for model, placement, targets in sorted(arms(rows, "model", "placement", "targets"), key=_arm_order):
         if models is not None and model not in models:
             continue
         own = [row for row in rows if (row["model"], row["placement"], row["targets"]) == (model, placement, targets)]
@@ -124,7 +64,7 @@ def accuracy(ask: Answers, sweep: str = MAIN, models: Sequence[str] | None = Non
         lines.append([model, BN[placement], TARGETS[targets], *(cells.get(eta, "-") for eta in etas), last, n])
     # Without some BN its networks did not converge on CIFAR-100: it kept the fewest layers with which they did.
     fewest = "part" if sweep == HUNDRED else "none"
-    for name, bn in _arms(paper, "paper_model", "bn"):
+    for name, bn in arms(paper, "paper_model", "bn"):
         told = {row["eta"]: row["paper_pct"] for row in paper if (row["paper_model"], row["bn"]) == (name, bn)}
         lines.append(
             [f"paper: {name}", {"with": "everywhere", "without": fewest}[bn], "?"]
@@ -149,7 +89,7 @@ def averages(ask: Answers, sweep: str = MAIN) -> Lines:
     """Table IV: A_avr for each way of putting noise on the network."""
     rows = [row for row in ask("average_normalized", sweep) if row["targets"] in ENDS]
     lines = []
-    for model, placement, targets in sorted(_arms(rows, "model", "placement", "targets"), key=_arm_order):
+    for model, placement, targets in sorted(arms(rows, "model", "placement", "targets"), key=_arm_order):
         own = {
             row["bn_treatment"]: row
             for row in rows
@@ -295,111 +235,6 @@ def rates(ask: Answers) -> Lines:
 
 def _half(row: Row) -> float | None:
     return None if row["high_pct"] is None else float(row["high_pct"] - row["average_normalized_pct"])
-
-
-def gradients(ask: Answers) -> Lines:
-    """C by network, placement and learning rate, mean of the runs at the last measured epoch."""
-    lines = []
-    for sweep in STORES:
-        rate = {row["run_id"]: row["learning_rate"] for row in ask("runs", sweep)}
-        rows = [
-            {**row, "rate": rate[row["run_id"]]}
-            for row in ask("gradient_noise", sweep, targets="weights", bn_treatment="stale")
-        ]
-        names = ("model", "rate", "bn_kept", "placement")
-        for arm in sorted(_arms(rows, *names), key=lambda a: (a[0], a[1], -a[2])):
-            own = [row for row in rows if tuple(row[name] for name in names) == arm]
-            noise, batch = ([row[name] for row in own if row[name] is not None] for name in ("noise", "noise_batch"))
-            kept = [row["average_normalized_pct"] for row in own]
-            spans = map(_span, (noise, batch, kept))
-            lines.append([sweep, arm[0], arm[3], f"{arm[1]:g}", *spans, str(len(own))])
-    heads = ["sweep", "network", "placement", "learning rate", "C of images: mean (range)", "C of batches", "A_avr, %"]
-    return table([*heads, "networks"], lines) + command("gradient_noise", *STORES)
-
-
-def _span(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})"
-
-
-def correlation(ask: Answers) -> Lines:
-    """Rank correlation of C and A_avr over the networks of a sweep."""
-    lines = [
-        [
-            sweep,
-            TARGETS[row["targets"]],
-            row["bn_treatment"],
-            row["measure"],
-            str(row["networks"]),
-            "-" if row["rank_correlation"] is None else f"{row['rank_correlation']:+.2f}",
-            "-" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}",
-            row["explanation"],
-        ]
-        for sweep in STORES
-        for row in ask("gradient_noise_correlation", sweep)
-        if row["bn_treatment"] == "stale" and row["targets"] in ENDS
-    ]
-    heads = [
-        "sweep",
-        "noise on",
-        "BN",
-        "C of",
-        "networks",
-        "rank correlation",
-        "95 % interval",
-        "the paper's explanation",
-    ]
-    return table(heads, lines) + command("gradient_noise_correlation", *STORES)
-
-
-def smoothness(ask: Answers) -> Lines:
-    """The paper's section on smoothness, at the last measured epoch."""
-    rows = ask("smoothness")
-    last = {(r["model"], r["placement"]): r for r in sorted(rows, key=lambda r: r["epoch"])}
-    lines = [
-        [
-            row["model"],
-            row["placement"],
-            str(row["epoch"]),
-            f"{row['norm_mean']:.2f} ({row['norm_min']:.2f} to {row['norm_max']:.2f})",
-            f"{row['norm_range']:.1f}",
-            f"{row['change_share']:.2f}",
-            f"{row['cost_pct']:.1f} %",
-            str(row["seeds"]),
-        ]
-        for row in sorted(last.values(), key=lambda r: (r["model"], -r["bn_kept"]))
-    ]
-    heads = ["network", "placement", "epoch", "norm of the gradient: mean (least to most)", "most / least"]
-    return table([*heads, "distance of consecutive gradients / norm", "probes' cost", "networks"], lines) + command(
-        "smoothness"
-    )
-
-
-def equation_9(ask: Answers) -> Lines:
-    """The terms of eq. 9 at each BN site, in forward order, at the last measured epoch."""
-    rows = ask("equation_9")
-    last = max(row["epoch"] for row in rows)
-    lines = []
-    for model, placement in sorted(_arms(rows, "model", "placement")):
-        sites = [site.path for site in layout_of(model, DataShape(channels=3, size=32, classes=10)).sites]
-        own = [row for row in rows if (row["model"], row["placement"], row["epoch"]) == (model, placement, last)]
-        lines += [
-            [
-                model,
-                row["site"],
-                figure(row["scale"], digits=2),
-                f"{row['mean_pct']:.3f}",
-                f"{row['correlation_pct']:.3f}",
-                figure(row["passed"], row["half_width"], digits=2),
-                str(row["seeds"]),
-            ]
-            for row in sorted(own, key=lambda r, sites=sites: sites.index(r["site"]))  # type: ignore[misc]
-        ]
-    heads = ["network", "BN site", "γ² / σ²", "mean term, %", "correlation term, %", "gradient before / after BN"]
-    return table([*heads, "networks"], lines) + command("equation_9")
 
 
 def verdicts(ask: Answers) -> Lines:

@@ -8,7 +8,8 @@ import pytest
 
 from bnsweep.analysis.queries import QUERIES
 from bnsweep.store.store import Store
-from tests.results.tables import DOCUMENTS, MARKED, ROOT, STORES, TABLES, Answers, filled
+from tests.results.published import ROOT, STORES, Answers
+from tests.results.tables import DOCUMENTS, MARKED, TABLES, filled
 
 
 @pytest.fixture(scope="module")

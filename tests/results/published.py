@@ -1,0 +1,72 @@
+"""The published rows, and questions to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bnsweep.analysis.database import Database, open_database
+from bnsweep.store.store import Store
+
+__all__ = [
+    "DEPTH",
+    "ENDS",
+    "HUNDRED",
+    "MAIN",
+    "PUZZLES",
+    "ROOT",
+    "SMALL_HUNDRED",
+    "STORES",
+    "TARGETS",
+    "Answers",
+    "Row",
+    "arms",
+]
+
+ROOT = Path(__file__).parent.parent.parent
+MAIN, PUZZLES, DEPTH = "cifar10-results", "cifar10-puzzles", "cifar10-depth"
+HUNDRED, SMALL_HUNDRED = "cifar100-results", "cifar100-small"
+STORES = {
+    MAIN: "results/cifar10",
+    PUZZLES: "results/cifar10",
+    DEPTH: "results/cifar10-depth",
+    HUNDRED: "results/cifar100",
+    SMALL_HUNDRED: "results/cifar100-small",
+}
+TARGETS = {
+    "weights": "weights",
+    "weights+bias": "weights, biases",
+    "weights+bias+affine": "weights, biases, gamma, beta",
+    "all": "all parameters",
+}
+ENDS = ("weights", "all")  # the target sets that were scored with each treatment of BN
+
+Row = Mapping[str, Any]
+
+
+class Answers:
+    """Questions to the published rows; each sweep is opened once."""
+
+    def __init__(self) -> None:
+        self._databases: dict[str, Database] = {}
+        self._told: dict[tuple[str, str], list[dict[str, Any]]] = {}
+
+    def database(self, sweep: str) -> Database:
+        if sweep not in self._databases:
+            self._databases[sweep] = open_database(Store.open(ROOT / STORES[sweep]), sweep=sweep)
+        return self._databases[sweep]
+
+    def __call__(self, query: str, sweep: str = MAIN, **where: Any) -> list[dict[str, Any]]:
+        """Rows of a named query in which these columns have these values."""
+        if (sweep, query) not in self._told:
+            told = self.database(sweep).query(query).to_dicts()
+            # DuckDB adds in any order: 28.35 may miss its last bit, and would be written now as 28.3 and now as 28.4.
+            exact = [{k: round(v, 9) if isinstance(v, float) else v for k, v in row.items()} for row in told]
+            self._told[sweep, query] = exact
+        return [row for row in self._told[sweep, query] if all(row[name] == value for name, value in where.items())]
+
+
+def arms(rows: Iterable[Row], *names: str) -> list[tuple[Any, ...]]:
+    """Distinct values of these columns, in the order of the rows."""
+    return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
