@@ -43,13 +43,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from bnsweep.errors import InputError
 
 Floats = NDArray[np.float64]
 
 __all__ = [
+    "DRAW_COST",
     "ENOUGH",
     "Design",
     "Interval",
@@ -58,6 +58,7 @@ __all__ = [
     "Stop",
     "chosen_images",
     "interval",
+    "most_strata",
     "next_round",
     "rounds",
     "strata",
@@ -70,6 +71,7 @@ LOSSES = 15  # draws before a point may stop, per half-width of mean loss
 PILOT_IMAGES = 4  # per stratum and draw
 GROWTH = 1.25  # most trials after a round, as a multiple of those before it
 PSEUDO_FLIPS = 0.1  # images that are taken to have flipped in a stratum beyond those seen to
+DRAW_COST = 16.0  # images: what drawing and folding costs (ResNet-20 on one CPU core: about 10)
 CAUTION = 1.05  # times the quantile of Student's t
 EXTREMES = 3  # further draws as far off as the most extreme one
 
@@ -98,6 +100,12 @@ def strata(margins: Floats) -> NDArray[np.int64]:
     labels = np.empty(count, np.int64)
     labels[np.argsort(margins, kind="stable")] = np.searchsorted(sorted(cuts), np.arange(count), side="right")
     return labels
+
+
+def most_strata(count: int) -> tuple[int, ...]:
+    """Images per stratum where `count` images have as many strata as there can be, of even size."""
+    number = max(1, min(len(WRONG_SIDE) + len(RIGHT_SIDE) + 2, count // SMALLEST_STRATUM))
+    return tuple(count // number + (index < count % number) for index in range(number))
 
 
 def strata_sizes(labels: NDArray[np.int64]) -> tuple[int, ...]:
@@ -160,7 +168,7 @@ class Design:
     test_images: int = 10_000
     strata_sizes: tuple[int, ...] = ()  # of the run; needed for `auto`
     clean_accuracy: float | None = None  # of the network without noise; None: unknown, and its loss counts for nothing
-    draw_cost: float = 16  # what drawing and folding costs, in images (ResNet-20 on one CPU core: about 10)
+    draw_cost: float = DRAW_COST
 
     def __post_init__(self) -> None:
         if not 0 < self.half_width < 0.5:
@@ -182,10 +190,14 @@ class Design:
             )
 
     @property
+    def first_images(self) -> int:
+        """Images of each trial of the first round."""
+        return {"auto": sum(_pilot(self)), "all": self.test_images}.get(str(self.images)) or int(self.images)
+
+    @property
     def first_look(self) -> int:
         """Trials of the first round: ENOUGH if they cost no more than `min` trials on all images would."""
-        images = {"auto": sum(_pilot(self)), "all": self.test_images}.get(str(self.images)) or int(self.images)
-        affordable = self.min * (self.test_images + self.draw_cost) / (images + self.draw_cost)
+        affordable = self.min * (self.test_images + self.draw_cost) / (self.first_images + self.draw_cost)
         return min(self.max, max(self.min, min(ENOUGH, floor(affordable))))
 
 
@@ -311,6 +323,8 @@ class _Summary:
 
 @lru_cache(maxsize=4096)
 def _quantile(confidence: float, trials: int) -> float:
+    from scipy.special import stdtrit  # slow to load, and a plan needs the first round alone
+
     return float(stdtrit(trials - 1, 0.5 + confidence / 2)) * CAUTION
 
 

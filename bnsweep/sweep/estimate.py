@@ -14,11 +14,11 @@ from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
-from bnsweep.experiment.plan import Plan, Point
+from bnsweep.experiment.plan import Plan
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
+from bnsweep.sweep.workload import Workload, trial_costs
 from bnsweep.training.datasets import data_shape
 
 __all__ = ["BLOCK_S", "Preview", "Speeds", "computes_bf16", "preview"]
@@ -101,8 +101,9 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
     todo = [run for run in plan.runs if ledger.untrained(run.run_id)]
     ended = [ledger.runs[run.run_id].status for run in plan.runs if run.run_id in ledger.runs]
     train_work = sum(r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo)
-    rows_done, rows_missing, trial_work = _trials(plan, ledger)
-    low, high = plan.rows()
+    workload = Workload(plan)
+    missing = [workload.missing(run, ledger) for run in plan.runs]
+    trial_work = sum(part.work for part in missing)
     needs_speed = bool(train_work or trial_work)
     speeds = _speeds(plan, store, data_root, measure=measure) if needs_speed else Speeds(0, 0, "nothing is missing")
     cores = cpus or os.cpu_count() or 1
@@ -116,11 +117,11 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
         runs_failed=ended.count("failed"),
         runs_pruned=ended.count("pruned") if ledger.of_search else 0,
         points=len(plan.runs) * plan.points_per_run,
-        rows_min=low,
-        rows_max=high,
-        rows_done=rows_done,
-        rows_missing=rows_missing,
-        blocks_missing=_blocks(plan, ledger, trial_s),
+        rows_min=sum(workload.of_run(run).trials for run in plan.runs),
+        rows_max=plan.rows()[1],
+        rows_done=sum(workload.landed(run, ledger) for run in plan.runs),
+        rows_missing=sum(part.trials for part in missing),
+        blocks_missing=max(sum(part.points for part in missing), round(trial_s / BLOCK_S)),
         core_hours_training=train_s / 3600,
         core_hours_trials=trial_s / 3600,
         cpus=cores,
@@ -145,38 +146,6 @@ def _hint(plan: Plan) -> str | None:
     return f"this processor computes bf16 as well: {keys} usually takes about half of the time; rows say which it was"
 
 
-def _trials(plan: Plan, ledger: Ledger) -> tuple[int, int, float]:
-    """Rows that landed, rows that are to be made, and the multiply-adds of those."""
-    images = plan.spec.images if isinstance(plan.spec.images, int) else None
-    per_run = plan.rows()[0] // max(1, len(plan.runs))
-    done, missing, work = 0, 0, 0.0
-    for run in plan.runs:
-        here, lacking = 0, per_run
-        if run.run_id in ledger.runs:
-            points = list(plan.points(run))
-            here = sum(ledger.landed(p.point_id, plan.trial_bounds(p.eta)[1]) for p in points)
-            lacking = 0 if ledger.lost(run.run_id) else sum(_lacking(plan, ledger, point) for point in points)
-        done, missing = done + here, missing + lacking
-        work += lacking * run.architecture.multiply_adds * (images or run.test_images)
-    return done, missing, work
-
-
-def _lacking(plan: Plan, ledger: Ledger, point: Point) -> int:
-    """Trials of a point that the next run will make at least."""
-    low, _ = plan.trial_bounds(point.eta)
-    return 0 if point.point_id in ledger.given_up else low - ledger.landed(point.point_id, low)
-
-
-def _blocks(plan: Plan, ledger: Ledger, trial_s: float) -> int:
-    points = 0
-    for run in plan.runs:
-        if ledger.untrained(run.run_id):
-            points += plan.points_per_run
-        elif not ledger.lost(run.run_id):
-            points += sum(bool(_lacking(plan, ledger, point)) for point in plan.points(run))
-    return max(points, round(trial_s / BLOCK_S))
-
-
 def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool) -> Speeds:
     measured = _from_rows(store, plan) if store else None
     if measured:
@@ -191,16 +160,15 @@ def _from_rows(store: Store, plan: Plan) -> Speeds | None:
     columns = ["run_id", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision"]
     runs = [row for row in store.read("runs", columns=columns).to_pylist() if row["duration_s"] and row["epochs_run"]]
     runs = [row for row in runs if row["train_precision"] == plan.spec.training.precision]
-    trials = store.read("trials", columns=["run_id", "images", "duration_s", "precision"])
-    trials = trials.filter(pc.field("precision") == plan.spec.evaluation.precision)
+    trials = trial_costs(store, precision=plan.spec.evaluation.precision)
     if not runs or not trials.num_rows:
         return None
     train = sum(r["duration_s"] for r in runs) / sum(
         r["multiply_adds"] * r["train_images"] * r["epochs_run"] for r in runs
     )
     size = {row["run_id"]: row["multiply_adds"] for row in runs}
-    sums = trials.group_by("run_id").aggregate([("images", "sum"), ("duration_s", "sum")]).to_pylist()
-    work = sum(size.get(row["run_id"], 0) * row["images_sum"] for row in sums)
+    sums = trials.group_by("run_id").aggregate([("worth", "sum"), ("duration_s", "sum")]).to_pylist()
+    work = sum(size.get(row["run_id"], 0) * row["worth_sum"] for row in sums)
     seconds = sum(row["duration_s_sum"] for row in sums if row["run_id"] in size)
     if not work:
         return None

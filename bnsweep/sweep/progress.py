@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.sweep.driver import Driver, Summary
+from bnsweep.sweep.ledger import TrainedRun
 from bnsweep.sweep.tasks import Failed, Outcome, Progressed, Scored, Trained, TrainTask, TrialTask, Waiting
+from bnsweep.sweep.workload import Workload, trial_cost
 
 __all__ = ["PlainProgress", "Silent", "TerminalProgress", "Work", "choose_progress"]
 
@@ -32,28 +34,25 @@ class Work:
         self._clock = clock
         self._runs = {run.run_id: run for run in plan.runs}
         self._epochs: dict[str, int] = {}
-        self._trial_images = plan.spec.images if isinstance(plan.spec.images, int) else None
-        self._trials_per_run = plan.rows()[0] // max(1, len(plan.runs))
+        self._workload = Workload(plan)
+        self._trained = dict(driver.ledger.runs)
         to_train = {task.run.run_id for task in driver.to_train}
         self.runs_total = len(plan.runs)
         self.runs_done = self.runs_total - len(to_train)
         self.trials_total, self.trials_done, self.trials_here = 0, 0, 0
+        self.epochs_total, self.epochs_done = 0, 0  # of the runs that are to be trained
         self._begin = clock()
         self._heard_first: float | None = None
         self._done = 0.0  # since then
         self._left = 0.0
         for run in plan.runs:
             if run.run_id in to_train:
+                self.epochs_total += run.training.epochs
                 self._left += self._training_cost(run) * run.training.epochs
-            landed = 0
-            if run.run_id in driver.ledger.runs:
-                bounds = ((point.point_id, plan.trial_bounds(point.eta)[0]) for point in plan.points(run))
-                landed = sum(driver.ledger.landed(point_id, wanted) for point_id, wanted in bounds)
-            lost = run.run_id not in to_train and driver.ledger.lost(run.run_id)
-            missing = 0 if lost else self._trials_per_run - landed
+            missing, landed = self._workload.missing(run, driver.ledger), self._workload.landed(run, driver.ledger)
             self.trials_done += landed
-            self.trials_total += landed + missing
-            self._left += missing * self._trial_cost(run)
+            self.trials_total += landed + missing.trials
+            self._left += missing.work
         self._all = self._left
 
     def heard(self, outcome: Outcome) -> None:
@@ -63,15 +62,13 @@ class Work:
             case Trained():
                 self.runs_done += 1
                 self._to_epoch(outcome.task.run, outcome.task.run.training.epochs)
-                if outcome.row["checkpoint_sha256"] is None:
-                    self._lose(outcome.task.run)
+                self._expect(outcome.task.run, TrainedRun.of(outcome.row))
             case Scored():
-                self._move(len(outcome.rows) * self._trial_cost(outcome.task.run))
                 self.trials_done += len(outcome.rows)
                 self.trials_here += len(outcome.rows)
-                self.trials_total = max(self.trials_total, self.trials_done)
+                self._score(outcome.task)
             case Failed(task=TrialTask() as task):
-                self._move(len(task.seeds) * self._trial_cost(task.run))
+                self._score(task)
             case Failed(task=TrainTask() as task):
                 self.runs_done += 1
                 self._to_epoch(task.run, task.run.training.epochs)
@@ -93,17 +90,44 @@ class Work:
     def trials_per_s(self) -> float:
         return self.trials_here / max(1e-9, self._clock() - self._begin)
 
+    @property
+    def epochs(self) -> str:
+        """Epochs trained, in words: a long training is seen to go on. Empty if there is nothing to train."""
+        return f"epochs {self.epochs_done}/{self.epochs_total}  " if self.epochs_total else ""
+
     def line(self) -> str:
         """The state in one line."""
         return (
-            f"runs {self.runs_done}/{self.runs_total}  trials {self.trials_done}/{self.trials_total}  "
+            f"runs {self.runs_done}/{self.runs_total}  {self.epochs}trials {self.trials_done}/{self.trials_total}  "
             f"{self.trials_per_s:.1f} trials/s  {_duration(self.seconds_left)} left"
         )
 
     def _to_epoch(self, run: TrainingRun, epoch: int) -> None:
         new = max(0, epoch - self._epochs.get(run.run_id, 0))
-        self._epochs[run.run_id] = max(epoch, self._epochs.get(run.run_id, 0))
+        self._epochs[run.run_id] = self._epochs.get(run.run_id, 0) + new
+        self.epochs_done += new
         self._move(new * self._training_cost(run))
+
+    def _expect(self, run: TrainingRun, trained: TrainedRun) -> None:
+        """The run is trained: how many trials its points take at first is known exactly."""
+        if trained.checkpoint_sha256 is None:
+            self._lose(run)
+            return
+        expected, exact = self._workload.of_run(run), self._workload.of_run(run, trained)
+        self._trained[run.run_id] = trained
+        self.trials_total += exact.trials - expected.trials
+        self._left += exact.work - expected.work
+
+    def _score(self, task: TrialTask) -> None:
+        """A block is over. Trials beyond a point's first round had not been reckoned with."""
+        run, point, count = task.run, task.point, len(task.seeds)
+        first = self._workload.first_round(run, point.eta, self._trained.get(run.run_id))
+        beyond = min(count, max(0, task.first + count - first.trials))
+        images = task.images or sum(task.allocation or ()) or run.test_images
+        cost = trial_cost(run, point.cell, point.eta, images=images)
+        self.trials_total += beyond
+        self._left += beyond * cost
+        self._move(count * cost)
 
     def _move(self, cost: float) -> None:
         self._left = max(0.0, self._left - cost)
@@ -114,14 +138,12 @@ class Work:
 
     def _lose(self, run: TrainingRun) -> None:
         """The run has no network: its trials will not be made."""
-        self.trials_total -= self._trials_per_run
-        self._left = max(0.0, self._left - self._trials_per_run * self._trial_cost(run))
+        lost = self._workload.of_run(run)
+        self.trials_total -= lost.trials
+        self._left = max(0.0, self._left - lost.work)
 
     def _training_cost(self, run: TrainingRun) -> float:
         return TRAINING_COST * run.architecture.multiply_adds * run.train_images
-
-    def _trial_cost(self, run: TrainingRun) -> float:
-        return run.architecture.multiply_adds * (self._trial_images or run.test_images)
 
 
 class Silent:
@@ -197,7 +219,9 @@ class TerminalProgress(Silent):
         work = self._work
         if work is None:
             return
-        self._bars.update(self._runs, completed=work.runs_done, note=f"{_duration(work.seconds_left)} left")
+        self._bars.update(
+            self._runs, completed=work.runs_done, note=f"{work.epochs}{_duration(work.seconds_left)} left"
+        )
         note = f"{work.trials_per_s:.1f} trials/s"
         self._bars.update(self._trials, completed=work.trials_done, total=work.trials_total, note=note)
 

@@ -21,6 +21,7 @@ from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import Ledger, read_ledger
+from bnsweep.sweep.workload import Workload, trial_costs
 
 __all__ = ["ClusterShape", "Size", "parse_cluster", "size"]
 
@@ -124,7 +125,9 @@ def size(plan: Plan, store: Store | None, cluster: ClusterShape, history: Store 
     ledger = read_ledger(store, plan) if store else Ledger()
     todo = [run for run in plan.runs if ledger.untrained(run.run_id)]
     works = [run.architecture.multiply_adds * run.train_images * run.training.epochs for run in todo]
-    rows, trial_work = _missing_trials(plan, ledger)
+    workload = Workload(plan)
+    missing = [workload.missing(run, ledger) for run in plan.runs]
+    rows, trial_work = sum(part.trials for part in missing), sum(part.work for part in missing)
     speeds_train, speeds_trial = _speeds(history, plan) if history else ({}, {})
     device_train, train_s = _pick(speeds_train, resources.train)
     device_trial, trial_s = _pick(speeds_trial, resources.trial)
@@ -152,22 +155,6 @@ def size(plan: Plan, store: Store | None, cluster: ClusterShape, history: Store 
     )
 
 
-def _missing_trials(plan: Plan, ledger: Ledger) -> tuple[int, float]:
-    """Trials to be made at least, and their multiply-adds."""
-    images = plan.spec.images if isinstance(plan.spec.images, int) else None
-    per_run = plan.rows()[0] // max(1, len(plan.runs))
-    rows, work = 0, 0.0
-    for run in plan.runs:
-        if ledger.lost(run.run_id):
-            continue
-        landed = 0
-        if run.run_id in ledger.runs:
-            landed = sum(ledger.landed(point.point_id, plan.trial_bounds(point.eta)[0]) for point in plan.points(run))
-        rows += per_run - landed
-        work += (per_run - landed) * run.architecture.multiply_adds * (images or run.test_images)
-    return rows, work
-
-
 def _speeds(store: Store, plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of one task per multiply-add by machine type, in the plan's precisions: training, trials."""
     columns = ["run_id", "device", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision"]
@@ -181,14 +168,13 @@ def _speeds(store: Store, plan: Plan) -> tuple[dict[str, float], dict[str, float
             sums = training.setdefault(row["device"], [0.0, 0.0])
             sums[0] += row["duration_s"]
             sums[1] += row["multiply_adds"] * row["train_images"] * row["epochs_run"]
-    trials = store.read("trials", columns=["run_id", "device", "images", "duration_s", "precision"])
-    trials = trials.filter(pc.is_valid(pc.field("device")) & (pc.field("precision") == plan.spec.evaluation.precision))
+    trials = trial_costs(store, precision=plan.spec.evaluation.precision).filter(pc.is_valid(pc.field("device")))
     scoring: dict[str, list[float]] = {}
-    for row in trials.group_by(["run_id", "device"]).aggregate([("images", "sum"), ("duration_s", "sum")]).to_pylist():
+    for row in trials.group_by(["run_id", "device"]).aggregate([("worth", "sum"), ("duration_s", "sum")]).to_pylist():
         if row["run_id"] in sizes:
             sums = scoring.setdefault(row["device"], [0.0, 0.0])
             sums[0] += row["duration_s_sum"]
-            sums[1] += sizes[row["run_id"]] * row["images_sum"]
+            sums[1] += sizes[row["run_id"]] * row["worth_sum"]
     return _quotients(training), _quotients(scoring)
 
 

@@ -34,7 +34,7 @@ def test_time_left_follows_the_speed_of_work_and_not_the_start_of_the_workers(tm
     # that were heard, nine took the four seconds since the first.
     epochs_left = 2 * 5 + 2 * 100 / (3 * 200)
     assert work.seconds_left == pytest.approx(epochs_left * 4 / 9)
-    assert work.line() == "runs 0/2  trials 0/2  0.0 trials/s  0:05 left"
+    assert work.line() == "runs 0/2  epochs 10/20  trials 0/2  0.0 trials/s  0:05 left"
 
 
 def test_lines_for_a_log_end_with_everything_done(tmp_path, run, tiny, monkeypatch):
@@ -43,9 +43,10 @@ def test_lines_for_a_log_end_with_everything_done(tmp_path, run, tiny, monkeypat
     run(tiny, tmp_path / "store", listener=PlainProgress(log))
     lines = log.getvalue().splitlines()
     assert all(
-        re.fullmatch(r"runs \d/2  trials \d+/36  \d+\.\d trials/s  (\d+:\d\d|--:--) left", line) for line in lines
+        re.fullmatch(r"runs \d/2  epochs \d/4  trials \d+/36  \d+\.\d trials/s  (\d+:\d\d|--:--) left", line)
+        for line in lines
     )
-    assert lines[-1].startswith("runs 2/2  trials 36/36 ")
+    assert lines[-1].startswith("runs 2/2  epochs 4/4  trials 36/36 ")
     assert lines[-1].endswith("0:00 left")
 
 
@@ -55,7 +56,7 @@ def test_what_a_lost_network_leaves_undone_is_not_waited_for(tmp_path, run, tiny
     lost = run(text, store, listener=PlainProgress(log)).runs_diverged
     assert lost
     trials = (2 - lost) * 18
-    assert log.getvalue().splitlines()[-1].startswith(f"runs 2/2  trials {trials}/{trials} ")
+    assert log.getvalue().splitlines()[-1].startswith(f"runs 2/2  epochs 4/4  trials {trials}/{trials} ")
     plan = make_plan(parse_spec(text), LocalCatalog(tmp_path))
     before = preview(plan, Store.open(store), cpus=2, data_root=tmp_path)
     assert (before.runs_done, before.runs_diverged, before.runs_failed, before.runs_missing) == (2 - lost, lost, 0, 0)
@@ -74,12 +75,30 @@ def test_a_plan_s_time_comes_from_rows_of_its_own_precisions_and_says_where_bf16
         plan = make_plan(parse_spec(text), LocalCatalog(tmp_path))
         return preview(plan, Store.open(store), cpus=2, data_root=tmp_path, measure=True)
 
-    assert previewed(long).speeds_from == "measured: 2 runs and 36 trials in the store"
+    assert previewed(long).speeds_from == "measured: 2 runs and 32 trials in the store"  # those with noise
     assert previewed(both).speeds_from.startswith("measured now: ")
     flags = {"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split())
     assert ("`training: {precision: bf16}`" in previewed(long).to_text()) == bool(flags)
     assert previewed(both).hint is None
     assert previewed(tiny).hint is None  # seconds
+
+
+def test_a_half_width_takes_a_first_round_at_least_and_bars_grow_with_the_rounds_after_it(tmp_path, run, tiny):
+    text = tiny.replace("trials: 4", "trials: {half_width: 0.05, max: 80}\nimages: auto")
+    plan, store = make_plan(parse_spec(text), LocalCatalog(tmp_path)), tmp_path / "store"
+    before = preview(plan, None, cpus=2, data_root=tmp_path)
+    points = 2 * 2  # runs, sets of targets; each with 1 trial at eta 0 and two etas above it
+    # 100 test images have 12 strata at most, of 4 images each in the first round: as many draws as `min: 8` on all
+    # images would cost, a draw being worth 16.
+    first = int(8 * (100 + 16) / (12 * 4 + 16))
+    assert (before.rows_min, before.rows_max) == (points * (1 + 2 * first), points * (1 + 2 * 80))
+    log = io.StringIO()
+    run(text, store, listener=PlainProgress(log))
+    trials = Store.open(store).read("trials").num_rows
+    assert trials > before.rows_min, "some points take further rounds"
+    assert log.getvalue().splitlines()[-1].startswith(f"runs 2/2  epochs 4/4  trials {trials}/{trials} ")
+    after = preview(plan, Store.open(store), cpus=2, data_root=tmp_path)
+    assert (after.rows_done, after.rows_missing, after.blocks_missing) == (trials, 0, 0)
 
 
 def _driver(plan, store):

@@ -10,6 +10,7 @@ from bnsweep.errors import InputError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.spec import Resource
+from bnsweep.noise import sampling
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.sizing import ClusterShape, parse_cluster, size
@@ -39,14 +40,17 @@ def test_hours_cost_and_storage_are_those_of_the_rows(run, tiny, tmp_path):
     train_s = sum(r["duration_s"] for r in runs) / sum(
         r["multiply_adds"] * r["train_images"] * r["epochs_run"] for r in runs
     )
-    trial_s = sum(r["duration_s"] for r in trials) / sum(sizes[r["run_id"]] * r["images"] for r in trials)
+    noisy = [row for row in trials if row["eta"]]  # whose draws cost as much as so many images each:
+    draw = sampling.DRAW_COST
+    trial_s = sum(r["duration_s"] for r in noisy) / sum(sizes[r["run_id"]] * (r["images"] + draw) for r in noisy)
 
     plan = plan_of(BIG, tmp_path)
     found = size(plan, None, ClusterShape(nodes=3, cpus=2, price=1.5), history)
     work = {r.run_id: r.architecture.multiply_adds for r in plan.runs}
     images = plan.runs[0].train_images * 10
     training = sum(work.values()) * images * train_s / 6 / 3600
-    scoring = sum(work.values()) * plan.runs[0].test_images * 2 * (1 + 2 * 50) * trial_s / 6 / 3600
+    scored = plan.runs[0].test_images + 2 * 50 * (plan.runs[0].test_images + draw)
+    scoring = sum(work.values()) * 2 * scored * trial_s / 6 / 3600
     assert len(plan.runs) == 2 * 2 * 5
     assert found.slots_train == found.slots_trial == 6
     assert found.hours_train == pytest.approx(training)

@@ -1,0 +1,120 @@
+"""How much work a plan's trials are, before they are made: what estimates and the progress bar reckon with.
+
+Work is counted in multiply-adds of forward passes. A trial costs the images it scores, those from which BN's statistics
+are estimated anew, and as much for its draw as the sampling rule takes it to cost (`noise.sampling.DRAW_COST`).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.experiment.spec import AdaptiveTrials, NoiseCell
+from bnsweep.noise.sampling import DRAW_COST, Design, most_strata
+from bnsweep.store.store import Store
+from bnsweep.sweep.ledger import Ledger, TrainedRun
+
+__all__ = ["ToDo", "Workload", "trial_cost", "trial_costs"]
+
+
+class FirstRound(NamedTuple):
+    """What a point takes at least."""
+
+    trials: int
+    images: int  # each
+
+
+class ToDo(NamedTuple):
+    """Trials to be made."""
+
+    trials: int
+    work: float  # multiply-adds
+    points: int  # that they belong to
+
+
+class Workload:
+    """Trials of a plan at least to be made, and what they cost.
+
+    With a half-width to reach these are the first round of each point: how many follow, only rows can say.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._first_rounds: dict[tuple[int, tuple[int, ...]], FirstRound] = {}
+        self._whole_runs: dict[tuple[FirstRound, int, bool], tuple[int, float]] = {}  # trials, and images they cost
+
+    def first_round(self, run: TrainingRun, eta: Decimal, trained: TrainedRun | None = None) -> FirstRound:
+        """What a point takes at least; exact once the run is trained."""
+        trials, images = self._plan.spec.trials, self._plan.spec.images
+        if not eta:
+            return FirstRound(1, run.test_images)
+        if not isinstance(trials, AdaptiveTrials):
+            return FirstRound(trials, images if isinstance(images, int) else run.test_images)
+        sizes = (trained.strata_sizes if trained else ()) or most_strata(run.test_images)
+        key = run.test_images, sizes
+        if key not in self._first_rounds:
+            design = Design(
+                trials.half_width,
+                min=trials.min,
+                max=trials.max,
+                images=images,
+                test_images=run.test_images,
+                strata_sizes=sizes,
+            )
+            self._first_rounds[key] = FirstRound(design.first_look, design.first_images)
+        return self._first_rounds[key]
+
+    def of_run(self, run: TrainingRun, trained: TrainedRun | None = None) -> ToDo:
+        """All trials of a run, whatever has landed."""
+        spec, size = self._plan.spec, run.architecture.multiply_adds
+        key = self.first_round(run, spec.eta[-1], trained), run.test_images, bool(run.bn_kept)
+        if key not in self._whole_runs:
+            rounds = [(cell, eta, self.first_round(run, eta, trained)) for cell in spec.noise for eta in spec.eta]
+            costs = (first.trials * trial_cost(run, cell, eta, images=first.images) for cell, eta, first in rounds)
+            self._whole_runs[key] = sum(first.trials for *_, first in rounds), sum(costs) / size
+        trials, images = self._whole_runs[key]
+        return ToDo(trials, images * size, self._plan.points_per_run)
+
+    def missing(self, run: TrainingRun, ledger: Ledger) -> ToDo:
+        """What a run lacks. Nothing is made of a network or a point that was given up."""
+        if ledger.lost(run.run_id):
+            return ToDo(0, 0.0, 0)
+        trained = ledger.runs.get(run.run_id)
+        if trained is None:
+            return self.of_run(run)
+        trials, work, points = 0, 0.0, 0
+        for point in self._plan.points(run):
+            if point.point_id not in ledger.given_up:
+                first = self.first_round(run, point.eta, trained)
+                lacking = first.trials - ledger.landed(point.point_id, first.trials)
+                trials += lacking
+                work += lacking * trial_cost(run, point.cell, point.eta, images=first.images)
+                points += bool(lacking)
+        return ToDo(trials, work, points)
+
+    def landed(self, run: TrainingRun, ledger: Ledger) -> int:
+        """Trials of a run that are in the store."""
+        if run.run_id not in ledger.runs:
+            return 0
+        return sum(ledger.landed(p.point_id, self._plan.trial_bounds(p.eta)[1]) for p in self._plan.points(run))
+
+
+def trial_cost(run: TrainingRun, cell: NoiseCell, eta: Decimal, *, images: int) -> float:
+    """Multiply-adds of one trial that scores so many images."""
+    draw = DRAW_COST if eta else 0.0
+    again = cell.images_for_recalibration if eta and run.bn_kept and cell.bn_treatment == "recalibrated" else 0
+    return run.architecture.multiply_adds * (images + draw + again)
+
+
+def trial_costs(store: Store, *, precision: str) -> pa.Table:
+    """The store's trials with noise in that precision: run_id, device, duration_s, and the images each was worth."""
+    names = ["run_id", "device", "duration_s", "eta", "precision", "images", "recalibration_images", "bn_kept"]
+    rows = store.read("trials", columns=names)
+    rows = rows.filter((pc.field("precision") == precision) & (pc.field("eta").cast("float64") > 0))
+    again = pc.if_else(pc.greater(rows["bn_kept"], 0), rows["recalibration_images"], 0)
+    worth = pc.add(pc.add(rows["images"], again), DRAW_COST)
+    return rows.select(["run_id", "device", "duration_s"]).append_column("worth", worth)
