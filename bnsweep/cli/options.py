@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["data_option", "json_option", "source_option", "store_option", "sweep_option", "wait_option"]
+__all__ = ["data_option", "json_option", "part_option", "source_option", "store_option", "sweep_option", "wait_option"]
 
 store_option = click.option(
     "--store",
@@ -36,6 +36,25 @@ wait_option = click.option(
     type=click.FloatRange(0),
     default=None,
     help="Give up when no node of the Ray cluster has been able to do any of the work for so long; default: wait.",
+)
+
+
+def _part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """K/N as (K, N)."""
+    if value is None:
+        return None
+    number, _slash, parts = value.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise click.BadParameter(f"a part is K/N with 1 <= K <= N, such as 3/16, but got {value!r}")
+    return int(number), int(parts)
+
+
+part_option = click.option(
+    "--part",
+    callback=_part,
+    default=None,
+    metavar="K/N",
+    help="Only every N-th training run from the K-th on, in a store of its own: see `bnsweep store merge`.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 sweep_option = click.option("--sweep", default=None, help="Only this sweep; default: all in the store.")

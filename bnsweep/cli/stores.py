@@ -1,4 +1,4 @@
-"""Commands that look after a store: ls, verify, compact, upgrade, export."""
+"""Commands that look after a store: ls, verify, compact, merge, upgrade, export."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["store"]
 
 @click.group()
 def store() -> None:
-    """Look after a store: ls, verify, compact, export, upgrade."""
+    """Look after a store: ls, verify, compact, merge, export, upgrade."""
 
 
 @store.command("ls")
@@ -54,6 +54,25 @@ def store_compact(location: str) -> None:
     """Merge small parts into large ones, while others read."""
     done = open_store(location, writable=True).compact()
     click.echo(f"{done.parts_before} parts became {done.parts_after}; {done.rows:,} rows")
+
+
+@store.command("merge")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@store_option
+def store_merge(sources: tuple[str, ...], location: str) -> None:
+    """Take the rows and networks of other stores, such as the parts of a sweep (`run --part`).
+
+    The store is made if it is not there. What is in it stays as it is; the sources are only read, and may be given
+    again. All of them are opened before anything is taken.
+    """
+    from bnsweep.store.store import Store
+
+    opened = [open_store(source) for source in sources]
+    target = Store.open_or_create(location)
+    with target.claim():
+        for source in opened:
+            for line in target.merge(source).lines():
+                click.echo(line)
 
 
 @store.command("upgrade")

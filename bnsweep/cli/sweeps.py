@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, print_table, read_plan
-from bnsweep.cli.options import data_option, json_option, source_option, store_option, wait_option
+from bnsweep.cli.options import data_option, json_option, part_option, source_option, store_option, wait_option
 from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
 
@@ -65,6 +65,7 @@ def models(name: str | None, classes: int, channels: int, size: int, as_json: bo
 @store_option
 @data_option
 @source_option
+@part_option
 @click.option("--cpus", type=click.IntRange(1), default=None, help="Cores to plan for; default: this machine's.")
 @click.option(
     "--measure/--guess",
@@ -80,6 +81,7 @@ def plan(
     location: str,
     data_root: Path,
     source: str | None,
+    part: tuple[int, int] | None,
     cpus: int | None,
     measure: bool | None,
     cluster: str | None,
@@ -98,6 +100,7 @@ def plan(
         raise InputError("--history goes with --cluster")
     shape = parse_cluster(cluster) if cluster else None
     plan_, _ = read_plan(spec, data_root, source)
+    plan_ = plan_.part(*part) if part else plan_
     store = open_store(location, missing_ok=True)
     measured = len(plan_.runs) <= MEASURED_RUNS if measure is None else measure
     summary = preview(plan_, store, cpus=cpus, data_root=data_root, measure=measured)
@@ -115,6 +118,7 @@ def plan(
 @store_option
 @data_option
 @source_option
+@part_option
 @click.option("--engine", type=click.Choice(["auto", "ray", "inline"]), default="auto", show_default=True)
 @click.option("--address", default=None, help="An existing Ray cluster, host:port; default: start one here.")
 @click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of the local Ray cluster; default: all.")
@@ -127,6 +131,7 @@ def run(
     location: str,
     data_root: Path,
     source: str | None,
+    part: tuple[int, int] | None,
     engine: str,
     address: str | None,
     cpus: int | None,
@@ -150,6 +155,7 @@ def run(
         plan_,
         location,
         text=text,
+        part=part,
         engine=engine,
         address=address,
         cpus=cpus,

@@ -10,12 +10,12 @@ Runs are listed; points are made on demand, since a plan of 100,000 runs holds m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Protocol
 
-from bnsweep.errors import BnsweepError, Problem, SpecError
+from bnsweep.errors import BnsweepError, InputError, Problem, SpecError
 from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.identity import canonical_json, digest, noise_seed
 from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec, Training, resolve_augment
@@ -159,6 +159,18 @@ class Plan:
         per_run = [self.trial_bounds(eta) for eta in self.spec.eta]
         scale = len(self.runs) * len(self.spec.noise)
         return scale * sum(low for low, _ in per_run), scale * sum(high for _, high in per_run)
+
+    def part(self, number: int, parts: int) -> Plan:
+        """Every `parts`-th run from the `number`-th on, counted from 1: parts of much the same size that share no run.
+
+        Ids and seeds do not depend on it. Raises InputError for more parts than runs.
+        """
+        if not 1 <= number <= parts <= len(self.runs):
+            raise InputError(
+                f"a part is 1/N to N/N of a sweep with at least N training runs, but got {number}/{parts} of "
+                f"{self.spec.name!r} with {len(self.runs):,}"
+            )
+        return replace(self, runs=self.runs[number - 1 :: parts])
 
     def noise_stream(self, run: TrainingRun) -> str:
         """What noise seeds derive from: shared by every placement, cell and eta."""

@@ -29,6 +29,7 @@ from bnsweep._version import __version__
 from bnsweep.errors import NoStoreError, SchemaError, StoreDamagedError, StoreError, UnknownNameError
 from bnsweep.store import compact as compaction
 from bnsweep.store import export as exporting
+from bnsweep.store import merge as merging
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
 from bnsweep.store import verify as verification
@@ -317,6 +318,10 @@ class Store:
     def copy_rows(self, directory: str | Path) -> list[Path]:
         """Make another store with the rows alone, as few parts; see export.py."""
         return exporting.copy_rows(self, directory)
+
+    def merge(self, source: Store) -> merging.Merged:
+        """Take the rows and networks of another store that are not here; see merge.py."""
+        return merging.merge(self, source)
 
     def upgrade(self) -> int:
         """Rewrite parts of older schema versions in today's; how many. The store then needs this bnsweep."""

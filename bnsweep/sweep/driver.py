@@ -72,7 +72,7 @@ class Summary:
         elif self.failed_before:
             lines = ["nothing more to do"]
         else:
-            lines = ["nothing to do: every row of this sweep has landed"]
+            lines = ["nothing to do: every row has landed"]
         if self.failed_before:
             lines.append(f"{self.failed_before} runs or points failed before; see: bnsweep query failures")
         if self.diverged_before:

@@ -23,6 +23,7 @@ def run_sweep(
     location: str,
     *,
     text: str,
+    part: tuple[int, int] | None = None,
     engine: str = "auto",
     address: str | None = None,
     cpus: int | None = None,
@@ -39,6 +40,7 @@ def run_sweep(
         plan: what to do.
         location: the store; made if it is not there.
         text: the spec as its user wrote it, kept in the store.
+        part: (number, parts): only these runs of the plan; the store hears of the whole plan.
         engine: "ray", "inline", or "auto": Ray where it is installed.
         address: an existing Ray cluster.
         cpus: cores of a Ray cluster of our own.
@@ -50,15 +52,17 @@ def run_sweep(
         listener: hears what happens.
 
     Raises:
+        InputError: there is no such part.
         StoreClaimedError: another driver is writing to the store.
         StoreUnwritableError: disk full or read-only.
         EngineError: no Ray, no cluster, or one without a head or, for too long, without nodes.
     """
+    work = plan.part(*part) if part else plan
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
-        datasets = _loaders(plan, data_root)
+        datasets = _loaders(work, data_root)
         driver = Driver(
-            plan,
+            work,
             store,
             datasets=datasets,
             listener=listener,

@@ -18,7 +18,7 @@ def services() -> dict[str, Any]:
 
 
 def test_the_scripts_pass_shellcheck() -> None:
-    check("shellcheck", CLUSTER / "entrypoint", CLUSTER / "slurm.sbatch")
+    check("shellcheck", CLUSTER / "entrypoint", CLUSTER / "slurm.sbatch", CLUSTER / "slurm-array.sbatch")
 
 
 def test_the_dockerfile_passes_hadolint() -> None:
@@ -148,12 +148,19 @@ def test_the_aws_cluster_fits_rays_own_schema() -> None:
     assert config["file_mounts"]["/srv/secrets/ray_token"] == "~/.ray/auth_token"
 
 
-def test_slurm_reads_the_wishes_of_the_script() -> None:
-    lines = (CLUSTER / "slurm.sbatch").read_text().splitlines()
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("slurm.sbatch", {"ntasks-per-node": "1", "exclusive": ""}),
+        ("slurm-array.sbatch", {"nodes": "1", "ntasks": "1"}),
+    ],
+)
+def test_slurm_reads_the_wishes_of_the_script(name: str, wanted: dict[str, str]) -> None:
+    lines = (CLUSTER / name).read_text().splitlines()
     wishes = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH --")]
     given = dict(wish.split("=", 1) if "=" in wish else (wish, "") for wish in wishes)
-    assert {"nodes", "cpus-per-task", "time", "requeue", "exclusive"} <= set(given)
-    assert given["ntasks-per-node"] == "1"
+    assert {"nodes", "cpus-per-task", "time", "requeue"} <= set(given)
+    assert wanted.items() <= given.items()
     assert re.fullmatch(r"B:USR1@\d+", given["signal"])
     # Slurm stops reading at the first command.
     first = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))

@@ -75,7 +75,7 @@ def test_a_second_run_adds_nothing(tmp_path, run, tiny):
     run(tiny, store)
     before = [part.path for part in Store.open(store).parts()]
     summary = run(tiny, store)
-    assert summary.lines(again="") == ["nothing to do: every row of this sweep has landed"]
+    assert summary.lines(again="") == ["nothing to do: every row has landed"]
     assert [part.path for part in Store.open(store).parts()] == before
 
 
