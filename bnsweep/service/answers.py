@@ -43,6 +43,7 @@ from bnsweep.service.guard import FORM_COOKIE, Refusals, same_site
 from bnsweep.service.hub import ForbiddenError
 from bnsweep.service.jobs import TooManyJobsError
 from bnsweep.service.look import page
+from bnsweep.service.rows import Rows
 
 __all__ = [
     "Answer",
@@ -53,6 +54,7 @@ __all__ = [
     "install_errors",
     "permitted",
     "result_of",
+    "rows_for",
     "unexpected",
 ]
 
@@ -222,6 +224,11 @@ def _plain(value: Any) -> Any:
 def for_programs(request: Request) -> bool:
     """Whether JSON, CSV or Parquet is asked for, and no page."""
     return request.url.path.endswith(ENDINGS[:3])
+
+
+def rows_for(request: Request, rows: Rows) -> Callable[..., Any]:
+    """Who answers: for programs the newest snapshot, for pages what is at most 20 s old and there at once."""
+    return rows.newest if for_programs(request) else rows.ask
 
 
 def result_of(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Result:

@@ -12,7 +12,7 @@ from bnsweep.analysis.queries import QUERIES
 from bnsweep.analysis.queries import Query as Question
 from bnsweep.analysis.result import Result
 from bnsweep.errors import QueryError
-from bnsweep.service.answers import Answer, NotFoundError, for_programs
+from bnsweep.service.answers import Answer, NotFoundError, for_programs, rows_for
 from bnsweep.service.auth import User
 from bnsweep.service.hub import Hub
 from bnsweep.store.schema import SCHEMAS, describe
@@ -74,8 +74,7 @@ class Ask:
             raise NotFoundError(f"there is no question {query!r}; there are: {', '.join(QUERIES)}")
         given = self._given(request.query_params)
         self._hub.audit.add(request.state.user.name, "question", query=query, sweep=sweep, **{"with": given})
-        ask = self._hub.rows.newest if for_programs(request) else self._hub.rows.ask
-        result = ask(
+        result = rows_for(request, self._hub.rows)(
             "ask", query, sweep=sweep or None, parameters=tuple(sorted(given.items())),
             limit=self._hub.settings.count("sql_rows"), seconds=self._hub.settings["sql_seconds"],
         )  # fmt: skip

@@ -53,6 +53,7 @@ class Seen:
     begun: set[str]  # sweeps that the store has rows of
     writer: Holder | None
     at: float
+    seq: int | None  # of the snapshot that the rows are of; None: they may be 20 s old
 
 
 class Overview:
@@ -63,19 +64,22 @@ class Overview:
         self._lock = threading.Lock()
         self._seen: Seen | None = None
 
-    def look(self) -> Seen:
-        """The sweeps and jobs as they are."""
+    def look(self, *, newest: bool = False) -> Seen:
+        """The sweeps and jobs as they are; their rows are at most 20 s old, or those of the newest snapshot."""
         with self._lock:
-            if self._seen is None or monotonic() - self._seen.at > FRESH_S:
-                self._seen = self._look()
-            return self._seen
+            seen = self._seen
+            if seen is None or monotonic() - seen.at > FRESH_S or (newest and seen.seq != self._rows.snapshot.seq):
+                self._seen = seen = self._look(newest=newest)
+            return seen
 
     def forget(self) -> None:
         """Something was submitted or cancelled: look anew."""
         self._seen = None
 
-    def _look(self) -> Seen:
-        known = self._rows.ask("ask", "sweeps", limit=10_000, seconds=30.0).to_dicts()
+    def _look(self, *, newest: bool) -> Seen:
+        seq = self._rows.snapshot.seq if newest else None
+        ask = self._rows.newest if newest else self._rows.ask
+        known = ask("ask", "sweeps", limit=10_000, seconds=30.0).to_dicts()
         rows = {row["sweep"]: row for row in known}
         jobs = self._jobs.all()
         latest: dict[str, Job] = {}
@@ -93,7 +97,7 @@ class Overview:
         order = {"running": 0, "cancelling": 0, "lost": 1, "queued": 2}
         newest_first = sorted(found, key=lambda row: str(row["at"]), reverse=True)
         ordered = sorted(newest_first, key=lambda row: order.get(row["state"], 3))
-        return Seen({row["sweep"]: row for row in ordered}, jobs, latest, set(rows), writer, monotonic())
+        return Seen({row["sweep"]: row for row in ordered}, jobs, latest, set(rows), writer, monotonic(), seq)
 
 
 def _row(name: str, row: Row | None, job: Job | None, driver: Holder | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from bnsweep.analysis.queries import Column
 from bnsweep.analysis.result import Result
 from bnsweep.errors import UnknownNameError
-from bnsweep.service.answers import Answer, NotFoundError, for_programs, html, result_of
+from bnsweep.service.answers import Answer, NotFoundError, for_programs, html, result_of, rows_for
 from bnsweep.service.hub import Hub
 from bnsweep.service.jobs import Job
 from bnsweep.service.overview import COLUMNS
@@ -40,7 +40,7 @@ class Pages:
     def sweeps(self, request: Request) -> Answer:
         """Every sweep of the store: state, progress, time left, who, when."""
         hub = self._hub
-        seen = hub.overview.look()
+        seen = hub.overview.look(newest=for_programs(request))
         rows = list(seen.sweeps.values())
         data = {
             "store": hub.store.location,
@@ -70,7 +70,7 @@ class Pages:
 
     def _sweep(self, request: Request, sweep: str) -> tuple[dict[str, Any], Result | None]:
         hub = self._hub
-        seen = hub.overview.look()
+        seen = hub.overview.look(newest=for_programs(request))
         row = seen.sweeps.get(sweep)
         if row is None:
             raise NotFoundError(f"there is no sweep {sweep!r} in this store; /sweeps has them all")
@@ -78,7 +78,7 @@ class Pages:
         job = seen.latest.get(sweep)
         facts: dict[str, Any] = {}
         try:
-            facts = (hub.rows.newest if for_programs(request) else hub.rows.ask)("sweep_facts", sweep)
+            facts = rows_for(request, hub.rows)("sweep_facts", sweep)
         except UnknownNameError:  # submitted, but it has not begun
             if job is None:
                 raise
@@ -117,7 +117,7 @@ class Pages:
     def run(self, request: Request, run_id: str) -> Answer:
         """One training run: which sites keep BN, its curve, accuracy over eta, the spread of its draws."""
         try:
-            known = self._hub.rows.ask("one_run", run_id)
+            known = rows_for(request, self._hub.rows)("one_run", run_id)
         except UnknownNameError:
             raise NotFoundError(f"there is no training run {run_id!r} in this store") from None
         data = {key: known[key] for key in ("run", "sweeps", "epochs")}
@@ -145,8 +145,9 @@ class Pages:
     ) -> Answer:
         """Two placements or two sweeps, draw by draw, with intervals; and what each placement gives and costs."""
         only = {"dataset": dataset or None, "model": model or None}
-        known = self._hub.rows.ask("compare", a, b, sweep=sweep or None, **only)
-        shown = self._hub.rows.ask("compare_sweeps", sweep, other, **only) if sweep and other else known
+        ask = rows_for(request, self._hub.rows)
+        known = ask("compare", a, b, sweep=sweep or None, **only)
+        shown = ask("compare_sweeps", sweep, other, **only) if sweep and other else known
         names = known["names"]
         data = {
             "a": a,
