@@ -14,7 +14,7 @@ from sweep_helpers import bnsweep, quiet_env, rows, wait_until
 from bnsweep.analysis.database import open_database
 from bnsweep.analysis.deciding import deciding_sweep
 from bnsweep.analysis.searches import read_searches
-from bnsweep.errors import InputError
+from bnsweep.errors import DataError, InputError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.search import subjects
@@ -71,6 +71,17 @@ def asked(store):
             Store.open(store).read("proposals").to_pylist(), key=lambda row: (row["model"], row["study"], row["number"])
         )
     ]
+
+
+def test_a_search_whose_images_are_missing_leaves_no_trace(tmp_path):
+    """Before a cluster is started, and before the store hears of it."""
+    prepare_ray(own_cluster=True)
+    from bnsweep.sweep.search.run import run_search
+
+    text = SEARCH.replace("{source: digits, size: 8, train_images: 200, test_images: 100}", "cifar10")
+    with pytest.raises(DataError, match="CIFAR10 is not in"):
+        run_search(parse_spec(text), str(tmp_path / "store"), text=text, data_root=tmp_path, told=print)
+    assert Store.open(tmp_path / "store").parts() == []
 
 
 def test_a_search_lands_the_rows_of_a_sweep_and_costs_nothing_when_it_is_done(search, run, tmp_path):

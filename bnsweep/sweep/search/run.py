@@ -21,6 +21,7 @@ from bnsweep.experiment.search import SearchSpec, Subject, subjects
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.engine import Datasets
 from bnsweep.sweep.ray_cluster import RayCluster
 from bnsweep.sweep.recording import COMMIT_S, RowBuffer, point_rows, record_plan
 from bnsweep.sweep.search.job import Job
@@ -110,12 +111,15 @@ def run_search(
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
         _check_same_study(store, spec)
+        datasets = {each.fingerprint: cache(partial(load_dataset, each.data, root=data_root)) for each in found}
+        for load in datasets.values():
+            load()  # what is wrong with the data is said before any work, and before the store hears of the search
         plan = Plan(spec, ())
         sha256 = record_plan(store, plan, text=text, planned_runs=spec.search.trainings * len(found))
         session = _Session(spec, store, plan, sha256, found, minimal=minimal, retry_failed=retry_failed, told=told)
         watched(session.summary)
         connect = partial(RayCluster, address, cpus, patience_s=patience_s)
-        return session.run(connect, data_root=data_root, allow_import=allow_import, warned=warned or told)
+        return session.run(connect, datasets, allow_import=allow_import, warned=warned or told)
 
 
 class _Session:
@@ -145,13 +149,10 @@ class _Session:
         self.panel = Panel(studies, memory, proposed=self._proposed, heard=self._heard)
 
     def run(
-        self, connect: Callable[[], RayCluster], *, data_root: Path, allow_import: bool, warned: Told
+        self, connect: Callable[[], RayCluster], datasets: Datasets, *, allow_import: bool, warned: Told
     ) -> SearchSummary:
         begin = monotonic()
         self._put_sites()
-        datasets = {each.fingerprint: cache(partial(load_dataset, each.data, root=data_root)) for each in self.found}
-        for load in datasets.values():
-            load()  # what is wrong with the data is said before any work
         job = Job(self.spec.name, self.store.location, self.plan, _resource(self.spec), allow_import=allow_import)
         with connect() as cluster:
             cluster.nodes.check_fits(job.resource, "train")
