@@ -192,7 +192,9 @@ class Design:
     @property
     def first_images(self) -> int:
         """Images of each trial of the first round."""
-        return {"auto": sum(_pilot(self)), "all": self.test_images}.get(str(self.images)) or int(self.images)
+        if self.images == "auto":
+            return sum(_pilot(self))
+        return self.test_images if self.images == "all" else self.images
 
     @property
     def first_look(self) -> int:

@@ -3,15 +3,19 @@
 Ids are digests of what rows are about, so that the rows of two stores fit together. Three things are seen to:
 
 - A network trained twice may differ in its last bits from machine to machine, and trials belong to the network that
-  they were made of. Of a run of which both stores have a network, rows are taken only if it is the same one.
-- What a sweep asks for is said by its newest spec. A sweep that both stores know keeps the plan that it has here.
-- Networks come before the rows that name them, and all rows in one commit: a merge that is cut short has changed
-  nothing that can be seen, and the same command does the rest.
+  they were made of. Rows of a run are taken only if all attempts at it, here and there, gave one network at most.
+- What a sweep asks for is said by its newest spec. A sweep that both stores know keeps the plan that it has here; the
+  other's specs are put before it, so that rows beyond the plan are known for what they are.
+- Networks come before the rows that name them, and the rows of a run in one commit: a merge that is cut short has
+  taken some runs whole, and the same command does the rest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,44 +32,72 @@ if TYPE_CHECKING:
 
 __all__ = ["Merged", "merge"]
 
-OF_RUNS = ("epochs", "probes", "trials", "failures")  # tables whose rows go with their run
+TRIALS_AT_ONCE = 500_000  # of whole runs, in one commit: half a gigabyte of memory
+RUN_COLUMNS = ["run_id", "attempt", "status", "checkpoint_sha256"]
+RANKS = {"failed": 0, "pruned": 1}  # of ends: a failure says nothing, a search's early stop less than any other end
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Merged:
     """What was taken from another store, and what was not."""
 
     source: str
-    runs: int  # that had no end here
-    trials: int
-    networks: int
-    lost: int  # networks of the runs taken that the other store does not hold whole
-    apart: int  # runs of which each store has a result of its own
-    kept: tuple[str, ...]  # sweeps that have another plan, or searches another course, in the other store
+    runs: int = 0  # that had no end here, or had failed, or had been stopped early
+    trials: int = 0
+    networks: int = 0
+    lost: int = 0  # networks of those runs that the other store does not hold whole
+    apart: int = 0  # runs of which there are several networks
+    unowned: int = 0  # trials there of runs that no row speaks of
+    kept: tuple[str, ...] = ()  # sweeps that are planned otherwise there, searches that went another way
 
     def lines(self) -> list[str]:
         """For people."""
         lines = [f"{self.source}: {self.runs:,} runs, {self.trials:,} trials and {self.networks:,} networks are new"]
         if self.lost:
-            lines.append(f"  {self.lost:,} networks are not there: `run` trains them again if they are wanted")
+            lines.append(f"  {self.lost:,} networks are not there: the next `run` of their sweep trains them again")
         if self.apart:
-            lines.append(f"  {self.apart:,} runs are in both, trained apart: those here were kept, theirs not taken")
+            lines.append(
+                f"  {self.apart:,} runs were trained apart, to other networks: their rows there were not taken"
+            )
+        if self.unowned:
+            lines.append(f"  {self.unowned:,} trials there belong to no run and were not taken; try `store verify`")
         if self.kept:
-            lines.append(f"  planned otherwise there, kept as here: {', '.join(self.kept)}; `run` the spec you want")
+            lines.append(f"  asked for otherwise there, kept as it is here: {', '.join(self.kept)}")
         return lines
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class _Run:
+    """All attempts at one run in one store."""
+
+    attempt: int = 0
+    status: str = ""
+    networks: set[str] = field(default_factory=set)
+
+    @property
+    def rank(self) -> int:
+        return RANKS.get(self.status, 2)
+
+
+@dataclass(slots=True)
 class _Choice:
     """Which runs of the other store are news."""
 
-    new: dict[str, int]  # run -> attempts made here before
-    same: frozenset[str]  # of which both have the same network: trials may be news
-    apart: int
+    new: dict[str, int] = field(default_factory=dict)  # run -> attempts made here before
+    same: set[str] = field(default_factory=set)  # of which both have the one network: trials may be news
+    apart: int = 0
 
-    @property
-    def runs(self) -> pa.Array:
-        return pa.array([*self.new, *self.same], pa.string())
+    def take(self, run_id: str, here: _Run, there: _Run) -> None:
+        networks = here.networks | there.networks
+        if len(networks) > 1:
+            self.apart += bool(there.networks)
+        elif here.networks:
+            if there.networks:
+                self.same.add(run_id)
+        elif here.rank < there.rank or not here.attempt:
+            self.new[run_id] = here.attempt
+        elif there.networks:
+            self.apart += 1  # it diverged here
 
 
 def merge(store: Store, source: Store) -> Merged:
@@ -73,104 +105,175 @@ def merge(store: Store, source: Store) -> Merged:
 
     Raises StoreDamagedError for rows of the source that cannot be read, StoreClaimedError, StoreUnwritableError.
     """
+    merged = Merged(source.location)
     with store.claim():
-        choice = _choose(store.read("runs"), source.read("runs"))
-        plans, kept = _plans(store, source)
-        tables = {"runs": _renumbered(source.read("runs", unique=True), choice.new)}
-        tables |= {name: _of_runs(store, source, name, choice) for name in OF_RUNS}
-        tables["sites"] = _lacking(store, "sites", source.read("sites", unique=True))
-        networks, lost = _copy_networks(store, source, choice)
-        store.commit({**plans, **{name: rows for name, rows in tables.items() if rows.num_rows}})
-    return Merged(source.location, len(choice.new), tables["trials"].num_rows, networks, lost, choice.apart, kept)
+        here, there, trials = _attempts(store), _attempts(source), _trials_of_runs(source)
+        choice = _Choice()
+        for run_id, run in there.items():
+            choice.take(run_id, here.get(run_id, _Run()), run)
+        for run_id in _trials_of_runs(store, choice.new):  # of a network whose row was lost
+            del choice.new[run_id]
+            choice.apart += 1
+        merged.apart, merged.runs = choice.apart, len(choice.new)
+        merged.unowned = sum(count for run_id, count in trials.items() if run_id not in there)
+        plans, merged.kept = _plans(store, source)
+        store.commit(plans)
+        for runs in _in_groups([*choice.new, *choice.same], trials):
+            wanted = [(run_id, digest) for run_id in runs for digest in there[run_id].networks]
+            copied, absent = _copy_networks(store, source, wanted)
+            merged.networks += copied
+            merged.lost += sum(run_id in choice.new for run_id in absent)
+            tables = dict(_rows_of(store, source, runs, choice))
+            merged.trials += tables["trials"].num_rows
+            store.commit(tables)
+    return merged
 
 
-def _choose(here: pa.Table, there: pa.Table) -> _Choice:
-    own, new, same, apart = _newest(here), {}, set(), 0
-    for run_id, other in _newest(there).items():
-        known = own.get(run_id)
-        if known is None:
-            new[run_id] = 0
-        elif _result(known) == _result(other):
-            same.add(run_id)
-        elif _settles(other, known):
-            new[run_id] = known["attempt"]
-        elif not _settles(known, other):
-            apart += 1
-    return _Choice(new, frozenset(same), apart)
+def _attempts(store: Store) -> dict[str, _Run]:
+    runs: dict[str, _Run] = {}
+    for row in store.read("runs", columns=RUN_COLUMNS).sort_by("attempt").to_pylist():
+        run = runs.setdefault(row["run_id"], _Run())
+        run.attempt, run.status = row["attempt"], row["status"]
+        if row["checkpoint_sha256"] is not None:
+            run.networks.add(row["checkpoint_sha256"])
+    return runs
 
 
-def _newest(runs: pa.Table) -> dict[str, dict[str, Any]]:
-    """The last attempt of each run."""
-    rows = runs.select(["run_id", "attempt", "status", "checkpoint_sha256"]).sort_by("attempt").to_pylist()
-    return {row["run_id"]: row for row in rows}
+def _trials_of_runs(store: Store, runs: Iterable[str] | None = None) -> Counter[str]:
+    only = None if runs is None else _of(runs)
+    counts = store.read("trials", columns=["run_id"], filter=only).group_by("run_id").aggregate([([], "count_all")])
+    return Counter(dict(zip(counts["run_id"].to_pylist(), counts["count_all"].to_pylist(), strict=True)))
 
 
-def _result(run: dict[str, Any]) -> tuple[str, str | None]:
-    return run["status"], run["checkpoint_sha256"]
+def _of(runs: Iterable[str]) -> pc.Expression:
+    return pc.field("run_id").isin(pa.array(list(runs), pa.string()))
 
 
-def _settles(run: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether a run says more than another: a failure says nothing, a search's early stop less than an end."""
-    order = {"failed": 0, "pruned": 1}
-    return order.get(run["status"], 2) > order.get(other["status"], 2)
+def _in_groups(runs: Sequence[str], trials: Mapping[str, int]) -> Iterator[list[str]]:
+    """Runs whose trials fit into memory together."""
+    group: list[str] = []
+    held = 0
+    for run_id in runs:
+        if group and held + trials.get(run_id, 0) > TRIALS_AT_ONCE:
+            yield group
+            group, held = [], 0
+        group.append(run_id)
+        held += trials.get(run_id, 0)
+    if group:
+        yield group
+
+
+def _rows_of(store: Store, source: Store, runs: list[str], choice: _Choice) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of these runs that are not here. Of a run that is here whole, only trials and probes can be news."""
+    new = [run_id for run_id in runs if run_id in choice.new]
+    for name in ("runs", "failures", "epochs"):
+        rows = source.read(name, unique=True, filter=_of(new))
+        yield name, _lacking(store, name, rows if name == "epochs" else _renumbered(rows, choice.new), runs=new)
+    for name in ("trials", "probes"):
+        yield name, _lacking(store, name, source.read(name, unique=True, filter=_of(runs)), runs=runs)
+
+
+def _renumbered(rows: pa.Table, new: Mapping[str, int]) -> pa.Table:
+    """Attempts at a run follow those that were made here; the tries of a block stay as they are."""
+    of_run = [True] * rows.num_rows
+    if "point_id" in rows.column_names:
+        of_run = pc.is_null(rows["point_id"]).to_pylist()
+    before = [new[run_id] if whole else 0 for run_id, whole in zip(rows["run_id"].to_pylist(), of_run, strict=True)]
+    index, kind = rows.schema.get_field_index("attempt"), rows.schema.field("attempt")
+    return rows.set_column(index, kind, pc.add(rows["attempt"], pa.array(before, kind.type)))
+
+
+def _lacking(store: Store, name: str, rows: pa.Table, *, runs: Iterable[str]) -> pa.Table:
+    """Rows of some runs whose keys the store does not have."""
+    keys = list(schema.KEYS[name])
+    have = store.read(name, columns=keys, filter=_of(runs))
+    return rows.filter(pa.array(~_in(rows.select(keys), have)))
+
+
+def _in(rows: pa.Table, others: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Whether each row is one of the others."""
+    codes = part_files.row_codes(pa.concat_tables([others, rows]), rows.column_names)
+    found: np.ndarray[Any, np.dtype[np.bool_]] = np.isin(codes[others.num_rows :], codes[: others.num_rows])
+    return found
+
+
+def _copy_networks(store: Store, source: Store, networks: Sequence[tuple[str, str]]) -> tuple[int, list[str]]:
+    """Copy the networks that are not here; how many were copied, and of which runs there is none to copy."""
+    here = store.checkpoints.networks()
+
+    def copy(network: tuple[str, str]) -> bool:
+        try:
+            store.put_network(network[0], source.get_network(*network))
+        except StoreDamagedError:
+            return False
+        return True
+
+    wanted = [network for network in networks if network_name(*network) not in here]
+    with ThreadPoolExecutor(8) as pool:  # on an object store each one is two round trips
+        copied = list(pool.map(copy, wanted))
+    return sum(copied), [run_id for (run_id, _), done in zip(wanted, copied, strict=True) if not done]
+
+
+# --- what is planned ---------------------------------------------------------------------------------------
 
 
 def _plans(store: Store, source: Store) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
-    """`sweeps`, `points` and `proposals` of sweeps that are not known here; and what is known, but differs."""
-    sweeps, here = source.read("sweeps", unique=True), _specs(store)
-    fresh = pa.array([name for name in _specs(source) if name not in here], pa.string())
-    kept = [name for name, specs in _specs(source).items() if name in here and specs[-1] != here[name][-1]]
-    of_fresh = pc.field("sweep").isin(fresh)
-    tables = {"sweeps": sweeps.filter(of_fresh), "points": source.read("points", unique=True, filter=of_fresh)}
-    courses = source.read("proposals", unique=True)
-    tables["proposals"] = courses.filter(of_fresh)
-    unlike = _lacking(store, "proposals", courses.filter(~of_fresh))["sweep"].unique().to_pylist()
-    return {name: rows for name, rows in tables.items() if rows.num_rows}, tuple(sorted({*kept, *unlike}))
+    """Specs, points, proposals and sites that are not here; and the sweeps of which there is something else here."""
+    ours, theirs = _specs(store), _specs(source)
+    proposals, strays = _proposals(store, source)
+    appended: list[dict[str, Any]] = []
+    kept, fresh = set(strays), set()
+    for name, rows in theirs.items():
+        mine = ours.get(name, [])
+        new = [row for row in rows if row["spec_sha256"] not in {own["spec_sha256"] for own in mine}]
+        fresh |= {(name, row["spec_sha256"]) for row in new}
+        if not mine:
+            appended += rows
+        elif new:  # ours stays the newest
+            before = mine[-1]["revision"]
+            appended += [{**row, "revision": before + number} for number, row in enumerate([*new, mine[-1]], 1)]
+        if mine and mine[-1]["spec_sha256"] != rows[-1]["spec_sha256"]:
+            kept.add(name)
+    courses = {(row["sweep"], row["spec_sha256"]) for row in proposals.select(["sweep", "spec_sha256"]).to_pylist()}
+    tables = {
+        "sweeps": pa.Table.from_pylist(appended, schema=schema.SCHEMAS["sweeps"]),
+        "points": pa.concat_tables([_points(source, fresh), _points(source, courses - fresh, but=store)]),
+        "proposals": proposals,
+        "sites": _sites(store, source),
+    }
+    return tables, tuple(sorted(kept))
 
 
-def _specs(store: Store) -> dict[str, list[str]]:
-    """The specs of each sweep, oldest first."""
-    specs: dict[str, list[str]] = {}
-    rows = store.read("sweeps", columns=["sweep", "revision", "spec_sha256"]).sort_by("revision").to_pylist()
-    for row in rows:
-        specs.setdefault(row["sweep"], []).append(row["spec_sha256"])
-    return specs
+def _specs(store: Store) -> dict[str, list[dict[str, Any]]]:
+    """The versions of each sweep, oldest first."""
+    versions: dict[str, list[dict[str, Any]]] = {}
+    for row in store.read("sweeps", unique=True).sort_by("revision").to_pylist():
+        versions.setdefault(row["sweep"], []).append(row)
+    return versions
 
 
-def _of_runs(store: Store, source: Store, name: str, choice: _Choice) -> pa.Table:
-    """Rows of the chosen runs that are not here."""
-    rows = source.read(name, unique=True, filter=pc.field("run_id").isin(choice.runs))
-    return _lacking(store, name, _renumbered(rows, choice.new) if name == "failures" else rows)
+def _proposals(store: Store, source: Store) -> tuple[pa.Table, set[str]]:
+    """What searches asked for that is not here; and searches that went another way here, of which nothing is taken."""
+    keys = list(schema.KEYS["proposals"])
+    theirs, ours = source.read("proposals", unique=True), store.read("proposals", columns=[*keys, "run_id"])
+    asked = _in(theirs.select(keys), ours.select(keys))
+    alike = _in(theirs.select([*keys, "run_id"]), ours)
+    strays = set(theirs["sweep"].filter(pa.array(asked & ~alike)).to_pylist())
+    stray = pc.is_in(theirs["sweep"], pa.array(sorted(strays), pa.string())).to_numpy()
+    return theirs.filter(pa.array(~asked & ~stray)), strays
 
 
-def _renumbered(rows: pa.Table, new: dict[str, int]) -> pa.Table:
-    """Rows of new runs; attempts follow those that were made here."""
-    rows = rows.filter(pc.field("run_id").isin(pa.array(list(new), pa.string())))
-    before = pa.array([new[run_id] for run_id in rows["run_id"].to_pylist()], rows.schema.field("attempt").type)
-    index = rows.schema.get_field_index("attempt")
-    return rows.set_column(index, rows.schema.field("attempt"), pc.add(rows["attempt"], before))
+def _points(source: Store, specs: set[tuple[str, str]], *, but: Store | None = None) -> pa.Table:
+    """Points of these versions of sweeps; `but` those of another store. Of a sweep they came whole, with its spec."""
+    wanted = pc.scalar(False)
+    for name, spec in sorted(specs):
+        wanted |= (pc.field("sweep") == name) & (pc.field("spec_sha256") == spec)
+    rows, keys = source.read("points", unique=True, filter=wanted), list(schema.KEYS["points"])
+    if but is None:
+        return rows
+    return rows.filter(pa.array(~_in(rows.select(keys), but.read("points", columns=keys, filter=wanted))))
 
 
-def _lacking(store: Store, name: str, rows: pa.Table) -> pa.Table:
-    """Rows whose keys the store does not have."""
-    keys = list(schema.KEYS[name])
-    have = store.keys(name) if rows.num_rows else rows.select(keys).slice(0, 0)
-    codes = part_files.row_codes(pa.concat_tables([have.select(keys), rows.select(keys)]), keys)
-    new = ~np.isin(codes[have.num_rows :], codes[: have.num_rows])
-    return rows.filter(pa.array(new))
-
-
-def _copy_networks(store: Store, source: Store, choice: _Choice) -> tuple[int, int]:
-    """Copy the networks that are not here; how many were copied, and of how many new runs there is none to copy."""
-    copied, lost, here = 0, 0, store.checkpoints.networks()
-    for run_id, run in _newest(source.read("runs")).items():
-        sha256 = run["checkpoint_sha256"]
-        wanted = sha256 is not None and (run_id in choice.new or run_id in choice.same)
-        if not wanted or network_name(run_id, sha256) in here:
-            continue
-        try:
-            store.put_network(run_id, source.get_network(run_id, sha256))
-            copied += 1
-        except StoreDamagedError:
-            lost += run_id in choice.new
-    return copied, lost
+def _sites(store: Store, source: Store) -> pa.Table:
+    rows = source.read("sites", unique=True)
+    return rows.filter(pa.array(~_in(rows.select(list(schema.KEYS["sites"])), store.keys("sites"))))

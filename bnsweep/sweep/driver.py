@@ -120,7 +120,7 @@ class Driver:
         self.summary = Summary()
         self._datasets = datasets
         self._listener = listener
-        self._retry_failed = retry_failed
+        self.retry_failed = retry_failed
         self._allow_import = allow_import
         self._ledger = read_ledger(store, plan)
         self._networks: dict[str, TrainedRun] = {}  # of runs whose trials are wanted
@@ -230,7 +230,7 @@ class Driver:
             known = self._ledger.runs.get(run.run_id)
             if known is None:
                 trainings.append(self._training(run, attempt=1))
-            elif known.status == "pruned" or (known.status == "failed" and self._retry_failed):
+            elif known.status == "pruned" or (known.status == "failed" and self.retry_failed):
                 # What a search stopped early is no finished network: a sweep that plans it trains it in full.
                 trainings.append(self._training(run, attempt=known.attempt + 1))
             elif known.status in NETWORK_ENDS:
@@ -271,7 +271,7 @@ class Driver:
         """The run's points that still lack trials."""
         scores = None
         for point in self.plan.points(run):
-            if point.point_id in self._ledger.given_up and not self._retry_failed:
+            if point.point_id in self._ledger.given_up and not self.retry_failed:
                 continue
             low, _ = self.plan.trial_bounds(point.eta)
             design = design_of(self.plan, point, test_images=run.test_images, trained=trained)

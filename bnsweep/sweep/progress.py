@@ -14,7 +14,7 @@ from bnsweep.experiment.plan import TrainingRun
 from bnsweep.sweep.driver import Driver, Summary
 from bnsweep.sweep.ledger import TrainedRun
 from bnsweep.sweep.tasks import Failed, Outcome, Progressed, Scored, Trained, TrainTask, TrialTask, Waiting
-from bnsweep.sweep.workload import Workload, trial_cost
+from bnsweep.sweep.workload import ToDo, Workload, trial_cost
 
 __all__ = ["PlainProgress", "Silent", "TerminalProgress", "Work", "choose_progress"]
 
@@ -33,23 +33,25 @@ class Work:
         plan = driver.plan
         self._clock = clock
         self._runs = {run.run_id: run for run in plan.runs}
-        self._epochs: dict[str, int] = {}
+        self._epochs: dict[str, int] = {}  # done, of runs that are to be trained
         self._workload = Workload(plan)
-        self._trained = dict(driver.ledger.runs)
+        self._trained = {run_id: known for run_id, known in driver.ledger.runs.items() if known.checkpoint_sha256}
+        self._expected: dict[str, ToDo] = {}  # what is left of each run's first rounds
         to_train = {task.run.run_id for task in driver.to_train}
         self.runs_total = len(plan.runs)
         self.runs_done = self.runs_total - len(to_train)
         self.trials_total, self.trials_done, self.trials_here = 0, 0, 0
-        self.epochs_total, self.epochs_done = 0, 0  # of the runs that are to be trained
+        self.epochs_total, self.epochs_done = 0, 0  # of runs that are to be trained
         self._begin = clock()
         self._heard_first: float | None = None
         self._done = 0.0  # since then
         self._left = 0.0
         for run in plan.runs:
             if run.run_id in to_train:
-                self.epochs_total += run.training.epochs
-                self._left += self._training_cost(run) * run.training.epochs
-            missing, landed = self._workload.missing(run, driver.ledger), self._workload.landed(run, driver.ledger)
+                self._count_training(run)
+            missing = self._workload.missing(run, driver.ledger, retry_failed=driver.retry_failed)
+            landed = self._workload.landed(run, driver.ledger)
+            self._expected[run.run_id] = missing
             self.trials_done += landed
             self.trials_total += landed + missing.trials
             self._left += missing.work
@@ -66,9 +68,9 @@ class Work:
             case Scored():
                 self.trials_done += len(outcome.rows)
                 self.trials_here += len(outcome.rows)
-                self._score(outcome.task)
+                self._score(outcome.task, landed=True)
             case Failed(task=TrialTask() as task):
-                self._score(task)
+                self._score(task, landed=False)
             case Failed(task=TrainTask() as task):
                 self.runs_done += 1
                 self._to_epoch(task.run, task.run.training.epochs)
@@ -102,9 +104,16 @@ class Work:
             f"{self.trials_per_s:.1f} trials/s  {_duration(self.seconds_left)} left"
         )
 
+    def _count_training(self, run: TrainingRun) -> None:
+        self._epochs[run.run_id] = 0
+        self.epochs_total += run.training.epochs
+        self._left += self._training_cost(run) * run.training.epochs
+
     def _to_epoch(self, run: TrainingRun, epoch: int) -> None:
-        new = max(0, epoch - self._epochs.get(run.run_id, 0))
-        self._epochs[run.run_id] = self._epochs.get(run.run_id, 0) + new
+        if run.run_id not in self._epochs:  # its network was found lost on the way
+            self._count_training(run)
+        new = max(0, epoch - self._epochs[run.run_id])
+        self._epochs[run.run_id] += new
         self.epochs_done += new
         self._move(new * self._training_cost(run))
 
@@ -113,20 +122,25 @@ class Work:
         if trained.checkpoint_sha256 is None:
             self._lose(run)
             return
-        expected, exact = self._workload.of_run(run), self._workload.of_run(run, trained)
+        if run.run_id not in self._trained:
+            guessed, exact = self._expected[run.run_id], self._workload.of_run(run, trained)
+            self._expected[run.run_id] = exact
+            self.trials_total += exact.trials - guessed.trials
+            self._left += exact.work - guessed.work
         self._trained[run.run_id] = trained
-        self.trials_total += exact.trials - expected.trials
-        self._left += exact.work - expected.work
 
-    def _score(self, task: TrialTask) -> None:
+    def _score(self, task: TrialTask, *, landed: bool) -> None:
         """A block is over. Trials beyond a point's first round had not been reckoned with."""
         run, point, count = task.run, task.point, len(task.seeds)
         first = self._workload.first_round(run, point.eta, self._trained.get(run.run_id))
-        beyond = min(count, max(0, task.first + count - first.trials))
+        reckoned = max(0, min(first.trials - task.first, count))
         images = task.images or sum(task.allocation or ()) or run.test_images
         cost = trial_cost(run, point.cell, point.eta, images=images)
-        self.trials_total += beyond
-        self._left += beyond * cost
+        left = self._expected[run.run_id]
+        self._expected[run.run_id] = left._replace(trials=left.trials - reckoned, work=left.work - reckoned * cost)
+        if landed:
+            self.trials_total += count - reckoned
+        self._left += (count - reckoned) * cost
         self._move(count * cost)
 
     def _move(self, cost: float) -> None:
@@ -138,7 +152,8 @@ class Work:
 
     def _lose(self, run: TrainingRun) -> None:
         """The run has no network: its trials will not be made."""
-        lost = self._workload.of_run(run)
+        lost = self._expected[run.run_id]
+        self._expected[run.run_id] = ToDo(0, 0.0, 0)
         self.trials_total -= lost.trials
         self._left = max(0.0, self._left - lost.work)
 

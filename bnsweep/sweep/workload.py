@@ -74,21 +74,22 @@ class Workload:
         key = self.first_round(run, spec.eta[-1], trained), run.test_images, bool(run.bn_kept)
         if key not in self._whole_runs:
             rounds = [(cell, eta, self.first_round(run, eta, trained)) for cell in spec.noise for eta in spec.eta]
-            costs = (first.trials * trial_cost(run, cell, eta, images=first.images) for cell, eta, first in rounds)
-            self._whole_runs[key] = sum(first.trials for *_, first in rounds), sum(costs) / size
+            worth = (first.trials * _images_worth(run, cell, eta, images=first.images) for cell, eta, first in rounds)
+            self._whole_runs[key] = sum(first.trials for *_, first in rounds), sum(worth)
         trials, images = self._whole_runs[key]
         return ToDo(trials, images * size, self._plan.points_per_run)
 
-    def missing(self, run: TrainingRun, ledger: Ledger) -> ToDo:
-        """What a run lacks. Nothing is made of a network or a point that was given up."""
+    def missing(self, run: TrainingRun, ledger: Ledger, *, retry_failed: bool = False) -> ToDo:
+        """What a run lacks. Of a network or a point that was given up nothing is made, unless that is tried again."""
+        trained = ledger.runs.get(run.run_id)
+        again = retry_failed and trained is not None and trained.status == "failed"
+        if trained is None or ledger.untrained(run.run_id) or again:
+            return self.of_run(run)
         if ledger.lost(run.run_id):
             return ToDo(0, 0.0, 0)
-        trained = ledger.runs.get(run.run_id)
-        if trained is None:
-            return self.of_run(run)
         trials, work, points = 0, 0.0, 0
         for point in self._plan.points(run):
-            if point.point_id not in ledger.given_up:
+            if retry_failed or point.point_id not in ledger.given_up:
                 first = self.first_round(run, point.eta, trained)
                 lacking = first.trials - ledger.landed(point.point_id, first.trials)
                 trials += lacking
@@ -105,9 +106,13 @@ class Workload:
 
 def trial_cost(run: TrainingRun, cell: NoiseCell, eta: Decimal, *, images: int) -> float:
     """Multiply-adds of one trial that scores so many images."""
+    return run.architecture.multiply_adds * _images_worth(run, cell, eta, images=images)
+
+
+def _images_worth(run: TrainingRun, cell: NoiseCell, eta: Decimal, *, images: int) -> float:
     draw = DRAW_COST if eta else 0.0
     again = cell.images_for_recalibration if eta and run.bn_kept and cell.bn_treatment == "recalibrated" else 0
-    return run.architecture.multiply_adds * (images + draw + again)
+    return images + draw + again
 
 
 def trial_costs(store: Store, *, precision: str) -> pa.Table:

@@ -42,7 +42,8 @@ def test_parts_are_stopped_in_time_requeued_and_merged(tmp_path: Path) -> None:
         "STORE": str(store),
         "VENV": "/nonexistent",  # what it would bring is on the path
         "ENGINE": "inline",
-        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_ID": "4711",  # of one task, and of the array
+        "SLURM_ARRAY_JOB_ID": "4711",
         "SLURM_ARRAY_TASK_MAX": "2",
         "SLURM_CPUS_PER_TASK": "1",
         "OMP_NUM_THREADS": "1",
@@ -64,7 +65,7 @@ def test_parts_are_stopped_in_time_requeued_and_merged(tmp_path: Path) -> None:
     assert first.returncode == 0, output
     assert "part 1/2 stops and keeps what is done" in output
     assert "back into the queue" in output
-    assert (tmp_path / "requeued").read_text() == "4711\n"
+    assert (tmp_path / "requeued").read_text() == "4711_1\n"
     before = rows(1)
     assert 1 < before < 401
 

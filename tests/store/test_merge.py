@@ -6,9 +6,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from bnsweep.analysis.database import open_database
 from bnsweep.errors import InputError, StoreClaimedError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
+from bnsweep.store import merge as merging
 from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
@@ -112,10 +114,19 @@ def test_trials_of_the_same_network_are_joined(halves, tmp_path):
     store.merge(Store.open(halves / "first"))
     merged = store.merge(Store.open(more))
     assert (merged.runs, merged.trials, merged.networks, merged.apart) == (0, 2 * 2 * 2, 0, 0)
-    # It asks for more there than here: that is told, and what this store plans is not changed by the way.
+    # It asks for more there than here: that is told, and what this store asks for is not changed by the way.
     assert merged.kept == ("tiny",)
-    assert any("planned otherwise there, kept as here: tiny" in line for line in merged.lines())
-    assert [row["revision"] for row in rows(store, "sweeps")] == [1]
+    assert merged.lines()[1] == "  asked for otherwise there, kept as it is here: tiny"
+    specs = [row["spec_sha256"] for row in rows(store, "sweeps")]
+    assert len(specs) == 3
+    assert specs[2] == specs[0] != specs[1]
+    told = open_database(store).query("accuracy")
+    assert {row["n"] for row in told.to_dicts() if row["eta"]} == {3}, "the draws beyond the plan are not counted"
+    assert store.merge(Store.open(more)).kept == ("tiny",)
+    assert store.rows("sweeps") == 3, "and again nothing changes"
+    run(tmp_path / "all", text=text, part=(1, 2))
+    told = open_database(Store.open(tmp_path / "all")).query("accuracy")
+    assert {row["n"] for row in told.to_dicts() if row["eta"]} == {5}
 
 
 def test_a_network_trained_apart_is_not_mixed_with_ours(halves, tmp_path):
@@ -131,23 +142,118 @@ def test_a_network_trained_apart_is_not_mixed_with_ours(halves, tmp_path):
     before = rows(store, "trials")
     merged = store.merge(other)
     assert (merged.runs, merged.trials, merged.apart) == (0, 0, 2)
-    assert any("2 runs are in both, trained apart: those here were kept" in line for line in merged.lines())
+    assert merged.lines()[1] == "  2 runs were trained apart, to other networks: their rows there were not taken"
     assert rows(store, "trials") == before
+
+
+def with_columns(table, **values):
+    """The table with these values in all rows."""
+    for name, value in values.items():
+        index = table.schema.get_field_index(name)
+        column = pa.repeat(pa.scalar(value, table.schema.field(name).type), table.num_rows)
+        table = table.set_column(index, table.schema.field(name), column)
+    return table
+
+
+def store_of(location, *tables):
+    """A store with these rows: (name, rows) in turn."""
+    store = Store.create(location)
+    for name, table in tables:
+        store.commit({name: table})
+    return store
+
+
+def test_an_earlier_network_of_a_run_counts_too(halves, tmp_path):
+    """Another network before the last attempt, on either side: its trials may be there, and nobody can tell."""
+    source = Store.open(halves / "first")
+    runs, trials = source.read("runs"), source.read("trials")
+    before = with_columns(runs, checkpoint_sha256="f" * 64)
+    failed = with_columns(runs, checkpoint_sha256=None, status="failed", attempt=2)
+    here = store_of(tmp_path / "here", ("runs", before), ("trials", trials.slice(0, 4)), ("runs", failed))
+    merged = here.merge(source)
+    assert (merged.runs, merged.trials, merged.apart) == (0, 0, 2)
+    again = with_columns(runs, attempt=2)
+    there = store_of(tmp_path / "there", ("runs", before), ("trials", trials), ("runs", again))
+    store = store_of(tmp_path / "all", ("runs", runs))
+    merged = store.merge(there)
+    assert (merged.runs, merged.trials, merged.apart) == (0, 0, 2)
+    # Trials of a network whose row is lost are somebody's, too.
+    orphaned = store_of(tmp_path / "orphaned", ("trials", trials.slice(0, 4)))
+    assert orphaned.merge(source).apart >= 1
+    assert orphaned.rows("trials") < ALL // 2 + 4
+    assert store_of(tmp_path / "none").merge(orphaned.refresh()).unowned == 4
+
+
+def test_of_two_ends_without_a_network_the_one_here_stays(halves, tmp_path):
+    source = Store.open(halves / "first")
+    runs, epochs = source.read("runs"), source.read("epochs")
+    pruned = with_columns(runs, checkpoint_sha256=None, status="pruned", epochs_run=1)
+    longer = pa.concat_tables([epochs, with_columns(epochs, epoch=2)])
+    here = store_of(tmp_path / "here", ("runs", pruned), ("epochs", epochs))
+    there = store_of(tmp_path / "there", ("runs", with_columns(pruned, epochs_run=2)), ("epochs", longer))
+    merged = here.merge(there)
+    assert (merged.runs, merged.apart) == (0, 0)
+    assert here.rows("epochs") == epochs.num_rows
+    # What trained it in full is news.
+    assert here.merge(source).runs == 2
+    assert sorted((row["attempt"], row["status"]) for row in rows(here, "runs"))[-1] == (2, "finished")
+    assert here.rows("epochs") == epochs.num_rows
+    diverged = with_columns(runs, checkpoint_sha256=None, status="diverged")
+    assert store_of(tmp_path / "diverged", ("runs", diverged)).merge(source).apart == 2
+
+
+def test_searches_are_joined_if_they_went_one_way(tmp_path):
+    """The same spec, and proposals by number: a copy that went on is news, another course is not."""
+
+    def proposals(*masks):
+        columns = {"sweep": "seek", "spec_sha256": "s", "study": "front", "origin": "known", "why": ""}
+        columns |= {"number": list(range(1, len(masks) + 1)), "run_id": [f"run{m}" for m in masks]}
+        columns |= {**store_rows.NETWORK, "bn_mask": list(masks)}
+        return store_rows.build("proposals", len(masks), columns)
+
+    def points(*masks):
+        names = [f"point{mask}" for mask in masks]
+        return with_columns(store_rows.points(len(masks)), sweep="seek", spec_sha256="s").set_column(
+            SCHEMAS["points"].get_field_index("point_id"), SCHEMAS["points"].field("point_id"), pa.array(names)
+        )
+
+    def search(name, *masks):
+        spec = with_columns(store_rows.sweeps(), sweep="seek", spec_sha256="s")
+        return store_of(tmp_path / name, ("sweeps", spec), ("proposals", proposals(*masks)), ("points", points(*masks)))
+
+    store, other = search("all", "11", "10"), search("other", "11", "01")
+    merged = store.merge(search("on", "11", "10", "00"))
+    assert merged.kept == ()
+    assert (store.rows("proposals"), store.rows("points"), store.rows("sweeps")) == (3, 3, 1)
+    merged = store.merge(other)
+    assert merged.kept == ("seek",)
+    assert (store.rows("proposals"), store.rows("points"), store.rows("sweeps")) == (3, 3, 1)
+
+
+def test_much_is_taken_in_groups_of_whole_runs(halves, tmp_path, monkeypatch):
+    monkeypatch.setattr(merging, "TRIALS_AT_ONCE", ALL // 4)
+    store = Store.create(tmp_path / "all")
+    merged = store.merge(Store.open(halves / "whole"))
+    assert (merged.runs, merged.trials, merged.networks) == (4, ALL, 4)
+    assert len(store.parts("trials")) == len(store.parts("runs")) == 4
+    assert [row["run_id"] for row in rows(store, "runs")] == [
+        row["run_id"] for row in rows(Store.open(halves / "whole"), "runs")
+    ]
+    assert store.verify().ok
+    for table in SCHEMAS:
+        assert rows(store, table) == rows(Store.open(halves / "whole"), table), table
+    before = store.state.seq
+    assert store.merge(Store.open(tmp_path / "all")).lines() == [
+        f"{store.location}: 0 runs, 0 trials and 0 networks are new"
+    ]
+    assert {part.path for part in store.parts()} == {part.path for part in Store.open(tmp_path / "all").parts()}
+    assert store.state.seq == before + 1, "a store merged into itself takes the claim and nothing else"
 
 
 def test_a_result_replaces_a_failure_and_its_attempt_follows(halves, tmp_path):
     source = Store.open(halves / "first")
     runs = source.read("runs")
-
-    def with_columns(**values):
-        table = runs
-        for name, value in values.items():
-            index = table.schema.get_field_index(name)
-            column = pa.repeat(pa.scalar(value, table.schema.field(name).type), table.num_rows)
-            table = table.set_column(index, table.schema.field(name), column)
-        return table
-
-    failed = with_columns(status="failed", checkpoint_sha256=None, attempt=2)
+    failed = with_columns(runs, status="failed", checkpoint_sha256=None, attempt=2)
     store = Store.create(tmp_path / "all")
     store.commit({"runs": failed})
     merged = store.merge(source)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 
 import pytest
 import store_children
@@ -62,6 +63,26 @@ def test_a_store_in_a_bucket(location: str) -> None:
     assert opened.slot("run-1").read() is None
     with pytest.raises(StoreError, match="is a store already"):
         Store.create(location)
+
+
+def test_parts_are_merged_into_a_bucket_and_out_of_it(location: str, tmp_path: Path) -> None:
+    parts = []
+    for number in range(2):
+        part, network = Store.create(tmp_path / str(number)), f"network {number}".encode()
+        (run_id,) = store_rows.runs(1, start=number)["run_id"].to_pylist()
+        digest = part.put_network(run_id, network)
+        runs = store_rows.runs(1, start=number, checkpoint_sha256=digest)
+        part.commit({"runs": runs, "trials": store_rows.trials(1000, start=1000 * number)})  # 1,000 a run
+        parts.append(part)
+    bucket = Store.create(location)
+    for part in parts:
+        merged = bucket.merge(part)
+        assert (merged.runs, merged.trials, merged.networks, merged.lost) == (1, 1000, 1, 0)
+    assert Store.open(location).verify().ok
+    copy = Store.create(tmp_path / "copy")
+    assert copy.merge(Store.open(location)).networks == 2
+    assert copy.verify().ok
+    assert copy.key_set("trials") == parts[0].key_set("trials") | parts[1].key_set("trials")
 
 
 def test_one_claim_and_one_writer_per_number(location: str, processes: ForkServerContext) -> None:

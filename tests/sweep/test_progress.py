@@ -16,6 +16,19 @@ from bnsweep.sweep.progress import PlainProgress, Silent, Work
 from bnsweep.sweep.tasks import Progressed
 
 SECONDS_TO_START = 20
+SHAKY = """
+import os
+from torch import nn
+
+class Shaky(nn.Sequential):
+    def forward(self, x):
+        if len(x) == 50 and os.path.exists(os.environ["SHAKY"]):  # batches of the training
+            raise RuntimeError("not yet")
+        return super().forward(x).mean((2, 3))
+
+def make(classes, channels, size):
+    return Shaky(nn.Conv2d(channels, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, classes, 1))
+"""
 
 
 def test_time_left_follows_the_speed_of_work_and_not_the_start_of_the_workers(tmp_path, tiny):
@@ -99,6 +112,31 @@ def test_a_half_width_takes_a_first_round_at_least_and_bars_grow_with_the_rounds
     assert log.getvalue().splitlines()[-1].startswith(f"runs 2/2  epochs 4/4  trials {trials}/{trials} ")
     after = preview(plan, Store.open(store), cpus=2, data_root=tmp_path)
     assert (after.rows_done, after.rows_missing, after.blocks_missing) == (trials, 0, 0)
+
+    # Networks that were lost are trained again, and nothing else is waited for.
+    for path in (store / "networks").iterdir():
+        path.unlink()
+    log = io.StringIO()
+    run(text, store, listener=PlainProgress(log))
+    last = log.getvalue().splitlines()[-1]
+    assert last.startswith(f"runs 2/2  epochs 4/4  trials {trials}/{trials} "), last
+    assert last.endswith("0:00 left")
+
+
+def test_what_is_tried_again_is_counted_once_more(tmp_path, run, tiny, monkeypatch):
+    """Networks that fail, fail again, and end well."""
+    (tmp_path / "shaky_nets.py").write_text(SHAKY)
+    monkeypatch.syspath_prepend(tmp_path)
+    trouble = tmp_path / "trouble"
+    monkeypatch.setenv("SHAKY", str(trouble))
+    trouble.touch()
+    text, store = tiny.replace("resnet8", "import:shaky_nets:make"), tmp_path / "store"
+    for more, landed in (({}, 0), ({"retry_failed": True}, 0), ({"retry_failed": True}, 36)):
+        if landed:
+            trouble.unlink()
+        log = io.StringIO()
+        run(text, store, listener=PlainProgress(log), **more)
+        assert log.getvalue().splitlines()[-1].startswith(f"runs 2/2  epochs 4/4  trials {landed}/{landed} ")
 
 
 def _driver(plan, store):
