@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bnsweep.analysis.database import Database, open_database
@@ -12,6 +13,7 @@ from bnsweep.store.store import Store
 __all__ = [
     "DEPTH",
     "ENDS",
+    "FULL",
     "HUNDRED",
     "MAIN",
     "PUZZLES",
@@ -19,21 +21,26 @@ __all__ = [
     "SMALL_HUNDRED",
     "STORES",
     "TARGETS",
+    "TASK",
+    "TASK_STORES",
     "Answers",
     "Row",
     "arms",
 ]
 
 ROOT = Path(__file__).parent.parent.parent
-MAIN, PUZZLES, DEPTH = "cifar10-results", "cifar10-puzzles", "cifar10-depth"
+FULL, MAIN, PUZZLES, DEPTH = "cifar10-full", "cifar10-results", "cifar10-puzzles", "cifar10-depth"
 HUNDRED, SMALL_HUNDRED = "cifar100-results", "cifar100-small"
 STORES = {
+    FULL: "results/cifar10-full",
     MAIN: "results/cifar10",
     PUZZLES: "results/cifar10",
     DEPTH: "results/cifar10-depth",
     HUNDRED: "results/cifar100",
     SMALL_HUNDRED: "results/cifar100-small",
 }
+TASK = "both"  # the main sweeps of CIFAR-10 and CIFAR-100 in one store, whose name this is
+TASK_STORES = (STORES[MAIN], STORES[HUNDRED])
 TARGETS = {
     "weights": "weights",
     "weights+bias": "weights, biases",
@@ -49,13 +56,32 @@ class Answers:
     """Questions to the published rows; each sweep is opened once."""
 
     def __init__(self) -> None:
+        self._folder = TemporaryDirectory()
         self._databases: dict[str, Database] = {}
         self._told: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for database in self._databases.values():
+            database.close()
+        self._folder.cleanup()
+
     def database(self, sweep: str) -> Database:
         if sweep not in self._databases:
-            self._databases[sweep] = open_database(Store.open(ROOT / STORES[sweep]), sweep=sweep)
+            self._databases[sweep] = self._both() if sweep == TASK else self._one(sweep)
         return self._databases[sweep]
+
+    @staticmethod
+    def _one(sweep: str) -> Database:
+        return open_database(Store.open(ROOT / STORES[sweep]), sweep=sweep)
+
+    def _both(self) -> Database:
+        store = Store.create(Path(self._folder.name, TASK))
+        for location in TASK_STORES:
+            store.merge(Store.open(ROOT / location))
+        return open_database(store)
 
     def __call__(self, query: str, sweep: str = MAIN, **where: Any) -> list[dict[str, Any]]:
         """Rows of a named query in which these columns have these values."""

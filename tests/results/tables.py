@@ -11,7 +11,7 @@ rows give. Under each table stands the command that gives its figures.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.results.markdown import Lines, between, command, figure, table
 from tests.results.published import (
     DEPTH,
     ENDS,
+    FULL,
     HUNDRED,
     MAIN,
     PUZZLES,
@@ -27,6 +28,8 @@ from tests.results.published import (
     SMALL_HUNDRED,
     STORES,
     TARGETS,
+    TASK,
+    TASK_STORES,
     Answers,
     Row,
     arms,
@@ -38,6 +41,7 @@ __all__ = ["DOCUMENTS", "MARKED", "TABLES", "filled"]
 DOCUMENTS = ("docs/results.md", "README.md")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BN = {"all": "everywhere", "none": "none"}
+MERGE = f"`bnsweep store merge {' '.join(TASK_STORES)} --store {TASK}`"
 TREATMENTS = ("stale", "folded", "recalibrated")
 
 
@@ -45,7 +49,7 @@ def _etas(rows: Iterable[Row]) -> list[float]:
     return sorted({row["eta"] for row in rows})
 
 
-def accuracy(ask: Answers, sweep: str = MAIN, models: Sequence[str] | None = None) -> Lines:
+def accuracy(ask: Answers, sweep: str = MAIN) -> Lines:
     """Table II or III: accuracy per eta, ours above the paper's where it has the network."""
     rows = [row for row in ask("accuracy", sweep, bn_treatment="stale") if row["targets"] in ENDS]
     averages = ask("average_normalized", sweep, bn_treatment="stale")
@@ -54,8 +58,6 @@ def accuracy(ask: Answers, sweep: str = MAIN, models: Sequence[str] | None = Non
     heads = ["network", "BN", "noise on", *("η = 0" if eta == 0 else f"{100 * eta:g} %" for eta in etas), "A_avr", "n"]
     lines = []
     for model, placement, targets in sorted(arms(rows, "model", "placement", "targets"), key=_arm_order):
-        if models is not None and model not in models:
-            continue
         own = [row for row in rows if (row["model"], row["placement"], row["targets"]) == (model, placement, targets)]
         cells = {row["eta"]: figure(row["accuracy_pct"], row["half_width_pct"]) for row in own}
         (average,) = (r for r in averages if (r["model"], r["placement"], r["targets"]) == (model, placement, targets))
@@ -76,7 +78,7 @@ def accuracy(ask: Answers, sweep: str = MAIN, models: Sequence[str] | None = Non
 
 def headline(ask: Answers) -> Lines:
     """The README's: ResNet-20 alone, without the paper's."""
-    kept = [line for line in accuracy(ask, models=["resnet20"])[:-2] if not line.startswith("| paper")]
+    kept = [line for line in accuracy(ask, FULL)[:-2] if not line.startswith("| paper")]
     return ["| " + " | ".join(line.strip("| ").split(" | ")[1:]) + " |" if "---" not in line else line for line in kept]
 
 
@@ -125,6 +127,33 @@ def comparison(ask: Answers, sweep: str = MAIN) -> Lines:
     return table(heads, lines) + command("paper_comparison", sweep)
 
 
+def task(ask: Answers) -> Lines:
+    """Figure 4 in numbers: the same network and recipe on an easier and a harder data set."""
+    rows = [row for row in ask("task_complexity", TASK, bn_treatment="stale") if row["targets"] in ENDS]
+    averages = ask("average_normalized", TASK, bn_treatment="stale")
+    names = ("placement", "targets", "dataset", "model", "training")
+    etas = [eta for eta in _etas(rows) if eta]
+    lines = []
+    for arm in sorted(
+        arms(rows, *names), key=lambda arm: (list(TARGETS).index(arm[1]), list(BN).index(arm[0]), arm[2])
+    ):
+        own = {row["eta"]: row for row in rows if tuple(row[name] for name in names) == arm}
+        (average,) = (row for row in averages if tuple(row[name] for name in names) == arm)
+        lines.append(
+            [BN[arm[0]], TARGETS[arm[1]], arm[2], figure(own[etas[0]]["baseline_pct"])]
+            + [figure(own[eta]["normalized_pct"], own[eta]["half_width_pct"]) for eta in etas]
+            + [figure(average["average_normalized_pct"], average["half_width_pct"])]
+            + [f"{average['n']} on {average['seeds']}"]
+        )
+    heads = ["BN", "noise on", "data set", "clean, %", *(f"{100 * eta:g} %" for eta in etas), "A_avr", "n"]
+    return [*table(heads, lines), "", f"{MERGE}; `bnsweep query task_complexity --store {TASK}`"]
+
+
+def _task_order(arm: tuple[Any, ...]) -> tuple[Any, ...]:
+    placement, targets, dataset, *_ = arm
+    return list(TARGETS).index(targets), list(BN).index(placement), dataset
+
+
 def effect(ask: Answers, sweep: str = MAIN) -> Lines:
     """How much of the paper's effect each noise cell has."""
     lines = [
@@ -148,7 +177,7 @@ def _effect_order(row: Row) -> tuple[Any, ...]:
     return row["model"], TREATMENTS.index(row["bn_treatment"]), list(TARGETS).index(row["targets"])
 
 
-def lost(ask: Answers) -> Lines:
+def lost(ask: Answers, sweep: str = MAIN) -> Lines:
     """Draws in which every output is NaN."""
     lines = [
         [
@@ -163,10 +192,10 @@ def lost(ask: Answers) -> Lines:
             figure(row["finite_pct"]),
             figure(row["lost_accuracy_pct"]),
         ]
-        for row in ask("nonfinite")
+        for row in ask("nonfinite", sweep)
     ]
     heads = ["network", "placement", "noise on", "BN", "η", "lost draws", "by network", "accuracy, all draws"]
-    return table([*heads, "finite draws", "lost draws"], lines) + command("nonfinite")
+    return table([*heads, "finite draws", "lost draws"], lines) + command("nonfinite", sweep)
 
 
 def layers(ask: Answers) -> Lines:
@@ -239,14 +268,17 @@ def _half(row: Row) -> float | None:
 
 def verdicts(ask: Answers) -> Lines:
     """The paper's claims; of the smaller sweeps those that the main one says nothing about."""
-    asked = {MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
+    asked = {FULL: None, MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
     lines = [
         [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason]
         for sweep, names in asked.items()
         for verdict in judge(ask.database(sweep))
         if verdict.evidence and (names is None or verdict.name in names)
     ]
+    (harder,) = (verdict for verdict in judge(ask.database(TASK)) if verdict.name == "task")
+    lines.append([f"{MAIN}, {HUNDRED}", harder.text.rstrip("."), f"**{harder.verdict}**", harder.reason])
     commands = [f"`bnsweep claims --store {STORES[sweep]} --sweep {sweep}`" for sweep in asked]
+    commands += [f"{MERGE} and `bnsweep claims --store {TASK}`"]
     return [*table(["sweep", "claim", "verdict", "because"], lines), "", "; ".join(commands)]
 
 
@@ -282,20 +314,26 @@ def work(ask: Answers) -> Lines:
 
 TABLES: dict[str, Callable[[Answers], Lines]] = {
     "accuracy": accuracy,
+    "accuracy_full": partial(accuracy, sweep=FULL),
     "accuracy_hundred": partial(accuracy, sweep=HUNDRED),
     "headline": headline,
     "averages": averages,
+    "averages_full": partial(averages, sweep=FULL),
     "averages_hundred": partial(averages, sweep=HUNDRED),
     "comparison": comparison,
+    "comparison_full": partial(comparison, sweep=FULL),
     "comparison_hundred": partial(comparison, sweep=HUNDRED),
     "effect": effect,
+    "effect_full": partial(effect, sweep=FULL),
     "effect_hundred": partial(effect, sweep=HUNDRED),
     "effect_small_hundred": partial(effect, sweep=SMALL_HUNDRED),
     "hit": partial(effect, sweep=DEPTH),  # where all four sets of targets were scored
     "lost": lost,
+    "lost_full": partial(lost, sweep=FULL),
     "layers": layers,
     "depth": depth,
     "rates": rates,
+    "task": task,
     "gradients": gradients,
     "correlation": correlation,
     "smoothness": smoothness,
@@ -315,10 +353,10 @@ def filled(text: str, ask: Answers) -> str:
 
 
 def main() -> None:
-    ask = Answers()
-    for name in DOCUMENTS:
-        path = ROOT / name
-        path.write_text(filled(path.read_text(encoding="utf-8"), ask), encoding="utf-8")
+    with Answers() as ask:
+        for name in DOCUMENTS:
+            path = ROOT / name
+            path.write_text(filled(path.read_text(encoding="utf-8"), ask), encoding="utf-8")
 
 
 if __name__ == "__main__":

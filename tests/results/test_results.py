@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,8 +14,9 @@ from tests.results.tables import DOCUMENTS, MARKED, TABLES, filled
 
 
 @pytest.fixture(scope="module")
-def ask() -> Answers:
-    return Answers()
+def ask() -> Iterator[Answers]:
+    with Answers() as answers:
+        yield answers
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
