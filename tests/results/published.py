@@ -23,6 +23,7 @@ __all__ = [
     "TARGETS",
     "TASK",
     "TASK_STORES",
+    "VGG",
     "Answers",
     "Row",
     "arms",
@@ -30,12 +31,14 @@ __all__ = [
 
 ROOT = Path(__file__).parent.parent.parent
 FULL, MAIN, PUZZLES, DEPTH = "cifar10-full", "cifar10-results", "cifar10-puzzles", "cifar10-depth"
+VGG = "cifar10-vgg16"
 HUNDRED, SMALL_HUNDRED = "cifar100-results", "cifar100-small"
 STORES = {
     FULL: "results/cifar10-full",
     MAIN: "results/cifar10",
     PUZZLES: "results/cifar10",
     DEPTH: "results/cifar10-depth",
+    VGG: "results/cifar10-vgg16",
     HUNDRED: "results/cifar100",
     SMALL_HUNDRED: "results/cifar100-small",
 }

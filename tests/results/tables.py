@@ -30,6 +30,7 @@ from tests.results.published import (
     TARGETS,
     TASK,
     TASK_STORES,
+    VGG,
     Answers,
     Row,
     arms,
@@ -330,6 +331,7 @@ TABLES: dict[str, Callable[[Answers], Lines]] = {
     "hit": partial(effect, sweep=DEPTH),  # where all four sets of targets were scored
     "lost": lost,
     "lost_full": partial(lost, sweep=FULL),
+    "lost_vgg16": partial(lost, sweep=VGG),
     "layers": layers,
     "depth": depth,
     "rates": rates,
