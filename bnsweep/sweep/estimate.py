@@ -18,7 +18,7 @@ import numpy as np
 from bnsweep.experiment.plan import Plan
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
-from bnsweep.sweep.workload import Workload, trial_costs
+from bnsweep.sweep.workload import Workload, measured_trials
 from bnsweep.training.datasets import data_shape
 
 __all__ = ["BLOCK_S", "Preview", "Speeds", "computes_bf16", "preview"]
@@ -160,7 +160,7 @@ def _from_rows(store: Store, plan: Plan) -> Speeds | None:
     columns = ["run_id", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision"]
     runs = [row for row in store.read("runs", columns=columns).to_pylist() if row["duration_s"] and row["epochs_run"]]
     runs = [row for row in runs if row["train_precision"] == plan.spec.training.precision]
-    trials = trial_costs(store, precision=plan.spec.evaluation.precision)
+    trials = measured_trials(store, precision=plan.spec.evaluation.precision)
     if not runs or not trials.num_rows:
         return None
     train = sum(r["duration_s"] for r in runs) / sum(

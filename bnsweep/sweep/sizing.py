@@ -21,7 +21,7 @@ from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import Ledger, read_ledger
-from bnsweep.sweep.workload import Workload, trial_costs
+from bnsweep.sweep.workload import Workload, measured_trials
 
 __all__ = ["ClusterShape", "Size", "parse_cluster", "size"]
 
@@ -168,7 +168,7 @@ def _speeds(store: Store, plan: Plan) -> tuple[dict[str, float], dict[str, float
             sums = training.setdefault(row["device"], [0.0, 0.0])
             sums[0] += row["duration_s"]
             sums[1] += row["multiply_adds"] * row["train_images"] * row["epochs_run"]
-    trials = trial_costs(store, precision=plan.spec.evaluation.precision).filter(pc.is_valid(pc.field("device")))
+    trials = measured_trials(store, precision=plan.spec.evaluation.precision).filter(pc.is_valid(pc.field("device")))
     scoring: dict[str, list[float]] = {}
     for row in trials.group_by(["run_id", "device"]).aggregate([("worth", "sum"), ("duration_s", "sum")]).to_pylist():
         if row["run_id"] in sizes:

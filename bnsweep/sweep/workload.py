@@ -18,7 +18,7 @@ from bnsweep.noise.sampling import DRAW_COST, Design, most_strata
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import Ledger, TrainedRun
 
-__all__ = ["ToDo", "Workload", "trial_cost", "trial_costs"]
+__all__ = ["FirstRound", "ToDo", "Workload", "measured_trials", "trial_cost"]
 
 
 class FirstRound(NamedTuple):
@@ -115,7 +115,7 @@ def _images_worth(run: TrainingRun, cell: NoiseCell, eta: Decimal, *, images: in
     return images + draw + again
 
 
-def trial_costs(store: Store, *, precision: str) -> pa.Table:
+def measured_trials(store: Store, *, precision: str) -> pa.Table:
     """The store's trials with noise in that precision: run_id, device, duration_s, and the images each was worth."""
     names = ["run_id", "device", "duration_s", "eta", "precision", "images", "recalibration_images", "bn_kept"]
     rows = store.read("trials", columns=names)

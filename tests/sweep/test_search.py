@@ -73,8 +73,9 @@ def asked(store):
     ]
 
 
-def test_a_search_whose_images_are_missing_leaves_no_trace(tmp_path):
+def test_a_search_whose_images_are_missing_leaves_no_trace(tmp_path, monkeypatch):
     """Before a cluster is started, and before the store hears of it."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody answers: nothing is downloaded
     prepare_ray(own_cluster=True)
     from bnsweep.sweep.search.run import run_search
 
