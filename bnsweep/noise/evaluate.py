@@ -30,6 +30,9 @@ __all__ = ["PRECISIONS", "Evaluator", "Score"]
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _EXAMPLES = 4  # images that structural checks are made on
 _DEFAULT_RECALIBRATION = 1000  # images, where the cell does not say
+# Images per pass of a re-estimation. Not the batch size of the scoring: variances are averages over batches, and what
+# is measured must not depend on a setting of memory and speed.
+_RECALIBRATION_BATCH = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Evaluator:
             self._inputs = _laid_out(inputs, self._device, self._dtype)
             self._gathered = torch.empty_like(self._inputs[:batch_size])
         self._labels = labels.to(self._device)
-        self._classes = _check_output(self._network, self._example, labels)
+        self._writes = _check_output(self._network, self._example, labels)
         self._calibration_inputs = calibration_inputs
         self._forwards: dict[bool, Forward] = {}
         self._perturber: tuple[object, Perturber] | None = None
@@ -207,7 +210,7 @@ class Evaluator:
         if isinstance(self._inputs, Inputs):
             return _laid_out(self._inputs[part], self._device, self._dtype)
         if isinstance(part, slice):
-            return self._inputs[part]
+            return self._inputs[part].clone() if self._writes else self._inputs[part]
         return torch.index_select(self._inputs, 0, part, out=self._gathered[: len(part)])
 
     def _counted(
@@ -261,7 +264,7 @@ class Evaluator:
             raise InputError(f"`recalibration_images <= training images` must hold, but got {images} and {len(inputs)}")
         order = np.random.Generator(np.random.Philox(0)).permutation(len(inputs))[:images]
         laid_out = _laid_out(inputs[torch.from_numpy(order)], self._device, torch.float32)
-        return list(laid_out.tensor_split(max(1, images // self._batch_size)))
+        return list(laid_out.tensor_split(max(1, images // _RECALIBRATION_BATCH)))
 
 
 def _laid_out(inputs: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -285,11 +288,14 @@ def _check_images(inputs: Tensor | Inputs, labels: Tensor, batch_size: int) -> N
         raise InputError(f"`batch_size >= 1` must hold, but got {batch_size}")
 
 
-def _check_output(network: nn.Module, example: Tensor, labels: Tensor) -> int:
-    """The number of classes, if one forward pass and the labels agree on it."""
+def _check_output(network: nn.Module, example: Tensor, labels: Tensor) -> bool:
+    """Check that one forward pass and the labels agree on the classes; whether the network writes into its input."""
     try:
-        with torch.no_grad():
-            logits = network(example)
+        with torch.inference_mode(mode=False), torch.no_grad():  # tensors of inference mode do not count writes
+            given = example.clone()
+            before = given._version
+            logits = network(given)
+            writes = given._version != before
     except Exception as error:
         raise InputError(
             f"the network does not take images of shape (N, {', '.join(map(str, example.shape[1:]))}): "
@@ -301,4 +307,4 @@ def _check_output(network: nn.Module, example: Tensor, labels: Tensor) -> int:
     low, high, classes = int(labels.min()), int(labels.max()), logits.shape[1]
     if low < 0 or high >= classes:
         raise InputError(f"labels must be from 0 to {classes - 1} for {classes} logits, but range from {low} to {high}")
-    return classes
+    return writes

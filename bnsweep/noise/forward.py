@@ -11,7 +11,8 @@ Folding is used only where a comparison with the unfolded network confirms it; a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,15 +108,26 @@ def _confirmed(network: nn.Module, example: Tensor) -> list[_Fold]:
     probe = _scrambled(network)
     try:
         folded = _without_sites(probe, folds)
-        with torch.no_grad():
+        with torch.no_grad(), _full_fp32():
             _load(folded, probe, folds)
-            wanted, got = probe(example), folded(example)
+            wanted, got = probe(example.clone()), folded(example.clone())
     except Exception:  # noqa: BLE001 - a forward that looks into its BN modules breaks in its own way
         return []
     if not (isinstance(wanted, Tensor) and isinstance(got, Tensor) and wanted.shape == got.shape):
         return []
     close = (wanted - got).abs().max() <= 1e-3 * wanted.abs().max()
     return folds if bool(close) else []
+
+
+@contextmanager
+def _full_fp32() -> Iterator[None]:
+    """No TF32 in cuDNN's convolutions, whose error is about as large as that of a wrong fold."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _possible(network: nn.Module, example: Tensor) -> list[_Fold]:
@@ -146,7 +158,7 @@ def _with_norms(network: nn.Module, example: Tensor) -> nn.Module:
         if isinstance(module, ChannelBias)
     ]
     with torch.no_grad():
-        clone(example)
+        clone(example.clone())
     for hook in hooks:
         hook.remove()
     for name, ndim in ndims.items():

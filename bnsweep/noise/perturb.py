@@ -10,12 +10,12 @@ normal and independent per element. A draw is a pure function of (parameters, ce
 
 A CPU draws with NumPy's Philox, a GPU with its own generator (15 million normals per VGG16 trial would
 starve it otherwise). The keys are the same and the numbers are not: rows of the two are equal in
-distribution only.
+distribution only. Rows of two kinds of GPU have the same draws.
 
 Which parameters count: kernels and biases of convolutions, linear, recurrent and attention layers and
 of `ChannelBias`; scale and shift of normalization layers; running statistics of batch normalization.
-Parameters of other modules (embeddings, a `Parameter` used by hand) are never hit. Tied parameters are
-one parameter, hit once, under the name that `named_parameters` gives first.
+Other buffers (a mask) and parameters of other modules (embeddings, a `Parameter` used by hand) are never
+hit. Tied parameters are one parameter, hit once, under the name that `named_parameters` gives first.
 """
 
 from __future__ import annotations
@@ -94,6 +94,12 @@ def standard_normal(name: str, shape: Sequence[int], *, seed: int, device: torch
     return out
 
 
+# A GPU spreads a fill over as many threads as it has multiprocessors for, and the numbers follow the threads: a piece
+# that a small GPU (or a seventh of a large one) fills at one go is filled alike by all.
+_PIECE = 32_768
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: keeps the pieces' keys apart from those of other parameters
+
+
 class _Normals:
     """Fills buffers with keyed draws, reusing one generator."""
 
@@ -106,8 +112,10 @@ class _Normals:
         # torch's CPU generator keeps 32 bits of a seed, too few to keep millions of streams apart; Philox keeps 128.
         key = hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16]
         if self._cuda is not None:
-            self._cuda.manual_seed(int.from_bytes(key[:8], "little"))
-            out.normal_(generator=self._cuda)
+            first = int.from_bytes(key[:8], "little")
+            for index, piece in enumerate(out.view(-1).split(_PIECE)):
+                self._cuda.manual_seed((first + index * _GOLDEN) % 2**64)
+                piece.normal_(generator=self._cuda)
             return
         self._philox.state = {
             "bit_generator": "Philox",
@@ -176,7 +184,8 @@ def _slots(network: nn.Module) -> Iterator[_Slot]:
     """Every tensor that some target set names, each once."""
     seen: set[int] = set()
     for path, module in network.named_modules():
-        for own, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        buffers = module.named_buffers(recurse=False) if isinstance(module, _BATCH_NORMS) else ()
+        for own, tensor in (*module.named_parameters(recurse=False), *buffers):
             kind = _kind(module, own)
             if kind is None or id(tensor) in seen or tensor.numel() == 0:
                 continue
@@ -209,6 +218,9 @@ def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
     """
     if any(isinstance(p, UninitializedParameter) for p in network.parameters()):
         raise ModelError("the network has lazy parameters without values; run one forward pass first")
+    for path, module in network.named_modules():
+        if isinstance(module, _KERNEL_LAYERS):
+            _check_plain(path, module)
     try:
         clone = copy.deepcopy(network)
     except Exception as error:
@@ -221,7 +233,25 @@ def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                if name in dict(module.named_buffers(recurse=False)):  # where it had several originals
+                    value = getattr(module, name)
+                    delattr(module, name)
+                    module.register_parameter(name, nn.Parameter(value))
     return clone.requires_grad_(False)
+
+
+def _check_plain(path: str, module: nn.Module) -> None:
+    """Refuse a layer whose kernel hooks compute from other parameters before each pass: noise would hit those."""
+    own = {name for name, _ in module.named_parameters(recurse=False)}
+    for name in own:
+        for ending in ("_orig", "_g"):
+            kernel = name.removesuffix(ending)
+            if name != kernel and kernel not in own and hasattr(module, kernel):
+                raise ModelError(
+                    f"{path or type(module).__name__}: `{kernel}` is computed from `{name}` before each pass (pruning, "
+                    "or the older weight or spectral normalization); make it a plain parameter first, by "
+                    "torch.nn.utils.prune.remove, remove_weight_norm or remove_spectral_norm"
+                )
 
 
 class _Hit:
@@ -233,7 +263,9 @@ class _Hit:
         self.pristine = slot.tensor.clone(memory_format=torch.contiguous_format)
         reference = SIGMA_REFERENCES[sigma_reference](slot, global_rms)
         # A reference of a diverged network may be NaN or infinite: then there is nothing to measure noise in.
-        self.reference = torch.where(reference.isfinite(), reference, torch.zeros_like(reference))
+        # One too small for its inverse to be finite is as good as 0.
+        usable = reference.isfinite() & (reference >= torch.finfo(reference.dtype).tiny)
+        self.reference = torch.where(usable, reference, torch.zeros_like(reference))
         self.inverse = torch.where(self.reference > 0, 1 / self.reference, torch.zeros_like(reference))
         self.count = int((self.reference > 0).expand(self.pristine.shape).sum())
         self.finite = bool(self.pristine.isfinite().all())
@@ -342,7 +374,7 @@ def recalibrate(network: nn.Module, norms: Sequence[nn.Module], batches: Sequenc
         norm.momentum = None  # type: ignore[assignment] # cumulative: every batch counts alike
         norm.train()
     for batch in batches:
-        network(batch)
+        network(batch.clone())  # it may write into it, and the next draw takes the same images
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

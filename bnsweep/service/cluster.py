@@ -51,6 +51,9 @@ PASSED_BY = (
     "HIP_",
     "ROCR_",
     "TORCH_",
+    "RAY_worker_",
+    "RAY_memory_",
+    "RAY_health_check_",
 )
 STORE_KEYS = {"s3": ("AWS_",), "gs": ("GOOGLE_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST"), "abfss": ("AZURE_",)}
 

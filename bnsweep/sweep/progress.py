@@ -26,7 +26,8 @@ class Work:
     """How much there is to do and how much is done, in multiply-adds: what "time left" is computed from.
 
     The clock for it starts with the first thing heard: what comes before is the start of Ray and of its workers, and
-    says nothing about the speed of work.
+    says nothing about the speed of work. What workers beside each other tell first comes all at once, hence nothing is
+    said of the time left until a run is heard of again.
     """
 
     def __init__(self, driver: Driver, *, clock: Callable[[], float] = monotonic) -> None:
@@ -45,6 +46,8 @@ class Work:
         self._begin = clock()
         self._heard_first: float | None = None
         self._done = 0.0  # since then
+        self._heard_of: set[str] = set()  # runs
+        self._heard_again = False  # of one of them
         self._left = 0.0
         for run in plan.runs:
             if run.run_id in to_train:
@@ -78,8 +81,8 @@ class Work:
 
     @property
     def seconds_left(self) -> float | None:
-        """From the speed so far; None until something was done."""
-        if self._heard_first is None or not self._done:
+        """From the speed so far; None until a run was heard of twice."""
+        if self._heard_first is None or not self._heard_again:
             return None
         return (self._clock() - self._heard_first) * self._left / self._done
 
@@ -115,7 +118,7 @@ class Work:
         new = max(0, epoch - self._epochs[run.run_id])
         self._epochs[run.run_id] += new
         self.epochs_done += new
-        self._move(new * self._training_cost(run))
+        self._move(run, new * self._training_cost(run))
 
     def _expect(self, run: TrainingRun, trained: TrainedRun) -> None:
         """The run is trained: how many trials its points take at first is known exactly."""
@@ -141,10 +144,14 @@ class Work:
         if landed:
             self.trials_total += count - reckoned
         self._left += (count - reckoned) * cost
-        self._move(count * cost)
+        self._move(run, count * cost)
 
-    def _move(self, cost: float) -> None:
+    def _move(self, run: TrainingRun, cost: float) -> None:
+        if not cost:
+            return
         self._left = max(0.0, self._left - cost)
+        self._heard_again |= run.run_id in self._heard_of
+        self._heard_of.add(run.run_id)
         if self._heard_first is None:  # how long this took, nobody has seen
             self._heard_first = self._clock()
         else:

@@ -152,6 +152,7 @@ def _device(resource: Resource) -> torch.device:
     require_gpu(resource.gpu)
     if resource.memory_fraction < 1:
         torch.cuda.set_per_process_memory_fraction(resource.memory_fraction)
+    torch.backends.cudnn.allow_tf32 = False  # `precision: fp32` says what it is, on every kind of GPU
     return torch.device("cuda")
 
 

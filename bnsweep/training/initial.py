@@ -19,7 +19,7 @@ from bnsweep.training.streams import stream
 
 __all__ = ["INITIALISERS", "KERNEL_LAYERS", "initialise"]
 
-# The layers whose `weight` is a kernel: initialised, decayed and perturbed as such.
+# The layers whose `weight` is a kernel: initialised and decayed as such. Noise hits recurrent and attention layers too.
 KERNEL_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
 Values = npt.NDArray[np.float32]

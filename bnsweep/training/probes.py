@@ -78,7 +78,7 @@ class Sizes:
 
 def moments(at: Sequence[float], epochs: int) -> frozenset[int]:
     """After which epochs to measure; `at` are fractions of all epochs, 0: before the first."""
-    return frozenset(ceil(fraction * epochs) for fraction in at)
+    return frozenset(ceil(round(fraction * epochs, 9)) for fraction in at)  # 0.07 * 100 is a little more than 7
 
 
 def sizes(*, cost_frac: float, epochs: int, images: int, batch_size: int, moments: int, precision: str) -> Sizes:

@@ -74,8 +74,10 @@ def restore(data: bytes, network: nn.Module, optimizer: torch.optim.Optimizer, *
     for name, parameter in network.named_parameters():
         for key, value in _under(f"optimizer/{name}/", values).items():
             # The layout of the parameter, as the optimizer itself allocates it: kernels see the same strides again.
-            like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-            optimizer.state[parameter][key] = like.detach().to(value.dtype).copy_(value)
+            # Its device too, for the count of steps as for the rest: a fused optimizer takes nothing from elsewhere.
+            like = parameter if value.shape == parameter.shape else value
+            own = torch.empty_like(like, device=parameter.device, dtype=value.dtype, requires_grad=False)
+            optimizer.state[parameter][key] = own.copy_(value)
     return progress
 
 

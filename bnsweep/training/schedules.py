@@ -43,7 +43,7 @@ def step(schedule: Step, now: Progress) -> float:
     """`factors[i]` from the first epoch at or after `milestones[i] * epochs` on."""
     factor = 1.0
     for milestone, value in zip(schedule.milestones, schedule.factors, strict=True):
-        if now.epoch >= milestone * now.epochs:
+        if now.epoch >= round(milestone * now.epochs, 9):  # 0.55 * 100 is a little more than 55
             factor = value
     return factor
 

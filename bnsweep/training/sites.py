@@ -70,7 +70,7 @@ def find_sites(network: nn.Module, example: Tensor) -> list[Site]:
             hooks.append(module.register_forward_pre_hook(note))
     try:
         with _evaluating(network):
-            network(example)
+            network(example.clone())  # some networks write into their input
     finally:
         for hook in hooks:
             hook.remove()
@@ -130,10 +130,10 @@ def fold_plan(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
 
 def foldable(network: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
     """What `fold_plan` gives for the BN layers that can be folded, and the paths of the others by reason."""
-    watch = _Watch(network)
+    watch, given = _Watch(network), example.clone()  # some networks write into their input
     try:
         with _evaluating(network), watch:
-            watch.uses.update(id(value) for value in tree_iter(network(example)))
+            watch.uses.update(id(value) for value in tree_iter(network(given)))
     finally:
         watch.remove()
     plan: list[tuple[str, str]] = []
@@ -197,7 +197,7 @@ def _check_fold(network: nn.Module, plan: list[tuple[str, str]], example: Tensor
     double = deepcopy(network).double()
     folded = _fold_copy(double, plan)
     with _evaluating(double), _evaluating(folded):
-        before, after = double(example), folded(example)
+        before, after = double(example.clone()), folded(example.clone())
     scale = float(before.abs().nan_to_num(0, 0, 0).max()) or 1.0
     if not torch.allclose(after, before, rtol=1e-9, atol=1e-9 * scale, equal_nan=True):
         gap = float((after - before).abs().max())

@@ -1,7 +1,8 @@
 """One training run: a flat loop over epochs and batches.
 
 The same seed gives the same weights, bit by bit, on the same kind of processor with the same number of
-threads, whether or not the run was interrupted between two epochs and went on in another process.
+threads, whether or not the run was interrupted between two epochs and went on in another process. On a GPU
+that holds as far as cuDNN's layers go; a few of torch's own (adaptive pooling, attention) add in any order.
 """
 
 from __future__ import annotations
@@ -268,14 +269,15 @@ class _Probing:
             progress.probes += watch.rows(moment)
         wanted = moment.epoch in self._moments or (ending is not None and self._at_end)
         if wanted and (ending is None or ending[0] != "diverged"):
-            progress.probes += measure(
-                run.network,
-                run.batches.plain,
-                run.batches.labels,
-                moment,
-                size=self._size,
-                batch_size=run.recipe.batch_size,
-            )
+            with _seeded(run.seed, moment.epoch, run.device):
+                progress.probes += measure(
+                    run.network,
+                    run.batches.plain,
+                    run.batches.labels,
+                    moment,
+                    size=self._size,
+                    batch_size=run.recipe.batch_size,
+                )
 
 
 def _adam(groups: list[Row], rate: float) -> torch.optim.Optimizer:

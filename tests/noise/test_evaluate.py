@@ -133,6 +133,41 @@ def test_recalibration_uses_the_images_it_is_told(trained):
         evaluator.trials(few.model_copy(update={"recalibration_images": 51}), 0.1, [0])
 
 
+def test_statistics_do_not_depend_on_the_batch_size_of_scoring(trained):
+    cell = NoiseCell(bn_treatment="recalibrated", recalibration_images=300)
+    correct = {
+        size: Evaluator(
+            trained.network, trained.inputs, trained.labels, batch_size=size, calibration_inputs=trained.training_inputs
+        ).correctness(cell, 0.3, 1)
+        for size in (1, 360)
+    }
+    assert (correct[1] != correct[360]).sum() <= 1
+
+
+class Centred(nn.Module):
+    """A network that prepares its images in place."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x.mul_(2).add_(1))
+
+
+def test_a_network_may_write_into_its_images(trained):
+    given = (trained.inputs - 1) / 2
+    inputs, calibration = given.clone(), (trained.training_inputs[:200] - 1) / 2
+    evaluator = Evaluator(Centred(trained.network), inputs, trained.labels, calibration_inputs=calibration)
+    for treatment in BN_TREATMENTS:
+        cell = NoiseCell(bn_treatment=treatment, recalibration_images=200 if treatment == "recalibrated" else None)
+        once, twice = ([s.correct for s in evaluator.trials(cell, 0.2, SEEDS)] for _ in range(2))
+        assert once == twice
+    right, _ = plain.score(trained.network, trained.inputs, trained.labels)
+    assert evaluator.baseline().correct == right
+    assert torch.equal(inputs, given)
+
+
 def test_a_trial_depends_on_its_seed_alone(trained, evaluator):
     cells = [NoiseCell(), NoiseCell(targets="all"), NoiseCell(bn_treatment="folded")]
     mixed = {(c.label, s): evaluator.trials(c, 0.2, [s])[0].correct for s in (3, 1, 2) for c in cells}

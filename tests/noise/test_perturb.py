@@ -10,10 +10,11 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 
 from bnsweep.errors import InputError, ModelError, UnknownNameError
-from bnsweep.noise.perturb import BN_TREATMENTS, SIGMA_REFERENCES, TARGETS, Perturber, standard_normal
+from bnsweep.noise.perturb import _PIECE, BN_TREATMENTS, SIGMA_REFERENCES, TARGETS, Perturber, _Normals, standard_normal
 from bnsweep.training.sites import ChannelBias
 from tests.noise import plain
 
@@ -38,6 +39,25 @@ def test_a_draw_depends_on_seed_name_and_shape_alone():
     assert not torch.equal(draw, standard_normal("conv.bias", (16, 3, 3, 3), seed=7))
     # Seeds that share their low 32 bits are as different as any.
     assert not torch.equal(draw, standard_normal("conv.weight", (16, 3, 3, 3), seed=7 + 2**32))
+
+
+def test_draws_of_a_gpu_do_not_depend_on_how_large_it_is():
+    # Up to a number of elements that follows from its size a GPU fills all at once; no fill may be larger than that.
+    normals, sizes = _Normals(torch.device("cpu")), []
+
+    class Counted(torch.Generator):
+        def manual_seed(self, seed):
+            sizes.append(seed)
+            return super().manual_seed(seed)
+
+    normals._cuda = Counted()
+    large, small = torch.empty(70_000), torch.empty(_PIECE)
+    normals.fill(large, "a", 1)
+    assert len(set(sizes)) == 3
+    normals.fill(small, "a", 1)
+    assert torch.equal(large[:_PIECE], small)
+    pieces = large[: 2 * _PIECE].view(2, -1)
+    assert abs(float(torch.corrcoef(pieces)[0, 1])) < 4 / _PIECE**0.5
 
 
 def test_draws_are_standard_normal_and_independent():
@@ -180,6 +200,33 @@ def test_computed_weights_are_hit_as_what_they_are():
     assert torch.allclose(
         perturber.network[0].weight, weight + 0.1 * standard_normal("0.weight", (5, 6), seed=5), atol=1e-6
     )
+
+
+def test_a_kernel_that_hooks_compute_is_refused_with_the_way_out():
+    pruned = nn.Sequential(nn.Linear(6, 5))
+    prune.l1_unstructured(pruned[0], "weight", 0.5)
+    with torch.no_grad():
+        pruned(torch.zeros(1, 6))  # now `weight` is a plain tensor, and the network can be copied
+    with pytest.raises(ModelError, match=r"0: `weight` is computed from `weight_orig`.*prune.remove"):
+        Perturber(pruned, Cell(), example=torch.zeros(1, 6))
+    prune.remove(pruned[0], "weight")
+    Perturber(pruned, Cell(), example=torch.zeros(1, 6))
+
+
+def test_a_buffer_of_a_layer_is_no_weight():
+    network = nn.Sequential(nn.Linear(6, 5))
+    network[0].register_buffer("mask", torch.ones(5, 6))
+    perturber = Perturber(network, Cell(targets="all"), example=torch.zeros(1, 6))
+    perturber.perturb(0.1, seed=0)
+    assert torch.equal(perturber.network[0].mask, torch.ones(5, 6))
+
+
+def test_a_channel_that_has_all_but_vanished_is_left_out_of_the_measured_ratio():
+    network = nn.Sequential(nn.Linear(64, 64, bias=False))
+    with torch.no_grad():
+        network[0].weight[0] = 1e-40  # whose inverse is infinite in fp32
+    perturber = Perturber(network, Cell("channel_max"), example=torch.zeros(1, 64))
+    assert perturber.perturb(0.1, seed=0) == pytest.approx(0.1, rel=0.1)
 
 
 def test_attention_and_recurrent_weights_are_weights():

@@ -18,6 +18,7 @@ __all__ = [
     "MAIN",
     "PUZZLES",
     "ROOT",
+    "SGD",
     "SMALL_HUNDRED",
     "STORES",
     "TARGETS",
@@ -31,10 +32,11 @@ __all__ = [
 
 ROOT = Path(__file__).parent.parent.parent
 FULL, MAIN, PUZZLES, DEPTH = "cifar10-full", "cifar10-results", "cifar10-puzzles", "cifar10-depth"
-VGG = "cifar10-vgg16"
+SGD, VGG = "cifar10-sgd", "cifar10-vgg16"
 HUNDRED, SMALL_HUNDRED = "cifar100-results", "cifar100-small"
 STORES = {
     FULL: "results/cifar10-full",
+    SGD: "results/cifar10-sgd",
     MAIN: "results/cifar10",
     PUZZLES: "results/cifar10",
     DEPTH: "results/cifar10-depth",

@@ -25,6 +25,7 @@ from tests.results.published import (
     MAIN,
     PUZZLES,
     ROOT,
+    SGD,
     SMALL_HUNDRED,
     STORES,
     TARGETS,
@@ -135,9 +136,7 @@ def task(ask: Answers) -> Lines:
     names = ("placement", "targets", "dataset", "model", "training")
     etas = [eta for eta in _etas(rows) if eta]
     lines = []
-    for arm in sorted(
-        arms(rows, *names), key=lambda arm: (list(TARGETS).index(arm[1]), list(BN).index(arm[0]), arm[2])
-    ):
+    for arm in sorted(arms(rows, *names), key=_task_order):
         own = {row["eta"]: row for row in rows if tuple(row[name] for name in names) == arm}
         (average,) = (row for row in averages if tuple(row[name] for name in names) == arm)
         lines.append(
@@ -269,7 +268,7 @@ def _half(row: Row) -> float | None:
 
 def verdicts(ask: Answers) -> Lines:
     """The paper's claims; of the smaller sweeps those that the main one says nothing about."""
-    asked = {FULL: None, MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
+    asked = {FULL: None, SGD: None, MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
     lines = [
         [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason]
         for sweep, names in asked.items()
@@ -316,16 +315,20 @@ def work(ask: Answers) -> Lines:
 TABLES: dict[str, Callable[[Answers], Lines]] = {
     "accuracy": accuracy,
     "accuracy_full": partial(accuracy, sweep=FULL),
+    "accuracy_sgd": partial(accuracy, sweep=SGD),
     "accuracy_hundred": partial(accuracy, sweep=HUNDRED),
     "headline": headline,
     "averages": averages,
     "averages_full": partial(averages, sweep=FULL),
+    "averages_sgd": partial(averages, sweep=SGD),
     "averages_hundred": partial(averages, sweep=HUNDRED),
     "comparison": comparison,
     "comparison_full": partial(comparison, sweep=FULL),
+    "comparison_sgd": partial(comparison, sweep=SGD),
     "comparison_hundred": partial(comparison, sweep=HUNDRED),
     "effect": effect,
     "effect_full": partial(effect, sweep=FULL),
+    "effect_sgd": partial(effect, sweep=SGD),
     "effect_hundred": partial(effect, sweep=HUNDRED),
     "effect_small_hundred": partial(effect, sweep=SMALL_HUNDRED),
     "hit": partial(effect, sweep=DEPTH),  # where all four sets of targets were scored

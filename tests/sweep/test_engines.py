@@ -100,7 +100,8 @@ def test_a_sweep_is_the_spec_that_was_run_last(tmp_path, run, tiny):
         assert [(row["planned"], row["done"]) for row in coverage] == [(points, points)]
 
 
-def test_missing_data_is_bad_input_and_no_run_s_failure(tmp_path, run, tiny):
+def test_missing_data_is_bad_input_and_no_run_s_failure(tmp_path, run, tiny, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody answers: nothing is downloaded
     store = tmp_path / "store"
     with pytest.raises(DataError, match="cifar"):
         run(tiny.replace("digits", "cifar10"), store)

@@ -43,6 +43,7 @@ def test_time_left_follows_the_speed_of_work_and_not_the_start_of_the_workers(tm
         now[0] += 1
         work.heard(Progressed(first, epoch))
         work.heard(Progressed(second, epoch))
+        assert (work.seconds_left is None) == (epoch == 1)  # both told of their first at about the same time
     # Five epochs of each network are left, and two trials of 100 images against 200 x 3 per epoch. Of the ten epochs
     # that were heard, nine took the four seconds since the first.
     epochs_left = 2 * 5 + 2 * 100 / (3 * 200)

@@ -172,8 +172,19 @@ def test_measuring_changes_no_weight_and_survives_an_interruption(digits):
     assert len(sites) == 9
 
 
+def test_dropout_in_a_measurement_follows_the_run_s_seed(digits):
+    def probes(state):
+        torch.manual_seed(state)
+        network = nn.Sequential(build("resnet8", digits.shape, seed=0), nn.Dropout(0.5))
+        result = train(network, digits, RECIPE, seed=3, probes=WATCHED)
+        return [(row["probe"], row["site"], row["epoch"], row["value"]) for row in result.probes]
+
+    assert probes(1) == probes(2)
+
+
 def test_the_budget_is_a_number_of_images():
     assert moments((0, 0.1, 0.5, 1), 15) == {0, 2, 8, 15}
+    assert moments((0.07, 0.55), 100) == {7, 55}  # both products are a little more than that
     long = {"cost_frac": 0.05, "epochs": 15, "images": 10_000, "batch_size": 64, "moments": 3}
     # 1667 images a moment: 833 of them at twice the price, in groups of 16; 833 in pairs of 64
     assert sizes(**long, precision="fp32") == Sizes(26, 6)

@@ -30,6 +30,13 @@ def test_the_keras_examples_steps():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("milestone", "epochs", "first"), [(0.55, 100, 55), (0.28, 50, 14), (0.07, 200, 14)])
+def test_a_milestone_is_no_epoch_late_by_rounding(milestone, epochs, first):
+    assert milestone * epochs > first
+    rates = factors(Step(milestones=(milestone,), factors=(0.1,)), steps_per_epoch=1, epochs=epochs)
+    assert rates.index(0.1) == first
+
+
 def test_cosine_falls_from_one_to_its_final_value():
     rates = factors(Cosine(final=0.1))
     assert rates[0] == 1.0

@@ -19,8 +19,9 @@ from bnsweep.experiment.spec import Augment, Constant, Training
 from bnsweep.training.checkpoint import to_bytes
 from bnsweep.training.images import Dataset, Split
 from bnsweep.training.models import build
+from bnsweep.training.resume import Progressed, restore, snapshot
 from bnsweep.training.sites import find_sites, place
-from bnsweep.training.trainer import TrainingResult, chance_bound, train
+from bnsweep.training.trainer import OPTIMIZERS, TrainingResult, chance_bound, train
 
 QUICK = Training(epochs=4, batch_size=50, augment=Augment(flip=True, shift=0.1))
 
@@ -134,6 +135,22 @@ def test_a_fresh_process_goes_on_to_the_same_bits(digits, tmp_path):
     whole = build("resnet8", digits.shape, seed=0)
     train(whole, digits, QUICK, seed=3)
     assert (tmp_path / "network").read_bytes() == to_bytes(whole)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_what_an_optimizer_knows_goes_where_the_network_is(digits, optimizer):
+    # A fused optimizer on a GPU refuses a count of steps on the CPU. `meta` stands for any device that is not the CPU.
+    network = network_for(digits)
+    made = OPTIMIZERS[optimizer](list(network.parameters()), 0.1)
+    network(torch.zeros(2, *digits.example.shape[1:])).sum().backward()
+    made.step()
+    data = snapshot(network, made, Progressed(), belongs_to="this run")
+    elsewhere = network_for(digits).to("meta")
+    other = OPTIMIZERS[optimizer](list(elsewhere.parameters()), 0.1)
+    assert restore(data, elsewhere, other, belongs_to="this run") == Progressed()
+    states = [value for own in other.state.values() for value in own.values()]
+    assert states
+    assert {value.device.type for value in states} == {"meta"}
 
 
 def test_the_slot_is_written_by_the_clock(digits):
