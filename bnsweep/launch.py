@@ -48,8 +48,8 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """For clusters, which take lower-case letters, digits and hyphens."""
-        return "bnsweep-" + re.sub(r"[^a-z0-9]+", "-", self.spec.name.lower()).strip("-")[:40]
+        """For clusters, which take lower-case letters, digits and hyphens; KubeRay takes 47 of them."""
+        return "bnsweep-" + re.sub(r"[^a-z0-9]+", "-", self.spec.name.lower()).strip("-")[:39].rstrip("-")
 
     @property
     def command(self) -> str:

@@ -45,6 +45,7 @@ Precision = Literal["fp32", "bf16"]
 
 Eta = Annotated[Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Trials = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 MOST_CELLS = 10_000
 
@@ -195,9 +196,9 @@ class AdaptiveTrials(Frozen):
     """Trials continue in rounds until the interval on mean accuracy is narrow enough."""
 
     half_width: float = Field(
-        gt=0, lt=0.5, description="of the interval on mean accuracy, as a fraction (0.005 = 0.5 point)"
+        ge=1e-6, lt=0.5, description="of the interval on mean accuracy, as a fraction (0.005 = 0.5 point)"
     )
-    confidence: float = Field(0.95, gt=0, lt=1, description="of the interval, valid at the stopping time")
+    confidence: float = Field(0.95, ge=0.5, le=0.999999, description="of the interval, valid at the stopping time")
     min: Annotated[int, Field(ge=2, le=1_000_000)] = Field(8, description="fewest trials per point")
     max: Annotated[int, Field(ge=2, le=1_000_000)] = Field(1000, description="most trials per point")
 
@@ -259,6 +260,11 @@ class Resource(Frozen):
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
+        if self.cpu == 0 and self.gpu == 0:
+            raise ValueError("a task takes a part of a core or of a GPU, but got cpu: 0 and gpu: 0")
+        for name in ("cpu", "gpu"):
+            if round(getattr(self, name) * 10_000, 6) % 1:  # Ray's grain
+                raise ValueError(f"`{name}` is a multiple of 0.0001, but got {getattr(self, name):g}")
         if self.gpu > 1 and self.gpu != int(self.gpu):
             raise ValueError(f"more than one GPU is a whole number of them, but got gpu: {self.gpu:g}")
         for name in ("gpu_memory", "accelerator"):
@@ -287,6 +293,9 @@ def _grid(cells: Any) -> Any:
             expanded.append(cell)
             continue
         keys = list(cell)
+        empty = [key for key in keys if not _listed(cell[key])]
+        if empty:
+            raise ValueError(f"`noise`: a list stands for one cell per value, but {', '.join(empty)} is empty")
         count = len(expanded) + prod(len(_listed(cell[key])) for key in keys)
         if count > MOST_CELLS:  # not expanded: a few short lists may stand for more than fit anywhere
             raise ValueError(f"`noise` stands for at most {MOST_CELLS} cells, but these lists give {count} or more")
@@ -322,7 +331,7 @@ class Spec(Frozen):
         description="noise level as a fraction of the sigma reference; 0 (the baseline) is always measured",
     )
     trials: Annotated[
-        Annotated[AdaptiveTrials, Tag("mapping")] | Annotated[Count, Tag("word")] | Annotated[Count, Tag("number")],
+        Annotated[AdaptiveTrials, Tag("mapping")] | Annotated[Trials, Tag("word")] | Annotated[Trials, Tag("number")],
         Discriminator(_form),
     ] = Field(10, description="per point: a number, or until the interval is narrow")
     images: Annotated[

@@ -113,7 +113,7 @@ class _Normals:
         key = hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16]
         if self._cuda is not None:
             first = int.from_bytes(key[:8], "little")
-            for index, piece in enumerate(out.view(-1).split(_PIECE)):
+            for index, piece in enumerate(torch.split(out.view(-1), _PIECE)):
                 self._cuda.manual_seed((first + index * _GOLDEN) % 2**64)
                 piece.normal_(generator=self._cuda)
             return

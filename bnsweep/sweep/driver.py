@@ -300,7 +300,7 @@ class Driver:
                     self._requests = self._requests_of(self._ready.popleft())
                     continue
                 run, work, request = following
-            if run.run_id in self._gone:
+            if run.run_id in self._gone or work.point.point_id not in self._in_rounds:  # lost, or given up
                 continue
             first, rest = request.split(self._block_size(run))
             if rest is not None:
@@ -375,8 +375,8 @@ class Driver:
         self.summary.trials_done += len(rows)
         key, seconds = (task.run.model, task.run.fingerprint), outcome.duration_s / len(rows)
         self._trial_s[key] = seconds + 0.5 * (self._trial_s.get(key, seconds) - seconds)
-        work = self._in_rounds[task.point.point_id]
-        if work.add(rows):
+        work = self._in_rounds.get(task.point.point_id)
+        if work is not None and work.add(rows):  # None: another block of the point has been given up
             for request in work.requests():
                 self._more.append((task.run, work, request))
             if work.done:

@@ -14,6 +14,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from bnsweep.experiment.plan import Plan
 from bnsweep.store.store import Store
@@ -139,8 +140,10 @@ def computes_bf16() -> bool:
 
 
 def _hint(plan: Plan) -> str | None:
+    if plan.spec.resources.train.gpu or plan.spec.resources.trial.gpu:
+        return "tasks take GPUs, of whose number this time knows nothing: --cluster nodes=N,gpus=M reckons with them"
     slow = [name for name in ("training", "evaluation") if getattr(plan.spec, name).precision == "fp32"]
-    if plan.spec.resources.train.gpu or not slow or not computes_bf16():
+    if not slow or not computes_bf16():
         return None
     keys = " and ".join(f"`{name}: {{precision: bf16}}`" for name in slow)
     return f"this processor computes bf16 as well: {keys} usually takes about half of the time; rows say which it was"
@@ -157,10 +160,14 @@ def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool) 
 
 def _from_rows(store: Store, plan: Plan) -> Speeds | None:
     """By rows in the plan's precisions: bf16 takes half of fp32's time, or ten times as much."""
-    columns = ["run_id", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision"]
+    columns = ["run_id", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision", "device"]
     runs = [row for row in store.read("runs", columns=columns).to_pylist() if row["duration_s"] and row["epochs_run"]]
     runs = [row for row in runs if row["train_precision"] == plan.spec.training.precision]
+    train_on, trial_on = plan.spec.resources.train, plan.spec.resources.trial
+    runs = [row for row in runs if (row["device"] == "cpu") == (train_on.gpu == 0)]
     trials = measured_trials(store, precision=plan.spec.evaluation.precision)
+    on_cpu = pc.equal(trials["device"], "cpu")
+    trials = trials.filter(on_cpu if trial_on.gpu == 0 else pc.invert(on_cpu))
     if not runs or not trials.num_rows:
         return None
     train = sum(r["duration_s"] for r in runs) / sum(
@@ -172,7 +179,9 @@ def _from_rows(store: Store, plan: Plan) -> Speeds | None:
     seconds = sum(row["duration_s_sum"] for row in sums if row["run_id"] in size)
     if not work:
         return None
-    return Speeds(train, seconds / work, f"measured: {len(runs)} runs and {trials.num_rows:,} trials in the store")
+    # Rows say how long tasks took, and tasks have so many cores.
+    train_s, trial_s = train * train_on.threads, seconds / work * trial_on.threads
+    return Speeds(train_s, trial_s, f"measured: {len(runs)} runs and {trials.num_rows:,} trials in the store")
 
 
 def _from_matrix_product() -> Speeds:

@@ -74,9 +74,23 @@ def read_ledger(store: Store, plan: Plan) -> Ledger:
     ledger.runs = {run_id: known for run_id, known in read_runs(store).items() if run_id in run_ids}
     trials = _of_runs(store.read("trials", columns=["run_id", "point_id", "trial"]), run_ids)
     ledger.trials = _trials_per_point(trials)
-    failures = _of_runs(store.read("failures", columns=["run_id", "point_id"]), run_ids)
-    ledger.given_up = {point_id for point_id in failures["point_id"].to_pylist() if point_id}
+    ledger.given_up = _given_up(store, plan, ledger)
     return ledger
+
+
+def _given_up(store: Store, plan: Plan, ledger: Ledger) -> set[str]:
+    """Points of the plan with a block that was given up and whose trials have not landed since."""
+    columns = ["run_id", "point_id", "first_trial", "trials"]
+    rows = [row for row in store.read("failures", columns=columns).to_pylist() if row["point_id"]]
+    failed = {row["run_id"] for row in rows}
+    planned = {point.point_id for run in plan.runs if run.run_id in failed for point in plan.points(run)}
+    return {
+        row["point_id"]
+        for row in rows
+        if row["point_id"] in planned
+        and (missing := ledger.missing(row["point_id"], row["first_trial"] + row["trials"]))
+        and missing[-1] >= row["first_trial"]
+    }
 
 
 def read_runs(store: Store) -> dict[str, TrainedRun]:

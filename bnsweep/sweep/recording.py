@@ -67,6 +67,7 @@ class RowBuffer:
         self._rows.clear()
         self._count = 0
         if self._asked_to_stop:
+            self._asked_to_stop = False  # said once: what is kept afterwards is committed too
             raise KeyboardInterrupt
 
     @contextmanager

@@ -38,10 +38,16 @@ from bnsweep.training.trainer import train
 __all__ = ["score_block", "train_run"]
 
 
-def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[Row], None] | None = None) -> Trained:
+def train_run(
+    task: TrainTask,
+    dataset: Dataset,
+    *,
+    on_epoch: Callable[[Row], None] | None = None,
+    on_resume: Callable[[Row], None] | None = None,
+) -> Trained:
     """Train one network, from where an earlier attempt stopped, and put it into the store.
 
-    `on_epoch` hears of each epoch by its row.
+    `on_epoch` hears of each epoch by its row, `on_resume` before them of those that an earlier attempt has done.
     """
     run, started = task.run, datetime.now(UTC)
     begin = monotonic()
@@ -59,6 +65,7 @@ def train_run(task: TrainTask, dataset: Dataset, *, on_epoch: Callable[[Row], No
             slot=checkpoints.slot(run.run_id),
             probes=task.probes,
             on_epoch=on_epoch,
+            on_resume=on_resume,
         )
         sha256, strata_sizes = None, None
         if result.test_correct is not None:

@@ -66,6 +66,7 @@ def train(
     slot: Slot | None = None,
     probes: Probes | None = None,
     on_epoch: Callable[[Row], None] | None = None,
+    on_resume: Callable[[Row], None] | None = None,
     slot_interval_s: float = 10.0,
 ) -> TrainingResult:
     """Train the network in place; it stays on `device`, channels-last, in evaluation mode.
@@ -79,6 +80,7 @@ def train(
         slot: keeps what is needed to go on after an interruption; the caller deletes it once the network is safe.
         probes: what else to measure on the way; the weights are the same with and without.
         on_epoch: called after each epoch with its row. If it raises, the state is kept and training stops.
+        on_resume: called first, with the row of each epoch that was done before an interruption.
         slot_interval_s: shortest time between two writes to the slot, seconds.
 
     Raises:
@@ -89,6 +91,9 @@ def train(
     run = _Run(network, dataset, recipe, seed=seed, device=torch.device(device))
     probing = _Probing(run, probes) if probes else None
     progress = run.resume(slot)
+    if on_resume:
+        for row in progress.rows:
+            on_resume(row)
     begin, last_write = monotonic() - progress.duration_s, monotonic()
     with _repeatable():
         ending = run.ending(progress)

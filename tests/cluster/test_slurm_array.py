@@ -27,6 +27,28 @@ trials: 200
 SCONTROL = '#!/bin/sh\n[ "$1" = requeue ] && echo "$2" >>"$REQUEUED"\n'
 
 
+def test_parts_of_a_store_in_a_bucket_have_addresses_of_their_own(tmp_path: Path) -> None:
+    told = tmp_path / "bin" / "bnsweep"
+    told.parent.mkdir()
+    told.write_text('#!/bin/sh\necho "$@"\n')
+    told.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{told.parent}:{os.environ['PATH']}",
+        "STORE": "s3://bucket/bn?region=us-east-1",
+        "VENV": "/nonexistent",
+        "ENGINE": "inline",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_ARRAY_TASK_MAX": "16",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+    script = ["bash", str(CLUSTER / "slurm-array.sbatch")]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--part 3/16 " in done.stdout
+    assert "--store s3://bucket/bn.parts/3-of-16?region=us-east-1" in done.stdout
+
+
 def test_parts_are_stopped_in_time_requeued_and_merged(tmp_path: Path) -> None:
     spec, store = tmp_path / "spec.yaml", tmp_path / "store"
     spec.write_text(SPEC)

@@ -15,6 +15,7 @@ from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.spec import Augment
 from bnsweep.store.store import Store
+from bnsweep.sweep import work
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.tasks import Trained
@@ -276,6 +277,43 @@ def test_a_failing_network_gets_a_row_and_the_sweep_goes_on(tmp_path, run, tiny,
     assert run(text, store).runs_done == 0
     summary = run(text, store, retry_failed=True)
     assert (summary.runs_done, summary.trials_done) == (2, 2 * 2 * 9)
+
+
+def test_a_point_whose_first_block_is_given_up_holds_up_nothing_and_counts_no_more_once_it_has_landed(
+    tmp_path, run, tiny, monkeypatch
+):
+    score = work.score_block
+
+    def troubled(task, dataset):
+        if task.first == 0 and task.point.eta and task.run.placement == "all":
+            raise RuntimeError("the block's own trouble")
+        return score(task, dataset)
+
+    text, store = tiny.replace("trials: 4", "trials: 12"), tmp_path / "store"
+    wanted = 2 * 2 * (1 + 2 * 12)
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "score_block", troubled)
+        summary = run(text, store)
+    assert (summary.blocks_failed, summary.trials_done) == (4, wanted - 4 * 12)
+    assert run(text, store).failed_before == 4
+    assert run(text, store, retry_failed=True).trials_done == 4 * 12
+    # It has landed: nothing failed, and what failed once holds back neither more trials nor another sweep.
+    assert not run(text, store).failed
+    assert run(text.replace("trials: 12", "trials: 14"), store).trials_done == 2 * 2 * 2 * 2
+    other = run(text.replace("name: tiny", "name: other").replace("eta: [0, 0.1, 0.3]", "eta: [0, 0.2]"), store)
+    assert (other.failed_before, other.trials_done) == (0, 2 * 2 * 12)
+
+
+def test_a_failed_point_of_another_sweep_is_no_failure_of_this_one(tmp_path, run, tiny, monkeypatch):
+    def troubled(task, dataset):
+        raise RuntimeError("the block's own trouble")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "score_block", troubled)
+        assert run(tiny, tmp_path / "store").blocks_failed
+    other = tiny.replace("name: tiny", "name: other").replace("targets: [weights, all]", "sigma_reference: absolute")
+    summary = run(other.replace("eta: [0, 0.1, 0.3]", "eta: [0.2]"), tmp_path / "store")
+    assert (summary.failed_before, summary.trials_done) == (0, 2 * (1 + 4))
 
 
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.ray)])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from sweep_helpers import bnsweep, quiet_env, rows, wait_until
@@ -15,7 +16,7 @@ from bnsweep.analysis.database import open_database
 from bnsweep.analysis.deciding import deciding_sweep
 from bnsweep.analysis.searches import read_searches
 from bnsweep.errors import DataError, InputError
-from bnsweep.experiment.plan import make_plan
+from bnsweep.experiment.plan import Plan, make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.search import subjects
 from bnsweep.store.store import Store
@@ -23,6 +24,8 @@ from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.ray_settings import prepare_ray
 from bnsweep.sweep.search.expected import expected_plan
+from bnsweep.sweep.search.panel import Memory
+from bnsweep.sweep.search.study import Proposal
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]  # each does tens of trainings
 
@@ -185,6 +188,22 @@ def test_what_early_stopping_ends_is_a_row_and_no_finished_network(search, run, 
     assert not {row["run_id"] for row in pruned} & set(trials)
     again, _ = search(text, tmp_path / "store")
     assert (again.trained, again.ends["pruned"]) == (0, len(pruned))
+
+    # It answers this search, and none that would not have stopped it: one without early stopping, `--minimal`, or this
+    # one where it names the placement itself.
+    spec = parse_spec(text)
+    (subject,) = subjects(spec, LocalCatalog(tmp_path))
+    asker = Proposal("front", 1, subject.run(pruned[0]["bn_mask"], pruned[0]["train_seed"]), "random", "")
+    patient = spec.search.model_copy(update={"early_stopping": None})
+    for search_too, origin, ends in (
+        (spec.search, "random", "pruned"),
+        (spec.search, "known", None),
+        (spec.search, "minimal", None),
+        (patient, "random", None),
+    ):
+        memory = Memory(Store.open(tmp_path / "store"), Plan(spec, ()), search_too)
+        answer = memory.verdict(replace(asker, origin=origin))
+        assert (answer and answer.status) == ends
 
     # For the search it has ended; a sweep that plans it trains it in full, and a plan says so.
     spec, store, data = parse_spec(text), Store.open(tmp_path / "store"), {"cpus": 2, "data_root": tmp_path}

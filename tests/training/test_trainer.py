@@ -94,8 +94,10 @@ def test_an_interrupted_run_ends_with_the_same_bits(digits, change, stop):
     assert slot.writes == 1
     resumed = network_for(digits, dropout=True)
     torch.manual_seed(99)  # the state of torch's own generator must not matter
-    result = train(resumed, digits, recipe, seed=3, slot=slot)
+    earlier, later = [], []
+    result = train(resumed, digits, recipe, seed=3, slot=slot, on_resume=earlier.append, on_epoch=later.append)
     assert same_values(whole, resumed)
+    assert (len(earlier), [*earlier, *later]) == (stop, list(result.epochs))
     assert timeless(result) == timeless(expected)
     assert slot.data is not None  # the caller deletes it, once the network is safe
 

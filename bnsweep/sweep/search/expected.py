@@ -21,21 +21,21 @@ def expected_plan(spec: SearchSpec, found: Sequence[Subject], store: Store | Non
     runs: dict[str, TrainingRun] = {}
     for subject in found:
         key = (subject.data.dataset, subject.model.name)
-        known = (subject.run(mask, seed) for mask, seed in proposed.get(key, ()))
+        known = (subject.run(mask, seed) for mask, seed in proposed.get(key, {}))
         others = (subject.run("1" * subject.sites, seed) for seed in count(max(spec.train_seeds) + 1))
         mine = {run.run_id: run for run in islice(known, spec.search.trainings)}
         runs |= mine | {run.run_id: run for run in islice(others, spec.search.trainings - len(mine))}
     return Plan(spec, tuple(runs.values()))
 
 
-def _proposed(spec: SearchSpec, store: Store | None) -> dict[tuple[str, str], list[tuple[str, int]]]:
-    """Masks and seeds by data set and network, in their order."""
+def _proposed(spec: SearchSpec, store: Store | None) -> dict[tuple[str, str], dict[tuple[str, int], None]]:
+    """Masks and seeds by data set and network, in their order, each once: every version of a file proposes anew."""
     if store is None:
         return {}
-    columns = ["sweep", "dataset", "model", "number", "bn_mask", "train_seed"]
+    columns = ["sweep", "dataset", "model", "number", "bn_mask", "train_seed", "study"]
     rows = store.read("proposals", columns=columns).sort_by("number").to_pylist()
-    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    found: dict[tuple[str, str], dict[tuple[str, int], None]] = {}
     for row in rows:
-        if row["sweep"] == spec.name:
-            found.setdefault((row["dataset"], row["model"]), []).append((row["bn_mask"], row["train_seed"]))
+        if row["sweep"] == spec.name and row["study"] == "front":
+            found.setdefault((row["dataset"], row["model"]), {})[row["bn_mask"], row["train_seed"]] = None
     return found

@@ -65,7 +65,8 @@ def perform(job: Job, trainee: Trainee, dataset: Dataset, report: Report) -> Non
             allow_import=job.allow_import,
             attempt=trainee.attempt,
         )
-        outcome = train_run(task, dataset, on_epoch=report)
+        # An attempt that was interrupted may have reported its epochs to a search that is no more.
+        outcome = train_run(task, dataset, on_epoch=report, on_resume=report)
         report(outcome)
         trained = TrainedRun.of(outcome.row)
     if not usable(trained):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.experiment.search import Search
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS, TrainedRun, read_runs, read_scores
 from bnsweep.sweep.search.job import Trainee, scores_done
@@ -22,9 +23,10 @@ Row = Mapping[str, Any]
 class Memory:
     """What a store knows of training runs, as it was when the search began."""
 
-    def __init__(self, store: Store, plan: Plan, objectives: Sequence[str], *, retry_failed: bool = False) -> None:
-        self._store, self._plan, self._objectives = store, plan, objectives
+    def __init__(self, store: Store, plan: Plan, search: Search, *, retry_failed: bool = False) -> None:
+        self._store, self._plan, self._objectives = store, plan, search.objectives
         self._retry_failed = retry_failed
+        self._stops_early = search.early_stopping is not None
         self._runs = read_runs(store)
         self._epochs: dict[str, list[float]] | None = None
 
@@ -37,10 +39,14 @@ class Memory:
         """The run's last attempt, whatever became of it."""
         return self._runs.get(run.run_id)
 
-    def verdict(self, run: TrainingRun) -> Verdict | None:
-        """What the rows say of a run; None if they do not say all."""
+    def verdict(self, proposal: Proposal) -> Verdict | None:
+        """What the rows say of a run; None if they do not say all.
+
+        A run that a search has stopped early is an answer only where this one might have stopped it too.
+        """
+        run = proposal.run
         known = self.trained(run)
-        if known is None:
+        if known is None or (known.status == "pruned" and (proposal.spared or not self._stops_early)):
             return None
         if known.status not in NETWORK_ENDS:
             return Verdict(known.status, epochs=self._curve(run))
@@ -98,6 +104,7 @@ class Panel:
         self._seats = [_Seat(study) for study in studies]
         self._memory = memory
         self._proposed, self._heard = proposed, heard
+        self.from_store: list[tuple[int, str, Verdict]] = []  # answers that nobody has taken note of yet
 
     @property
     def over(self) -> bool:
@@ -107,7 +114,7 @@ class Panel:
     def next(self) -> tuple[int, Proposal, Trainee] | None:
         """Number of the study, what it asks for and what is known of it; None: wait, or over."""
         for index, seat in sorted(enumerate(self._seats), key=lambda pair: len(pair[1].flying)):
-            self._advance(seat)
+            self._advance(index)
             if seat.waiting:
                 proposal = seat.waiting.popleft()
                 seat.flying[proposal.run.run_id] = proposal
@@ -120,10 +127,11 @@ class Panel:
         proposal = seat.flying.pop(run_id)
         seat.verdicts[run_id] = verdict
         self._heard(proposal, verdict, False)
-        self._advance(seat)
+        self._advance(index)
 
-    def _advance(self, seat: _Seat) -> None:
+    def _advance(self, index: int) -> None:
         """Batch after batch, until one holds a run that the store does not answer."""
+        seat = self._seats[index]
         while not seat.waiting and not seat.flying:
             if seat.verdicts:
                 seat.study.tell(seat.verdicts)
@@ -133,11 +141,12 @@ class Panel:
             batch = seat.study.batch()
             for proposal in batch:
                 self._proposed(proposal)
-                verdict = self._memory.verdict(proposal.run)
+                verdict = self._memory.verdict(proposal)
                 if verdict is None:
                     seat.waiting.append(proposal)
                 else:
                     seat.verdicts[proposal.run.run_id] = verdict
+                    self.from_store.append((index, proposal.run.run_id, verdict))
                     self._heard(proposal, verdict, True)
             if not batch:
                 return

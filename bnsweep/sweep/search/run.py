@@ -145,7 +145,7 @@ class _Session:
         self._planned = _planned(store, spec.name, sha256)
         studies: list[Study] = [MinimalStudy(each) if minimal else FrontStudy(each) for each in found]
         self.summary.studies = studies
-        memory = Memory(Store.open(store.location), plan, spec.search.objectives, retry_failed=retry_failed)
+        memory = Memory(Store.open(store.location), plan, spec.search, retry_failed=retry_failed)
         self.panel = Panel(studies, memory, proposed=self._proposed, heard=self._heard)
 
     def run(

@@ -38,6 +38,11 @@ class Proposal:
     origin: str  # known, repeat, the sampler's name, or minimal
     why: str
 
+    @property
+    def spared(self) -> bool:
+        """Whether its run is trained in full, whatever its first epochs look like."""
+        return self.origin in ("known", "minimal")
+
 
 class Study(Protocol):
     """Asks for runs, batch by batch, and is told how they ended."""

@@ -148,6 +148,9 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         if self.elsewhere:
             return Searcher.FINISHED
         step = self._first.popleft() if self._first else self.panel.next()
+        while self.panel.from_store:
+            index, run_id, verdict = self.panel.from_store.pop()
+            self.stopping.learn(index, run_id, verdict.epochs)
         if step is None:
             return Searcher.FINISHED if self.panel.over else None
         index, proposal, trainee = step
@@ -160,7 +163,7 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
             "mask": run.bn_mask,
             "placement": run.placement,
             "seed": run.train_seed,
-            "spared": proposal.origin in ("known", "minimal"),  # of early stopping
+            "spared": proposal.spared,
             "trained": json.dumps(trainee.trained and asdict(trainee.trained)),  # Tune replaces objects of ours
         }
 
@@ -218,7 +221,7 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
             "status": "pruned",
             "reason": f"stopped by ASHA: test accuracy {accuracy:.4f} after epoch {last['epoch']} of "
             f"{run.training.epochs} is behind that of other placements",
-            "epochs_run": len(gathered.epochs),
+            "epochs_run": last["epoch"],
             "train_loss": last["train_loss"],
             "train_accuracy": last["train_accuracy"],
             "attempt": trainee.attempt,
@@ -232,7 +235,7 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         task = TrainTask(self.job.sweep, self.job.store, run, self.job.resource, attempt=trainee.attempt)
         failure = {"sweep": task.sweep, "run_id": run.run_id, "error": reason, "attempt": trainee.attempt}
         self.landed.put(Landed("failures", (failure,)))
-        if gathered.trained is None:
+        if gathered.trained is None and not usable(trainee.trained):  # else its network is there: trials failed
             self.landed.put(Landed("runs", (failed_run_row(task, reason, 1),)))
 
     def take(self, run_id: str, outcome: Trained | Scored | Row) -> None:
@@ -259,8 +262,8 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
 
     def _land_epochs(self, run: TrainingRun, trainee: Trainee, epochs: Any) -> None:
         landed = trainee.trained.epochs if trainee.trained else 0  # by an earlier attempt, whose epochs were the same
-        rows = [{key: value for key, value in row.items() if key != "run_id"} for row in epochs][landed:]
-        self.landed.put(Landed("epochs", tuple({"run_id": run.run_id, **row} for row in rows)))
+        rows = tuple({**row, "run_id": run.run_id} for row in epochs if row["epoch"] > landed)
+        self.landed.put(Landed("epochs", rows))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a search goes on from its rows."""
