@@ -68,6 +68,17 @@ def test_a_plan_says_what_is_missing_before_and_after(work):
     assert "2 planned, 2 done, 0 missing" in ask(work, "plan", "tiny.yaml", "--store", "store")
 
 
+def test_the_plan_of_a_search_is_what_it_does_at_most(work):
+    (work / "search.yaml").write_text(SPEC.replace("name: ", "name: find-").rstrip() + "\nsearch: {trainings: 14}\n")
+    told = json.loads(ask(work, "plan", "search.yaml", "--store", "nothing-yet", "--guess", "--json"))
+    assert (told["runs"], told["runs_missing"], told["rows_min"]) == (14, 14, 14 * 8)
+    assert "note     a search: its `trainings` per network" in ask(
+        work, "plan", "search.yaml", "--store", "nothing-yet"
+    )
+    refused = bnsweep("plan", "search.yaml", "--part", "1/2", cwd=work)
+    assert (refused.returncode, "--part goes with sweeps" in refused.stderr) == (2, True)
+
+
 def test_status_counts_rows(work):
     status = json.loads(ask(work, "status", "--store", "store", "--json"))
     (sweep,) = status["sweeps"]

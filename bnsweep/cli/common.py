@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bnsweep.experiment.plan import Plan
     from bnsweep.experiment.search import SearchSpec
     from bnsweep.store.store import Store
+    from bnsweep.sweep.catalog import LocalCatalog
 
 __all__ = [
     "INTERRUPTED",
@@ -27,6 +28,7 @@ __all__ = [
     "parameters_of",
     "print_json",
     "print_table",
+    "read_any_plan",
     "read_plan",
     "read_search",
     "writing",
@@ -36,14 +38,27 @@ INTERRUPTED = 130  # exit code
 
 
 def read_plan(spec: str, data_root: Path, source: str | None) -> tuple[Plan, str]:
+    """The plan of a sweep, and the file's text."""
     from bnsweep.experiment.checking import plan_from_text
+
+    text, catalog = _read(spec, data_root)
+    return plan_from_text(text, catalog, source=spec, images=source), text
+
+
+def read_any_plan(spec: str, data_root: Path, source: str | None, store: Store | None) -> Plan:
+    """The plan of a sweep, or what a search will do at most."""
+    from bnsweep.sweep.search.expected import plan_of_any
+
+    text, catalog = _read(spec, data_root)
+    return plan_of_any(text, store, catalog, source=spec, images=source)
+
+
+def _read(spec: str, data_root: Path) -> tuple[str, LocalCatalog]:
     from bnsweep.experiment.reading import read_text
     from bnsweep.sweep.catalog import LocalCatalog
 
     sys.path.insert(0, str(Path.cwd()))  # import: networks of the user's own
-    text = read_text(spec)
-    catalog = LocalCatalog(data_root.expanduser(), allow_import=True)
-    return plan_from_text(text, catalog, source=spec, images=source), text
+    return read_text(spec), LocalCatalog(data_root.expanduser(), allow_import=True)
 
 
 def read_search(spec: str, source: str | None) -> tuple[SearchSpec, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, print_table, read_plan
+from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, print_table, read_any_plan, read_plan
 from bnsweep.cli.options import data_option, json_option, part_option, source_option, store_option, wait_option
 from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
@@ -88,9 +88,9 @@ def plan(
     history: str | None,
     as_json: bool,
 ) -> None:
-    """Show what a sweep would do, and do nothing.
+    """Show what a sweep would do, and do nothing; of a search: what it does at most.
 
-    SPEC is a YAML file or the name of a ready sweep. With --cluster also how long it takes there by measured speeds,
+    SPEC is a YAML file or the name of a ready sweep or search. With --cluster also how long it takes there by measured speeds,
     what that costs, and how much it stores.
     """
     from bnsweep.sweep.estimate import preview
@@ -99,9 +99,11 @@ def plan(
     if history and not cluster:
         raise InputError("--history goes with --cluster")
     shape = parse_cluster(cluster) if cluster else None
-    plan_, _ = read_plan(spec, data_root, source)
-    plan_ = plan_.part(*part) if part else plan_
     store = open_store(location, missing_ok=True)
+    plan_ = read_any_plan(spec, data_root, source, store)
+    if part and plan_.spec.is_search:
+        raise InputError("--part goes with sweeps: a search decides by all of its runs what it trains next")
+    plan_ = plan_.part(*part) if part else plan_
     measured = len(plan_.runs) <= MEASURED_RUNS if measure is None else measure
     summary = preview(plan_, store, cpus=cpus, data_root=data_root, measure=measured)
     there = shape and size(plan_, store, shape, open_store(history) if history else store)
@@ -109,6 +111,10 @@ def plan(
         print_json({**summary.to_dict(), **({"cluster": there.to_dict()} if there else {})})
     else:
         click.echo(summary.to_text())
+        if plan_.spec.is_search:
+            click.echo(
+                "note     a search: its `trainings` per network, BN everywhere standing for what it has not asked for yet"
+            )
         if there:
             click.echo(f"\n{there.to_text()}")
 

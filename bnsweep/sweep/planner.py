@@ -16,14 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from bnsweep.errors import BnsweepError, Problem, SpecError
-from bnsweep.experiment.checking import plan_from_text
-from bnsweep.experiment.plan import Plan
-from bnsweep.experiment.reading import parse_spec, with_lines
-from bnsweep.experiment.search import SearchSpec, subjects
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
-from bnsweep.sweep.search.expected import expected_plan
+from bnsweep.sweep.search.expected import plan_of_any
 
 __all__ = ["answer", "main"]
 
@@ -42,7 +38,7 @@ def answer(text: str, location: str, catalog: LocalCatalog, *, run: str = "") ->
     """The plan of a spec, or what is wrong with it; of one run, the names of its network's BN sites."""
     try:
         store = Store.open(location) if Store.exists(location) else None
-        plan = _plan(text, store, catalog)
+        plan = plan_of_any(text, store, catalog)
         if run:
             chosen = next((each for each in plan.runs if each.run_id == run), None)
             return {"sites": [site.path for site in chosen.architecture.sites] if chosen else []}
@@ -52,19 +48,6 @@ def answer(text: str, location: str, catalog: LocalCatalog, *, run: str = "") ->
     except BnsweepError as error:
         problems = (Problem("", str(error)),)
     return {"problems": [{"where": p.where, "message": p.message, "line": p.line} for p in problems]}
-
-
-def _plan(text: str, store: Store | None, catalog: LocalCatalog) -> Plan:
-    try:
-        spec = parse_spec(text)
-    except SpecError:
-        return plan_from_text(text, catalog)  # which says more about what is wrong
-    if not isinstance(spec, SearchSpec):
-        return plan_from_text(text, catalog)
-    try:
-        return expected_plan(spec, subjects(spec, catalog), store)
-    except SpecError as error:
-        raise with_lines(error, text, source="the spec") from None
 
 
 if __name__ == "__main__":

@@ -5,11 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count, islice
 
-from bnsweep.experiment.plan import Plan, TrainingRun
-from bnsweep.experiment.search import SearchSpec, Subject
+from bnsweep.errors import SpecError
+from bnsweep.experiment.checking import plan_from_text
+from bnsweep.experiment.plan import Catalog, Plan, TrainingRun
+from bnsweep.experiment.reading import parse_spec, with_lines
+from bnsweep.experiment.search import SearchSpec, Subject, subjects
 from bnsweep.store.store import Store
 
-__all__ = ["expected_plan"]
+__all__ = ["expected_plan", "plan_of_any"]
+
+
+def plan_of_any(
+    text: str, store: Store | None, catalog: Catalog, *, source: str = "the spec", images: str | None = None
+) -> Plan:
+    """The plan of a sweep, or what a search will do at most.
+
+    Args:
+        text: the spec.
+        store: where proposals of the search may be; None: there is none yet.
+        catalog: knows networks and data sets.
+        source: what errors call the spec.
+        images: a data source instead of the spec's.
+
+    Raises:
+        SpecError: everything that is wrong with the spec, with lines.
+    """
+    try:
+        spec = parse_spec(text)
+    except SpecError:
+        return plan_from_text(text, catalog, source=source, images=images)  # which says more about what is wrong
+    if not isinstance(spec, SearchSpec):
+        return plan_from_text(text, catalog, source=source, images=images)
+    spec = spec if images is None else spec.with_source(images)
+    try:
+        return expected_plan(spec, subjects(spec, catalog), store)
+    except SpecError as error:
+        raise with_lines(error, text, source=source) from None
 
 
 def expected_plan(spec: SearchSpec, found: Sequence[Subject], store: Store | None) -> Plan:
