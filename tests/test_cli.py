@@ -72,9 +72,8 @@ def test_the_plan_of_a_search_is_what_it_does_at_most(work):
     (work / "search.yaml").write_text(SPEC.replace("name: ", "name: find-").rstrip() + "\nsearch: {trainings: 14}\n")
     told = json.loads(ask(work, "plan", "search.yaml", "--store", "nothing-yet", "--guess", "--json"))
     assert (told["runs"], told["runs_missing"], told["rows_min"]) == (14, 14, 14 * 8)
-    assert "note     a search: its `trainings` per network" in ask(
-        work, "plan", "search.yaml", "--store", "nothing-yet"
-    )
+    said = ask(work, "plan", "search.yaml", "--store", "nothing-yet", "--guess")
+    assert "note     a search: its `trainings` per network" in said
     refused = bnsweep("plan", "search.yaml", "--part", "1/2", cwd=work)
     assert (refused.returncode, "--part goes with sweeps" in refused.stderr) == (2, True)
 

@@ -90,8 +90,8 @@ def plan(
 ) -> None:
     """Show what a sweep would do, and do nothing; of a search: what it does at most.
 
-    SPEC is a YAML file or the name of a ready sweep or search. With --cluster also how long it takes there by measured speeds,
-    what that costs, and how much it stores.
+    SPEC is a YAML file or the name of a ready sweep or search. With --cluster also how long it takes there by measured
+    speeds, what that costs, and how much it stores.
     """
     from bnsweep.sweep.estimate import preview
     from bnsweep.sweep.sizing import parse_cluster, size
@@ -113,7 +113,7 @@ def plan(
         click.echo(summary.to_text())
         if plan_.spec.is_search:
             click.echo(
-                "note     a search: its `trainings` per network, BN everywhere standing for what it has not asked for yet"
+                "note     a search: its `trainings` per network; BN everywhere stands for what is not proposed yet"
             )
         if there:
             click.echo(f"\n{there.to_text()}")
