@@ -24,27 +24,30 @@ measured AS (
     FROM main_curve
 ),
 fewest AS (
-    SELECT dataset, model, train_seed, arg_min(value, coalesce(bn_kept, 0)) AS value
+    SELECT dataset, training, model, train_seed, arg_min(value, coalesce(bn_kept, 0)) AS value
     FROM measured
     WHERE NOT everywhere
     GROUP BY ALL
 ),
 parts AS (
-    SELECT 'A_avr with BN everywhere' AS part, dataset, family, train_seed, bn_sites, model, value, n
+    SELECT 'A_avr with BN everywhere' AS part, dataset, training, family, train_seed, bn_sites, model, value, n
     FROM measured
     WHERE everywhere
     UNION ALL
-    SELECT 'difference from the fewest BN layers', dataset, family, train_seed, bn_sites, model,
+    SELECT 'difference from the fewest BN layers', dataset, training, family, train_seed, bn_sites, model,
            measured.value - fewest.value, n
-    FROM measured JOIN fewest USING (dataset, model, train_seed)
+    FROM measured JOIN fewest USING (dataset, training, model, train_seed)
     WHERE everywhere
 ),
+named AS (SELECT *, count(DISTINCT training) OVER (PARTITION BY dataset, family) AS trainings FROM parts),
 final AS (
-    SELECT part, dataset, family AS model, 'all' AS placement, train_seed, bn_sites::DOUBLE AS x, model AS x_label,
-           100 * avg(value) AS value_pct, sum(n)::BIGINT AS n
-    FROM parts
+    -- Networks of different recipes are not compared: each recipe is a family of its own.
+    SELECT part, dataset, family || CASE WHEN trainings > 1 THEN ' ' || training ELSE '' END AS model,
+           'all' AS placement, train_seed, bn_sites::DOUBLE AS x, named.model AS x_label, 100 * avg(value) AS value_pct,
+           sum(n)::BIGINT AS n
+    FROM named
     WHERE value IS NOT NULL
-    GROUP BY part, dataset, family, train_seed, bn_sites, parts.model
+    GROUP BY part, dataset, family, training, trainings, train_seed, bn_sites, named.model
 )
 SELECT * FROM final
 ORDER BY ALL

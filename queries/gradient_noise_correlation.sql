@@ -1,7 +1,7 @@
 -- Does gradient noise predict how much accuracy a network keeps?
 --
--- Spearman's rank correlation between C (eq. 6) and A_avr over all training runs of a data set and noise cell, with the
--- interval of Bonett and Wright (Psychometrika 65:23, 2000): tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). The
+-- Spearman's rank correlation between C (eq. 6) and A_avr over all training runs of a data set and noise cell (of each
+-- way of scoring by itself), with the interval of Bonett and Wright (Psychometrika 65:23, 2000): tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). The
 -- paper's explanation (BN lowers C, and less noise in training means less resistance later) says that r is above 0.
 -- Runs count as independent, although seeds of one placement resemble each other: read the interval as the narrowest.
 --
@@ -10,17 +10,20 @@
 --   confidence  DOUBLE   0.95  of the interval
 --
 -- Columns
---   dataset           -     data set label
---   noise_model       -     noise model
---   sigma_reference   -     what eta multiplies
---   targets           -     which parameters are hit
---   bn_treatment      -     what happens to BN around the noise
---   measure           -     images: C from single images; batches: from batches, BN in training mode
---   networks          runs  training runs behind the figure
---   rank_correlation  -     Spearman's, equals share their mean rank; NULL: fewer than four runs, or all alike
---   low               -     lower end of its interval
---   high              -     upper end
---   explanation       -     supported (low > 0), contradicted (high < 0) or undecided
+--   dataset               -       data set label
+--   noise_model           -       noise model
+--   sigma_reference       -       what eta multiplies
+--   targets               -       which parameters are hit
+--   bn_treatment          -       what happens to BN around the noise
+--   recalibration_images  images  training images that re-estimate BN; 0 unless recalibrated
+--   precision             -       of the forward pass
+--   sampling              -       test images per trial: full, random or strata
+--   measure               -       images: C from single images; batches: from batches, BN in training mode
+--   networks              runs    training runs behind the figure
+--   rank_correlation      -       Spearman's, equals share their mean rank; NULL: fewer than four runs, or all alike
+--   low                   -       lower end of its interval
+--   high                  -       upper end
+--   explanation           -       supported (low > 0), contradicted (high < 0) or undecided
 
 WITH
 last_measured AS (
@@ -30,22 +33,26 @@ last_measured AS (
     QUALIFY row_number() OVER (PARTITION BY run_id, probe ORDER BY epoch DESC) = 1
 ),
 paired AS (
-    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment,
+    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
+           precision, sampling,
            CASE probe WHEN 'gradient_noise' THEN 'images' ELSE 'batches' END AS measure, value, average_normalized
     FROM curve JOIN last_measured USING (run_id)
     WHERE dataset = coalesce($dataset, dataset) AND average_normalized IS NOT NULL AND isfinite(value)
 ),
 ranked AS (
     -- Ranks from below less ranks from above: twice the mean rank of equals, less a constant.
-    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, measure,
+    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
+           precision, sampling, measure,
            rank() OVER (cell ORDER BY value) - rank() OVER (cell ORDER BY value DESC) AS rank_of_noise,
            rank() OVER (cell ORDER BY average_normalized)
                - rank() OVER (cell ORDER BY average_normalized DESC) AS rank_of_average
     FROM paired
-    WINDOW cell AS (PARTITION BY dataset, noise_model, sigma_reference, targets, bn_treatment, measure)
+    WINDOW cell AS (PARTITION BY dataset, noise_model, sigma_reference, targets, bn_treatment,
+                    recalibration_images, precision, sampling, measure)
 ),
 correlated AS (
-    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, measure, count(*) AS networks,
+    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
+           precision, sampling, measure, count(*) AS networks,
            CASE WHEN count(*) >= 4 AND var_pop(rank_of_noise) > 0 AND var_pop(rank_of_average) > 0
                 THEN corr(rank_of_noise, rank_of_average) END AS r
     FROM ranked
@@ -57,11 +64,13 @@ bounded AS (
     FROM correlated
 ),
 final AS (
-    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, measure, networks::BIGINT AS networks,
+    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
+           precision, sampling, measure, networks::BIGINT AS networks,
            r AS rank_correlation, tanh(atanh(greatest(least(r, 0.999999), -0.999999)) - half) AS low,
            tanh(atanh(greatest(least(r, 0.999999), -0.999999)) + half) AS high,
            CASE WHEN low > 0 THEN 'supported' WHEN high < 0 THEN 'contradicted' ELSE 'undecided' END AS explanation
     FROM bounded
 )
 SELECT * FROM final
-ORDER BY dataset, noise_model, sigma_reference, targets, bn_treatment, measure
+ORDER BY dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
+           precision, sampling, measure

@@ -187,8 +187,11 @@ def write_snapshot(store: Store, path: Path) -> None:
     connection = _connect(1, None, place=str(temporary))
     try:
         for table in SCHEMAS:
-            rows = store.read(table, unique=True) if store.rows(table) <= IN_MEMORY_ROWS else store.dataset(table)
-            _copy(connection, table, rows)
+            small = store.rows(table) <= IN_MEMORY_ROWS
+            _copy(connection, table, store.read(table, unique=True) if small else store.dataset(table))
+            if not small and has_repeated_keys(connection, table, table):
+                connection.execute(f"DROP TABLE {table}")
+                _copy(connection, table, store.read(table, unique=True))
         database = _finish(connection, sweep=None, source=store.location, readable=[])
         for confidence in CONFIDENCES:
             database._ready_for(confidence)

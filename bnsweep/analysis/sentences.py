@@ -40,7 +40,8 @@ def widest_gap(rows: Sequence[Row], targets: str) -> tuple[Row, Row] | None:
     pairs: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
         if row["targets"] == targets and row["bn_treatment"] == "stale" and row["eta"] > 0:
-            key = tuple(row[c] for c in ("dataset", "model", "sigma_reference", "precision", "eta"))
+            same = ("dataset", "model", "training", "sigma_reference", "precision", "sampling", "eta")
+            key = tuple(row[c] for c in same)
             pairs.setdefault(key, {})[placement_label(row)] = row
     both = [
         (p[charts.EVERYWHERE], p[charts.NOWHERE])
@@ -81,7 +82,12 @@ def attribution(losses: Sequence[Row]) -> Iterator[str]:
             key = tuple(row[c] for c in ("dataset", "model", "training", "sigma_reference", "precision"))
             groups.setdefault(key, {}).setdefault(row["eta"], {})[row["targets"]] = row
     for (dataset, model, _, reference, _), levels in groups.items():
-        both = {eta: sets for eta, sets in levels.items() if "all" in sets and "weights" in sets}
+        # Without clean rows (given up, or yet to come) there is nothing that a loss could be measured from.
+        both = {
+            eta: sets
+            for eta, sets in levels.items()
+            if all(name in sets and sets[name]["value"] is not None for name in ("all", "weights"))
+        }
         if both:
             eta = max(both, key=lambda eta: both[eta]["all"]["value"] - both[eta]["weights"]["value"])
             about = f"{model} on {dataset} with BN everywhere, σ reference {reference}, η = {eta_pct(eta)} %"

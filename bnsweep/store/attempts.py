@@ -73,15 +73,17 @@ def set_aside_older(store: Store, run: TrainedRun) -> None:
 
 def _drop(store: Store, name: str, unwanted: Callable[[pa.Table], pa.ChunkedArray]) -> None:
     """Rewrite the parts of a table that hold unwanted rows; the old files go to quarantine/."""
-    added, removed = [], []
+    changed: dict[str, pa.Table] = {}
     for part in store.parts(name):
         rows = part_files.load(store.files, part).cast(schema.SCHEMAS[name])
         kept = rows.filter(pc.invert(unwanted(rows)))
-        if kept.num_rows == rows.num_rows:
-            continue
-        removed.append(part.path)
-        path = store.free_path(name, kept, replacing=[part.path]) if kept.num_rows else None
-        if path is not None:
+        if kept.num_rows < rows.num_rows:
+            changed[part.path] = kept
+    added: list[Part] = []
+    removed = list(changed)
+    for kept in changed.values():
+        path = store.free_path(name, kept, replacing=removed) if kept.num_rows else None
+        if path is not None and path not in {part.path for part in added}:
             data = part_files.encode(name, kept)
             store.files.write(path, data)
             added.append(part_files.describe_part(name, path, kept, data))

@@ -92,9 +92,10 @@ def _compact_table(store: Store, name: str, target_rows: int) -> tuple[int, int]
     groups = _groups(parts, set(keep), target_rows)
     if not groups:
         return 0, 0
-    with ThreadPoolExecutor(2) as pool:
-        written = list(pool.map(lambda group: _rewrite(store, name, group, keep, loaded), groups))
     old = [part for group in groups for part in group]
+    replacing = [part.path for part in old]  # of all groups: what one of them drops, another may hold
+    with ThreadPoolExecutor(2) as pool:
+        written = list(pool.map(lambda group: _rewrite(store, name, group, keep, loaded, replacing), groups))
     new = [part for part in written if part is not None]
     if not _replace(store, old, new):
         return 0, 0
@@ -144,16 +145,21 @@ def _first_of_each_key(
 
 
 def _rewrite(
-    store: Store, name: str, group: Sequence[Part], keep: dict[str, np.ndarray], loaded: dict[str, pa.Table]
+    store: Store,
+    name: str,
+    group: Sequence[Part],
+    keep: dict[str, np.ndarray],
+    loaded: dict[str, pa.Table],
+    replacing: Sequence[str],
 ) -> Part | None:
-    """One part with the rows of several; None if no row is left or another live part holds exactly these."""
+    """One part with the rows of several; None if no row is left or a part that stays holds exactly these."""
     tables = loaded or _load(store, group)
     kept = [
         tables[part.path].filter(pa.array(keep[part.path])) if part.path in keep else tables[part.path]
         for part in group
     ]
     rows = part_files.sort_by_key(name, pa.concat_tables(kept))
-    path = store.free_path(name, rows, replacing=[part.path for part in group]) if rows.num_rows else None
+    path = store.free_path(name, rows, replacing=replacing) if rows.num_rows else None
     if path is None:
         return None
     data = part_files.encode(name, rows)

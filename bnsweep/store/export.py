@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from bnsweep.store.store import Store
 
 __all__ = ["FORMATS", "copy_rows", "export", "write_files"]
+
+NO_LIMIT = np.iinfo(np.int64).max  # of trials of a point that no plan knows
 
 
 def _as_parquet(name: str, rows: pa.Table) -> bytes:
@@ -80,10 +83,21 @@ def copy_rows(store: Store, directory: str | Path) -> list[Path]:
     planned = pc.is_in(pc.field("spec_sha256"), newest["spec_sha256"].combine_chunks())
     tables = {"sweeps": newest, "points": store.read("points", unique=True, filter=planned)}
     tables |= {name: store.read(name, unique=True) for name in schema.SCHEMAS if name not in tables}
+    tables["trials"] = _planned(tables["trials"], tables["points"])
     target = type(store).create(directory)
     added = target.commit(tables)
     shutil.rmtree(Path(directory, claim.FOLDER))  # who wrote on which machine; no copy needs it to be read or written
     return [Path(directory, part.path) for part in added]
+
+
+def _planned(trials: pa.Table, points: pa.Table) -> pa.Table:
+    """Without what only older versions asked for: the copy does not know them, and would count it."""
+    most = points.group_by("point_id").aggregate([("max_trials", "max")])
+    limits = dict(zip(most["point_id"].to_pylist(), most["max_trials_max"].to_pylist(), strict=True))
+    ids = trials["point_id"].combine_chunks().dictionary_encode()
+    bounds = [limits.get(point_id, NO_LIMIT) for point_id in ids.dictionary.to_pylist()]
+    of_rows = np.array(bounds, np.int64)[ids.indices.to_numpy()]
+    return trials.filter(pa.array(trials["trial"].to_numpy() < of_rows))
 
 
 def _newest_sweeps(sweeps: pa.Table) -> pa.Table:

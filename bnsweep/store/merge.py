@@ -164,13 +164,28 @@ def _in_groups(runs: Sequence[str], trials: Mapping[str, int]) -> Iterator[list[
 
 
 def _rows_of(store: Store, source: Store, runs: list[str], choice: _Choice) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of these runs that are not here. Of a run that is here whole, only trials and probes can be news."""
+    """The rows of these runs that are not here. Of a run that is here whole, trials, probes and blocks can be news."""
     new = [run_id for run_id in runs if run_id in choice.new]
-    for name in ("runs", "failures", "epochs"):
-        rows = source.read(name, unique=True, filter=_of(new))
-        yield name, _lacking(store, name, rows if name == "epochs" else _renumbered(rows, choice.new), runs=new)
+    for name in ("runs", "failures"):
+        rows = source.read(name, unique=True, filter=_of(runs))
+        wanted = pc.is_in(rows["run_id"], pa.array(new, pa.string()))
+        if name == "failures":
+            wanted = pc.or_(wanted, pc.is_valid(rows["point_id"]))
+        rows = rows.filter(pc.and_(wanted, pc.invert(_came_before(store, name, rows, runs))))
+        yield name, _lacking(store, name, _renumbered(rows, choice.new), runs=runs)
+    yield "epochs", _lacking(store, "epochs", source.read("epochs", unique=True, filter=_of(new)), runs=new)
     for name in ("trials", "probes"):
         yield name, _lacking(store, name, source.read(name, unique=True, filter=_of(runs)), runs=runs)
+
+
+def _came_before(store: Store, name: str, rows: pa.Table, runs: Iterable[str]) -> pa.BooleanArray:
+    """Whether an earlier merge has taken a row already: attempts have other numbers here, and the same end."""
+    told = ["committed_at", "run_id", "status" if name == "runs" else "point_id"]
+
+    def comparable(some: pa.Table) -> pa.Table:
+        return some.select(told).set_column(0, "committed_at", some["committed_at"].cast(pa.int64()))
+
+    return pa.array(_in(comparable(rows), comparable(store.read(name, columns=told, filter=_of(runs)))))
 
 
 def _renumbered(rows: pa.Table, new: Mapping[str, int]) -> pa.Table:

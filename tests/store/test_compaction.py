@@ -70,6 +70,25 @@ def test_of_rows_with_the_same_key_the_first_committed_stays(tmp_path: Path) -> 
     assert {row["committed_at"].day: row["trial_count"] for row in days} == {2: 80, 1: 40}
 
 
+def test_rows_that_two_groups_of_one_compaction_hold_are_kept_in_one(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+
+    def commit(day: int, **options: Any) -> None:
+        rows = store_rows.trials(**options)
+        stamp = pa.scalar(datetime(2026, 1, day, tzinfo=UTC), pa.timestamp("us", tz="UTC"))
+        store.commit({"trials": rows.append_column("committed_at", pa.repeat(stamp, rows.num_rows))})
+
+    # What the second and third part have left of their rows, another part has too, which goes in another group.
+    commit(1, count=1, start=1)
+    commit(2, count=2, start=0)
+    commit(3, count=1, start=0)
+    keys = store.key_set("trials")
+    assert len(keys) == 2
+    store.compact(tables=["trials"], target_rows=2)
+    assert store.key_set("trials") == keys
+    assert store.rows("trials") == 2
+
+
 def test_old_files_go_after_the_grace_period_and_a_late_reader_looks_again(tmp_path: Path) -> None:
     store = filled(tmp_path)
     reader = Store.open(tmp_path)
@@ -124,7 +143,7 @@ def test_of_two_compactions_at_once_one_counts(tmp_path: Path) -> None:
     filled(tmp_path)
     first, second = Store.open(tmp_path), Store.open(tmp_path)
     parts = second.parts("trials")
-    new = compaction._rewrite(second, "trials", parts, {}, {})
+    new = compaction._rewrite(second, "trials", parts, {}, {}, [part.path for part in parts])
     first.compact(tables=["trials"], target_rows=500)
     assert new is not None
     assert not compaction._replace(second, parts, [new])

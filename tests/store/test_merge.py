@@ -11,6 +11,7 @@ from bnsweep.errors import InputError, StoreClaimedError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store import merge as merging
+from bnsweep.store.export import copy_rows
 from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
@@ -269,6 +270,34 @@ def test_a_result_replaces_a_failure_and_its_attempt_follows(halves, tmp_path):
     assert keeps.merge(fails).lines() == [f"{fails.location}: 0 runs, 0 trials and 0 networks are new"]
 
 
+def test_a_merge_again_brings_what_has_ended_since_and_each_failure_once(halves, tmp_path):
+    source = Store.create(tmp_path / "source")
+    runs = Store.open(halves / "first").read("runs").slice(0, 1)
+    run_id, failures = runs["run_id"][0].as_py(), SCHEMAS["failures"].names
+    gone = with_columns(runs, status="failed", checkpoint_sha256=None, attempt=3)
+    failure = dict.fromkeys(failures) | {"sweep": "half", "run_id": run_id, "error": "out of memory", "attempt": 3}
+    source.commit({"runs": gone, "failures": pa.Table.from_pylist([failure], schema=SCHEMAS["failures"])})
+    store = Store.create(tmp_path / "all")
+    store.merge(source)
+    sha256 = source.put_network(
+        run_id, Store.open(halves / "first").get_network(run_id, runs["checkpoint_sha256"][0].as_py())
+    )
+    source.commit({"runs": with_columns(runs, attempt=4, checkpoint_sha256=sha256)})
+    assert store.merge(source).runs == 1
+    assert sorted((row["attempt"], row["status"]) for row in rows(store, "runs"))[0] == (3, "failed")
+    assert [row["status"] for row in sorted(rows(store, "runs"), key=lambda row: row["attempt"])] == [
+        "failed",
+        "finished",
+    ]
+    assert len(rows(store, "failures")) == 1
+    # A block that is given up after its run was taken is news too.
+    block = {**failure, "point_id": "p", "first_trial": 0, "trials": 4, "attempt": 1}
+    source.commit({"failures": pa.Table.from_pylist([block], schema=SCHEMAS["failures"])})
+    for _ in range(2):
+        store.merge(source)
+        assert sorted(row["point_id"] or "" for row in rows(store, "failures")) == ["", "p"]
+
+
 def test_published_rows_have_no_networks_and_get_them_back(halves, tmp_path):
     Store.open(halves / "first").copy_rows(tmp_path / "published")
     store = Store.create(tmp_path / "all")
@@ -277,6 +306,17 @@ def test_published_rows_have_no_networks_and_get_them_back(halves, tmp_path):
     assert any("2 networks are not there" in line for line in merged.lines())
     again = store.merge(Store.open(halves / "first"))
     assert (again.runs, again.trials, again.networks) == (0, 0, 2)
+
+
+def test_published_rows_are_those_that_the_newest_plan_asks_for(tmp_path):
+    run(tmp_path / "store")
+    run(tmp_path / "store", SPEC.replace("trials: 3", "trials: 2"))
+    source = Store.open(tmp_path / "store")
+    copy_rows(source, tmp_path / "copy")
+    copy = Store.open(tmp_path / "copy")
+    assert (source.rows("trials"), copy.rows("trials")) == (ALL, 4 * 2 * (1 + 2))
+    with open_database(source) as original, open_database(copy) as published:
+        assert published.query("accuracy").to_dicts() == original.query("accuracy").to_dicts()
 
 
 def test_two_stores_with_other_sweeps_become_one_with_both(halves, tmp_path):
