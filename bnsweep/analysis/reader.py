@@ -180,14 +180,18 @@ def sweep_facts(path: str, sweep: str) -> dict[str, Any]:
 
 def _workers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for row in rows:
+    until: dict[str, float] = {}  # up to where a worker's time has been counted: rounds of several points take turns
+    for row in sorted(rows, key=lambda row: row["start_s"] or 0.0):
         entry = found.setdefault(
             row["worker"] or "",
             {"worker": row["worker"] or "unknown", "trainings": 0, "blocks": 0, "trials": 0, "busy_s": 0.0},
         )
         entry["trainings" if row["kind"] == "training" else "blocks"] += 1
         entry["trials"] += row["trials"] or 0
-        entry["busy_s"] += max(0.0, (row["end_s"] or 0.0) - (row["start_s"] or 0.0))
+        end = row["end_s"] or 0.0
+        counted = until.get(entry["worker"], 0.0)
+        entry["busy_s"] += max(0.0, end - max(counted, row["start_s"] or 0.0))
+        until[entry["worker"]] = max(counted, end)
     return sorted(found.values(), key=lambda entry: str(entry["worker"]))
 
 

@@ -12,6 +12,7 @@ import pytest
 from bnsweep.analysis import database as databases
 from bnsweep.analysis.database import Database, open_database, open_snapshot, write_snapshot
 from bnsweep.analysis.inputs import read_inputs
+from bnsweep.analysis.reader import _workers
 from bnsweep.analysis.sentences import attribution, headline
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
@@ -83,3 +84,10 @@ def test_a_snapshot_counts_rows_of_large_tables_once(tmp_path: Path, monkeypatch
     write_snapshot(store, tmp_path / "snapshot")
     with open_snapshot(tmp_path / "snapshot") as database:
         assert database.sql("SELECT count(*) AS n FROM trials").to_dicts() == [{"n": source.rows("trials")}]
+
+
+def test_a_worker_is_not_busier_than_the_clock() -> None:
+    spans = [(0.0, 10.0), (5.0, 8.0), (20.0, 25.0), (9.0, 12.0)]  # rounds of points take turns
+    rows = [{"worker": "w", "kind": "trials", "trials": 4, "start_s": start, "end_s": end} for start, end in spans]
+    (worker,) = _workers(rows)
+    assert (worker["blocks"], worker["trials"], worker["busy_s"]) == (4, 16, 17.0)
