@@ -1,8 +1,9 @@
 -- Does gradient noise predict how much accuracy a network keeps?
 --
--- Spearman's rank correlation between C (eq. 6) and A_avr over all training runs of a data set and noise cell (of each
--- way of scoring by itself), with the interval of Bonett and Wright (Psychometrika 65:23, 2000): tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). The
--- paper's explanation (BN lowers C, and less noise in training means less resistance later) says that r is above 0.
+-- Spearman's rank correlation between C (eq. 6) and A_avr over all training runs of a data set, noise cell and way of
+-- scoring, with the interval of Bonett and Wright (Psychometrika 65:23, 2000):
+-- tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). The paper's explanation (BN lowers C, and less noise in training
+-- means less resistance later) says that r is above 0.
 -- Runs count as independent, although seeds of one placement resemble each other: read the interval as the narrowest.
 --
 -- Parameters
