@@ -43,7 +43,7 @@ def _brief(reason: str) -> str:
     if len(reason) <= 150:
         return reason
     parts: dict[str, list[str]] = {}
-    for part, verdict in re.findall(r"(?:^|; )([^;:]+): (supported|undecided|contradicted)\b", reason):
+    for part, verdict in re.findall(r"(?:^|; )([^;:()]+): (supported|undecided|contradicted)\b", reason):
         parts.setdefault(verdict, []).append(part)
     return "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in parts.items()) or reason
 

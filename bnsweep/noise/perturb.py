@@ -10,7 +10,7 @@ normal and independent per element. A draw is a pure function of (parameters, ce
 
 A CPU draws with NumPy's Philox, a GPU with its own generator (15 million normals per VGG16 trial would
 starve it otherwise). The keys are the same and the numbers are not: rows of the two are equal in
-distribution only. Rows of two kinds of GPU have the same draws.
+distribution only. Kinds of GPU share their draws, as far as their arithmetic rounds alike.
 
 Which parameters count: kernels and biases of convolutions, linear, recurrent and attention layers and
 of `ChannelBias`; scale and shift of normalization layers; running statistics of batch normalization.

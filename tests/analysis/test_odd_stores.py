@@ -10,10 +10,12 @@ import pyarrow.compute as pc
 import pytest
 
 from bnsweep.analysis import database as databases
+from bnsweep.analysis.claims import judge
 from bnsweep.analysis.database import Database, open_database, open_snapshot, write_snapshot
 from bnsweep.analysis.inputs import read_inputs
 from bnsweep.analysis.reader import _workers
 from bnsweep.analysis.sentences import attribution, headline
+from bnsweep.analysis.tables import _brief
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 from tests.results.published import ROOT, STORES
@@ -91,3 +93,9 @@ def test_a_worker_is_not_busier_than_the_clock() -> None:
     rows = [{"worker": "w", "kind": "trials", "trials": 4, "start_s": start, "end_s": end} for start, end in spans]
     (worker,) = _workers(rows)
     assert (worker["blocks"], worker["trials"], worker["busy_s"]) == (4, 16, 17.0)
+
+
+def test_a_part_that_is_contradicted_is_named_in_short() -> None:
+    with open_database(Store.open(ROOT / STORES["cifar10-sgd"])) as database:
+        (verdict,) = (each for each in judge(database) if each.name == "treatments")
+    assert _brief(verdict.reason) == "supported: BN stale, BN folded; contradicted: BN recalibrated"

@@ -53,17 +53,19 @@ def test_parts_are_gathered_up_to_the_target_and_large_ones_left_alone(tmp_path:
     assert store.rows("trials") == 1050
 
 
+def commit_on(store: Store, day: int, **options: Any) -> None:
+    """Commit trials as if on that day of January."""
+    rows = store_rows.trials(**options)
+    stamp = pa.scalar(datetime(2026, 1, day, tzinfo=UTC), pa.timestamp("us", tz="UTC"))
+    store.commit({"trials": rows.append_column("committed_at", pa.repeat(stamp, rows.num_rows))})
+
+
 def test_of_rows_with_the_same_key_the_first_committed_stays(tmp_path: Path) -> None:
     store = Store.create(tmp_path)
 
-    def commit(day: int, **options: Any) -> None:
-        rows = store_rows.trials(**options)
-        stamp = pa.scalar(datetime(2026, 1, day, tzinfo=UTC), pa.timestamp("us", tz="UTC"))
-        store.commit({"trials": rows.append_column("committed_at", pa.repeat(stamp, rows.num_rows))})
-
-    commit(2, count=100, seed=2)
-    commit(3, count=60, seed=3)
-    commit(1, count=40, start=80, seed=1)
+    commit_on(store, 2, count=100, seed=2)
+    commit_on(store, 3, count=60, seed=3)
+    commit_on(store, 1, count=40, start=80, seed=1)
     store.compact(tables=["trials"], target_rows=150)  # the first part counts as large
     assert store.rows("trials") == len(store.key_set("trials")) == 120
     days = store.read("trials").group_by("committed_at").aggregate([("trial", "count")]).to_pylist()
@@ -73,15 +75,10 @@ def test_of_rows_with_the_same_key_the_first_committed_stays(tmp_path: Path) -> 
 def test_rows_that_two_groups_of_one_compaction_hold_are_kept_in_one(tmp_path: Path) -> None:
     store = Store.create(tmp_path)
 
-    def commit(day: int, **options: Any) -> None:
-        rows = store_rows.trials(**options)
-        stamp = pa.scalar(datetime(2026, 1, day, tzinfo=UTC), pa.timestamp("us", tz="UTC"))
-        store.commit({"trials": rows.append_column("committed_at", pa.repeat(stamp, rows.num_rows))})
-
     # What the second and third part have left of their rows, another part has too, which goes in another group.
-    commit(1, count=1, start=1)
-    commit(2, count=2, start=0)
-    commit(3, count=1, start=0)
+    commit_on(store, 1, count=1, start=1)
+    commit_on(store, 2, count=2, start=0)
+    commit_on(store, 3, count=1, start=0)
     keys = store.key_set("trials")
     assert len(keys) == 2
     store.compact(tables=["trials"], target_rows=2)
