@@ -241,7 +241,7 @@ def test_files_are_folded_and_printed(browser: Any) -> None:
     )
     assert not browser.execute_script(height)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert browser.execute_script(height)
+    until(lambda: browser.execute_script(height))  # the page is laid out anew for print, a frame later
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
