@@ -141,9 +141,14 @@ CREATE MACRO standard_error(x, wanted_half_width) AS
     sqrt(variance_at_stop(var_samp(x), greatest(max(x) - avg(x), avg(x) - min(x)), count(*),
                           any_value(wanted_half_width), NULL) / count(*));
 
--- The points that have rows. `a0` is the accuracy of the clean network, which every cell of a run shares. A point is
--- `wide` while its interval is wider than its sweep wants, `capped` if it stays so: all trials it may have are used.
-CREATE VIEW point AS
+-- Whether the interval on a mean of n draws is wider than wanted (NULL: any will do).
+CREATE MACRO too_wide(n, variance, wanted, level) AS
+    coalesce(t_quantile(n - 1, level) * sqrt(variance / n) > wanted, false);
+
+-- The points that have rows, one by one. `a0` is the accuracy of the clean network, which every cell of a run shares. A
+-- point is `wide` while its interval is wider than its sweep wants, `capped` if it stays so: all trials it may have are
+-- used.
+CREATE VIEW measured_point AS
 WITH
 tallied AS MATERIALIZED (
     SELECT planned_point.*, tally.* EXCLUDE (point_id, extreme),
@@ -154,11 +159,65 @@ baseline AS (SELECT run_id, precision, avg(accuracy) AS a0 FROM tallied WHERE et
 SELECT measured.*, wide AND n >= max_trials AS capped
 FROM (
     SELECT tallied.*, baseline.a0,
-           coalesce(t_quantile(n - 1, wanted_confidence) * sqrt(variance / n) > wanted_half_width, false) AS wide
+           too_wide(n, variance, wanted_half_width, wanted_confidence) AS wide
     FROM tallied LEFT JOIN baseline USING (run_id, precision)
 ) AS measured;
 
--- Training runs by noise cell, with the number of planned eta above 0.
+-- Where sweeps score the same network in the same cell in ways that no column tells apart (by another noise seed, other
+-- numbers of images): nearly always empty.
+CREATE TABLE scored_again AS
+SELECT curve, eta FROM planned_point GROUP BY ALL HAVING count(*) > 1;
+
+-- What was measured of a training run at one eta of a cell, in one row: draws are pooled, so that a network that was
+-- scored twice is still one network. `variance` is that of a draw such that variance / n is that of their mean.
+CREATE VIEW point AS
+WITH
+pooled AS (
+    SELECT min(point_id) AS point_id, sum(n) AS n, sum(n * accuracy) / sum(n) AS accuracy,
+           sum(nonfinite) AS nonfinite, sum(images) AS images,
+           sum((n - 1) * spread) / nullif(sum(n) - count(*), 0) AS spread, sum(n * variance) / sum(n) AS variance,
+           any_value(a0) AS a0, bool_or(wide) AS wide, bool_or(capped) AS capped
+    FROM measured_point SEMI JOIN scored_again USING (curve, eta)
+    GROUP BY curve, eta
+)
+FROM measured_point ANTI JOIN scored_again USING (curve, eta)
+UNION ALL BY NAME
+SELECT planned_point.*, pooled.* EXCLUDE (point_id) FROM pooled JOIN planned_point USING (point_id);
+
+-- The eta above 0 that A_avr is a mean over: of the grids that the runs of one network, recipe and cell plan, the one
+-- by which most of their points count, so that placements and seeds are compared over the same eta. Runs that do not
+-- plan all of them have no A_avr, and what they plan beside them (`off_grid`, nearly always empty) is left out of it.
+CREATE TABLE grid AS
+WITH
+planned AS (
+    SELECT curve, list(DISTINCT eta ORDER BY eta) AS levels,
+           any_value(hash(dataset, model, training, noise_model, sigma_reference, targets, bn_treatment,
+                          recalibration_images, precision, sampling)) AS field
+    FROM planned_point
+    WHERE eta > 0
+    GROUP BY curve
+),
+grids AS (SELECT DISTINCT field, levels FROM planned),
+chosen AS (
+    SELECT grids.field, first(grids.levels ORDER BY served * len(grids.levels) DESC, len(grids.levels) DESC,
+                                                    grids.levels) AS levels
+    FROM (
+        SELECT grids.field, grids.levels, count(*) AS served
+        FROM grids JOIN planned ON planned.field = grids.field AND list_has_all(planned.levels, grids.levels)
+        GROUP BY ALL
+    ) AS grids
+    GROUP BY grids.field
+)
+SELECT planned.curve, chosen.levels
+FROM planned JOIN chosen USING (field)
+WHERE list_has_all(planned.levels, chosen.levels);
+
+CREATE TABLE off_grid AS
+SELECT curve, eta
+FROM planned_point JOIN grid USING (curve)
+WHERE eta > 0 AND NOT list_contains(levels, eta);
+
+-- Training runs by noise cell, with the eta above 0 that their A_avr is over.
 CREATE TABLE planned_curve AS
 SELECT curve, any_value(series) AS series, any_value(run_id) AS run_id, any_value(train_seed) AS train_seed,
        any_value(dataset) AS dataset, any_value(model) AS model, any_value(training) AS training,
@@ -166,18 +225,18 @@ SELECT curve, any_value(series) AS series, any_value(run_id) AS run_id, any_valu
        any_value(bn_sites) AS bn_sites, any_value(noise_model) AS noise_model,
        any_value(sigma_reference) AS sigma_reference, any_value(targets) AS targets,
        any_value(bn_treatment) AS bn_treatment, any_value(recalibration_images) AS recalibration_images,
-       any_value(precision) AS precision, any_value(sampling) AS sampling, count(*) AS etas
-FROM planned_point
-WHERE eta > 0
+       any_value(precision) AS precision, any_value(sampling) AS sampling, any_value(levels) AS levels,
+       len(any_value(levels)) AS etas
+FROM planned_point JOIN grid USING (curve)
 GROUP BY curve;
 
--- A_avr per training run and noise cell, eq. 14: the mean of a/a0 over every planned eta above 0. A run of which a
--- planned eta has no rows yet is left out: its average would be of something else.
+-- A_avr per training run and noise cell, eq. 14: the mean of a/a0 over every eta of the grid. A run of which one of
+-- them has no rows yet is left out: its average would be of something else.
 CREATE VIEW curve AS
 WITH measured AS (
     SELECT curve, count(*) AS etas, min(n) AS least_n, max(n) AS most_n, sum(n) AS n,
            any_value(a0) AS a0, avg(accuracy / nullif(a0, 0)) AS average_normalized, bool_or(capped) AS capped
-    FROM point
+    FROM point ANTI JOIN off_grid USING (curve, eta)
     WHERE eta > 0
     GROUP BY curve
 )
@@ -185,8 +244,8 @@ SELECT planned_curve.*, measured.* EXCLUDE (curve, etas)
 FROM measured JOIN planned_curve USING (curve, etas);
 
 -- A_avr per network, placement and cell, over training seeds. With several seeds: a t interval on the seeds' averages.
--- With one: trial t has the same noise at every eta, so the average is made per trial where all eta have the same
--- trials (t interval on those). Where they have not, the standard errors of the eta are averaged as if all were fully
+-- With one: a draw has the same noise at every eta, so the average is made per draw where all eta have the same
+-- draws (t interval on those). Where they have not, the standard errors of the eta are averaged as if all were fully
 -- correlated, which is never too narrow (Minkowski's inequality). a0 is a census of the test set for the network.
 CREATE MACRO averages(level_of) AS TABLE
 WITH
@@ -194,6 +253,7 @@ over_seeds AS (
     SELECT series, dataset, model, training, placement, bn_mask, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
            count(*) AS seeds, sum(n) AS n, any_value(curve) AS curve, any_value(etas) AS etas,
+           any_value(levels) AS levels,
            avg(a0) AS a0, stddev_samp(a0) AS sd_a0,
            avg(average_normalized) AS mean, stddev_samp(average_normalized) AS sd_seeds,
            any_value(least_n) AS least_n, any_value(most_n) AS most_n, count_if(capped) AS capped
@@ -203,15 +263,15 @@ over_seeds AS (
 ),
 one_seed AS (SELECT curve, a0, least_n = most_n AS even FROM over_seeds WHERE seeds = 1 AND least_n >= 2),
 own_trials AS (
-    SELECT curve, even, eta, trial, accuracy / a0 AS normalized, wanted_half_width
-    FROM trial JOIN one_seed USING (curve)
+    SELECT curve, even, eta, noise_seed, accuracy / a0 AS normalized, wanted_half_width
+    FROM trial JOIN one_seed USING (curve) ANTI JOIN off_grid USING (curve, eta)
     WHERE eta > 0
 ),
 per_trial AS (
     SELECT curve, avg(normalized) AS normalized, any_value(wanted_half_width) AS wanted_half_width
     FROM own_trials
     WHERE even
-    GROUP BY curve, trial
+    GROUP BY curve, noise_seed
 ),
 per_level AS (
     SELECT curve, standard_error(normalized, wanted_half_width) AS se FROM own_trials WHERE NOT even GROUP BY curve, eta
@@ -294,17 +354,20 @@ SELECT * FROM curve
 SEMI JOIN main_cell
     USING (noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling);
 
-CREATE MACRO everywhere(placement, bn_kept, bn_sites) AS placement = 'all' OR coalesce(bn_kept = bn_sites, false);
+-- A network without BN sites, all of whose sites keep BN, counts as one without BN. The paper's tables have no counts.
+CREATE MACRO everywhere(placement, bn_kept, bn_sites) AS
+    coalesce(bn_sites, 1) > 0 AND (placement = 'all' OR coalesce(bn_kept = bn_sites, false));
 
--- Networks that differ in depth alone: resnet8, resnet20, ... have depth 6n + 2; resnet18 and resnet34 have four stages
--- and a wider stem.
+-- Networks that differ in depth alone, i.e. in the number at the end of the name: resnet8, resnet20, ... have depth
+-- 6n + 2; resnet18 and resnet34 have four stages and a wider stem.
 CREATE MACRO family(model) AS
     CASE WHEN model IN ('resnet18', 'resnet34') THEN 'resnet (four stages)'
-         ELSE regexp_replace(model, '[-_]?[0-9]+.*$', '') END;
+         ELSE regexp_replace(model, '[-_]?[0-9]+(_bn)?$', '\1') END;
 
 -- The paper's comparison, from rows (the name of a CTE with columns part, dataset, model, training, train_seed,
 -- bn_kept, bn_sites, placement, value, n): BN everywhere against none, or against the placement with the fewest BN
--- layers where the network was not trained without. The paper's tables do not say how many the fewest are.
+-- layers where the network was not trained without; placements with as few are averaged. The paper's tables do not say
+-- how many the fewest are.
 CREATE MACRO all_against_fewest(rows) AS TABLE (
     WITH
     sided AS (SELECT *, everywhere(placement, bn_kept, bn_sites) AS x FROM query_table(rows)),
@@ -314,15 +377,19 @@ CREATE MACRO all_against_fewest(rows) AS TABLE (
         QUALIFY count_if(NOT x) OVER stratum > 0
             AND (x OR coalesce(bn_kept, 0) = min(coalesce(bn_kept, 0)) FILTER (WHERE NOT x) OVER stratum)
     ),
-    named AS (SELECT *, count(DISTINCT training) OVER (PARTITION BY dataset, model) AS trainings FROM compared),
+    named AS (
+        SELECT *, count(DISTINCT training) OVER (PARTITION BY dataset, model) AS trainings,
+               CASE WHEN x THEN 'BN everywhere' WHEN bn_kept = 0 THEN 'no BN' ELSE placement END AS side
+        FROM compared
+    ),
     final AS (
         SELECT part, dataset, model || CASE WHEN trainings > 1 THEN ' ' || training ELSE '' END AS model,
                'all against the fewest' AS placement, train_seed, x::INTEGER::DOUBLE AS x,
-               CASE WHEN x THEN 'BN everywhere' WHEN bn_kept = 0 THEN 'no BN' ELSE named.placement END AS x_label,
+               string_agg(DISTINCT side, ', ' ORDER BY side) AS x_label,
                100 * avg(value) AS value_pct, sum(n)::BIGINT AS n
         FROM named
         WHERE value IS NOT NULL
-        GROUP BY ALL
+        GROUP BY part, dataset, model, training, trainings, train_seed, x
     )
     SELECT * FROM final
 );

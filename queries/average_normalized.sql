@@ -1,7 +1,7 @@
 -- How much of its clean accuracy does each network keep on average over the noise levels?
 --
--- Table IV of the paper: A_avr, the mean of a/a0 over the eta above 0 (eq. 14). Training runs of which a planned eta
--- has no rows are left out.
+-- Table IV of the paper: A_avr, the mean of a/a0 over the eta above 0 (eq. 14), which are the same for all placements
+-- and seeds of a network (`grid` in 00_views.sql). Training runs of which one of them has no rows are left out.
 --
 -- Interval: see `averages` in 00_views.sql.
 --

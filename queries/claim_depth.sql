@@ -24,9 +24,12 @@ measured AS (
     FROM main_curve
 ),
 fewest AS (
-    SELECT dataset, training, model, train_seed, arg_min(value, coalesce(bn_kept, 0)) AS value
-    FROM measured
-    WHERE NOT everywhere
+    SELECT dataset, training, model, train_seed, avg(value) AS value
+    FROM (
+        FROM measured
+        WHERE NOT everywhere
+        QUALIFY coalesce(bn_kept, 0) = min(coalesce(bn_kept, 0)) OVER (PARTITION BY dataset, training, model)
+    )
     GROUP BY ALL
 ),
 parts AS (

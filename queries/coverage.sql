@@ -28,11 +28,13 @@
 --   trials          trials  landed
 
 WITH
-landed AS (SELECT point_id, n, wide FROM point),
+landed AS (SELECT point_id, n, variance FROM measured_point),
 given_up AS (SELECT DISTINCT point_id FROM failures WHERE point_id IS NOT NULL),
 states AS (
     SELECT plan.*, run.status, least(coalesce(landed.n, 0), plan.max_trials) AS n,
-           coalesce(landed.n >= plan.min_trials AND (NOT wide OR landed.n >= plan.max_trials), false) AS done,
+           coalesce(landed.n >= plan.min_trials
+                    AND (NOT too_wide(landed.n, variance, plan.half_width, plan.confidence)
+                         OR landed.n >= plan.max_trials), false) AS done,
            coalesce(run.status IN ('diverged', 'pruned'), false) AS diverged,
            coalesce(run.status = 'failed', false) OR given_up.point_id IS NOT NULL AS failed
     FROM plan

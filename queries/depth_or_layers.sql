@@ -51,24 +51,26 @@ per_seed AS (
     WHERE dataset = coalesce($dataset, dataset) AND average_normalized IS NOT NULL AND bn_kept IS NOT NULL
     GROUP BY ALL
 ),
-against_fewest AS (
-    SELECT *, min(bn_kept) OVER network AS fewest, value - arg_min(value, bn_kept) OVER same_seed AS layers
+with_fewest AS (
+    SELECT *, min(bn_kept) OVER (
+        PARTITION BY dataset, model, training,
+                     noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling
+    ) AS fewest
     FROM per_seed
-    WINDOW
-        network AS (
-            PARTITION BY dataset, model, training,
-                         noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling
-        ),
-        same_seed AS (
-            PARTITION BY dataset, model, training, train_seed,
-                         noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling
-        )
+),
+against_fewest AS (
+    -- NULL where the seed was not trained with the fewest: it is not compared with anything else.
+    SELECT *, value - max(value) FILTER (WHERE bn_kept = fewest) OVER (
+        PARTITION BY dataset, model, training, train_seed,
+                     noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling
+    ) AS layers
+    FROM with_fewest
 ),
 over_seeds AS (
     SELECT * EXCLUDE (train_seed, placement, n, a0, value, layers),
            min(placement) AS placement, count(*) AS seeds, sum(n) AS n, avg(a0) AS a0,
            avg(value) AS mean, stddev_samp(value) / sqrt(count(*)) AS se,
-           avg(layers) AS layers, stddev_samp(layers) / sqrt(count(*)) AS layers_se
+           avg(layers) AS layers, stddev_samp(layers) / sqrt(count(layers)) AS layers_se, count(layers) AS layers_seeds
     FROM against_fewest
     GROUP BY ALL
 ),
@@ -93,7 +95,7 @@ judged AS (
            CASE WHEN shallowest != model THEN depth END AS by_depth,
            t_quantile(depth_df, $confidence) * depth_se AS depth_half,
            CASE WHEN bn_kept > fewest THEN layers END AS by_layers,
-           t_quantile(seeds - 1, $confidence) * layers_se AS layers_half
+           t_quantile(layers_seeds - 1, $confidence) * layers_se AS layers_half
     FROM against_shallowest
 ),
 final AS (

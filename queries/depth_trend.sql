@@ -1,6 +1,6 @@
 -- Do networks with more BN layers keep less of their accuracy?
 --
--- A_avr of networks of one family in the order of their BN sites, placement by placement, with the change from the
+-- A_avr of networks of one family and recipe in the order of their BN sites, by placement, with the change from the
 -- next shallower one. Networks are trained independently, so the change's interval adds both variances (Welch's
 -- degrees of freedom are replaced by the smaller of the two: never too narrow).
 --
@@ -43,7 +43,7 @@
 WITH
 averaged AS (
     FROM averages($confidence)
-    WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
+    WHERE dataset = coalesce($dataset, dataset)
 ),
 in_family AS (
     SELECT *, family(model) AS family
@@ -56,9 +56,9 @@ stepped AS (
            sqrt(se^2 + (lag(se) OVER deeper)^2) AS change_se
     FROM in_family
     WINDOW deeper AS (
-        PARTITION BY dataset, family, placement, noise_model, sigma_reference, targets, bn_treatment,
+        PARTITION BY dataset, family, training, placement, noise_model, sigma_reference, targets, bn_treatment,
                      recalibration_images, precision, sampling
-        ORDER BY bn_sites, model, training
+        ORDER BY bn_sites, model
     )
 ),
 judged AS (SELECT *, t_quantile(change_df, $confidence) * change_se AS change_half FROM stepped),
@@ -71,7 +71,8 @@ final AS (
            previous_model, 100 * change AS change_pct,
            100 * (change - change_half) AS change_low_pct, 100 * (change + change_half) AS change_high_pct
     FROM judged
+    WHERE model = coalesce($model, model)
 )
 SELECT * FROM final
-ORDER BY dataset, family, placement, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
-         precision, sampling, bn_sites, model
+ORDER BY dataset, family, training, placement, noise_model, sigma_reference, targets, bn_treatment,
+         recalibration_images, precision, sampling, bn_sites, model

@@ -1,6 +1,7 @@
 -- What was given up, and why?
 --
--- Blocks of trials and training runs that failed, and training runs that diverged or were stopped early by a search.
+-- Blocks of trials and training runs that failed, and training runs that diverged or were stopped early by a search;
+-- those of other sweeps too, where these sweeps plan the same.
 --
 -- Parameters
 --   none
@@ -32,9 +33,11 @@ given_up AS (
     SELECT failures.sweep, CASE WHEN failures.point_id IS NULL THEN 'training' ELSE 'trials' END AS what,
            dataset, model, placement, train_seed, failures.run_id, targets, bn_treatment, eta, failures.trials, error,
            attempt, worker, committed_at
-    FROM failures SEMI JOIN scope ON failures.sweep = scope.sweep
+    FROM failures
     LEFT JOIN network ON network.run_id = failures.run_id
     LEFT JOIN cell ON cell.point_id = failures.point_id
+    WHERE failures.sweep IN (FROM scope) OR cell.point_id IS NOT NULL
+       OR (failures.point_id IS NULL AND network.run_id IS NOT NULL)
 ),
 spoilt AS (
     SELECT sweep, 'training' AS what, dataset, model, placement, train_seed, run_id, NULL, NULL,

@@ -55,7 +55,7 @@ both_placements AS (
         USING (dataset, model, training, train_seed, noise_model, sigma_reference, targets, bn_treatment,
                recalibration_images, precision, sampling, eta)
 ),
-clean AS (SELECT point_id, a0 FROM point),
+clean AS (SELECT point_id, a0 FROM measured_point),
 pairs AS (
     SELECT both_placements.* EXCLUDE (a_id, b_id), a.accuracy AS a, b.accuracy AS b,
            a.accuracy - b.accuracy AS difference,

@@ -25,13 +25,15 @@ landed AS (SELECT point_id, count(*) AS n, max(committed_at) AS latest_at FROM c
 given_up AS (SELECT DISTINCT point_id FROM failures WHERE point_id IS NOT NULL),
 states AS (
     SELECT plan.sweep, plan.run_id, run.status, landed.latest_at, least(coalesce(landed.n, 0), plan.max_trials) AS n,
-           coalesce(landed.n >= plan.min_trials AND (NOT wide OR landed.n >= plan.max_trials), false) AS done,
+           coalesce(landed.n >= plan.min_trials
+                    AND (NOT too_wide(landed.n, variance, plan.half_width, plan.confidence)
+                         OR landed.n >= plan.max_trials), false) AS done,
            coalesce(run.status IN ('diverged', 'pruned'), false) AS diverged,
            coalesce(run.status = 'failed', false) OR given_up.point_id IS NOT NULL AS failed
     FROM plan
     LEFT JOIN (SELECT run_id, status FROM run) AS run USING (run_id)
     LEFT JOIN landed USING (point_id)
-    LEFT JOIN (SELECT point_id, wide FROM point) AS width USING (point_id)
+    LEFT JOIN (SELECT point_id, variance FROM measured_point) AS width USING (point_id)
     LEFT JOIN given_up USING (point_id)
 ),
 final AS (

@@ -45,10 +45,11 @@ chosen AS (
     FROM planned_point
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
       AND eta > 0
+    QUALIFY row_number() OVER (PARTITION BY curve, eta ORDER BY max_trials DESC, point_id) = 1
 ),
 nested AS (
     SELECT *, lag(point_id) OVER smaller AS smaller_id, lag(targets) OVER smaller AS beyond
-    FROM chosen SEMI JOIN point USING (point_id)
+    FROM chosen SEMI JOIN measured_point USING (point_id)
     WINDOW smaller AS (
         PARTITION BY run_id, noise_model, sigma_reference, bn_treatment, recalibration_images, precision, sampling, eta
         ORDER BY step
@@ -74,7 +75,8 @@ per_run AS (
            CASE WHEN smaller_id IS NULL THEN variance ELSE added_variance END AS added_variance,
            CASE WHEN smaller_id IS NULL THEN n ELSE paired END AS paired
     FROM nested
-    JOIN (SELECT point_id, n, a0, accuracy, variance, nonfinite, images FROM point) AS measured USING (point_id)
+    JOIN (SELECT point_id, n, a0, accuracy, variance, nonfinite, images FROM measured_point) AS measured
+        USING (point_id)
     LEFT JOIN increments USING (point_id)
 ),
 over_seeds AS (

@@ -9,7 +9,8 @@ A claim may have parts (each eta, each target set) that all have to hold. How a 
   other side, at a confidence that allows for the number of looks (Bonferroni): contradicted.
 - Where no stratum has two seeds, nothing is known of the spread between networks, and an interval over noise draws
   would only speak of these very networks. What is left is whether independently trained networks agree: the exact
-  trend test over all of them (statistics.trend_test; for two values the sign test).
+  trend test over all of them (statistics.trend_test; for two values the sign test). Where placements are compared
+  with the same other networks, they are no independent evidence: then nothing but an interval decides.
 - Anything else is undecided, with what would decide it.
 """
 
@@ -49,6 +50,7 @@ class Claim:
     change: Mapping[str, Any]  # keys of a spec that would bring them
     parts: tuple[str, ...] = ()  # parts that must be there; others are taken as they come
     every: bool = False  # its evidence is of all placements, not of BN everywhere and the fewest layers alone
+    shared: bool = False  # placements are compared with the same other network
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -120,6 +122,7 @@ CLAIMS: tuple[Claim, ...] = (
         {"placements": STEPS},
         ("below no BN", "above BN everywhere"),
         every=True,
+        shared=True,
     ),
     Claim(
         "targets",
@@ -265,29 +268,37 @@ def _evidence(rows: Sequence[Mapping[str, Any]], claim: Claim, confidence: float
     )
 
 
-def _sequences(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[float]] | None:
-    """Values in the order of x per training seed, of the seeds that have every x; None if there are no two x."""
-    xs = sorted({row["x"] for row in rows})
-    if len(xs) < 2:
-        return None
+def _sequences(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[float, float]] | None:
+    """Values over x per training seed, of the seeds that have every x of one set; None if there are no two x.
+
+    The set is that of a seed by which most values count: one more x of one seed must not cost the others their say.
+    """
     values: dict[int, dict[float, float]] = {}
     for row in rows:
         values.setdefault(row["train_seed"], {})[row["x"]] = row["value_pct"]
-    return {seed: [own[x] for x in xs] for seed, own in sorted(values.items()) if len(own) == len(xs)} or None
+
+    def counting(xs: frozenset[float]) -> tuple[int, int]:
+        return len(xs) * sum(xs <= own.keys() for own in values.values()), len(xs)
+
+    xs = sorted(max((frozenset(own) for own in values.values() if len(own) > 1), key=counting, default=()))
+    return (
+        {seed: {x: own[x] for x in xs} for seed, own in sorted(values.items()) if own.keys() >= set(xs)} if xs else None
+    )
 
 
 def _stratum(
     key: tuple[str, str, str, str],
     rows: Sequence[Mapping[str, Any]],
-    sequences: Mapping[int, list[float]],
+    sequences: Mapping[int, Mapping[float, float]],
     *,
     direction: int,
     confidence: float,
     strict: float,
 ) -> Evidence:
     labels = {row["x"]: row["x_label"] for row in rows}
-    xs = sorted(labels)
-    changes = [fitted_change(xs, sequence) for sequence in sequences.values()]
+    xs = list(next(iter(sequences.values())))
+    values = [list(sequence.values()) for sequence in sequences.values()]
+    changes = [fitted_change(xs, sequence) for sequence in values]
     interval = mean_interval([[change] for change in changes], confidence=confidence)
     verdict = UNDECIDED
     if interval.half_width is not None:
@@ -303,9 +314,9 @@ def _stratum(
         low_pct=interval.low,
         high_pct=interval.high,
         seeds=len(changes),
-        n=sum(row["n"] for row in rows if row["train_seed"] in sequences),
+        n=sum(row["n"] for row in rows if row["x"] in sequences.get(row["train_seed"], ())),
         verdict=verdict,
-        means=tuple(np.mean(list(sequences.values()), axis=0).tolist()),
+        means=tuple(np.mean(values, axis=0).tolist()),
         sd=float(np.std(changes, ddof=1)) if len(changes) > 1 else None,
     )
 
@@ -325,6 +336,8 @@ def _judge_part(rows: Sequence[Evidence], claim: Claim, confidence: float, parts
     if any(row.low_pct is not None for row in rows):
         unclear = sum(verdict == UNDECIDED for verdict in verdicts)
         return UNDECIDED, f"{tally}, but {unclear} without an interval that leaves out 0 ({_range(rows)})"
+    if claim.shared and len({(row.dataset, row.model) for row in rows}) < len(rows):
+        return UNDECIDED, f"{tally} ({_range(rows)}); no spread is known, and they share a network"
     score, p = trend_test([row.means for row in rows])
     why = f"{tally} ({_range(rows)}); no spread is known, exact trend test over networks p = {p:.2g}"
     if claim.direction * score > 0 and p < 1 - confidence:
