@@ -134,7 +134,9 @@ def noise_curve(
     levels = _levels(eta)
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise InputError(f"`trials >= 1` must hold, but got trials={trials!r}")
-    cell = Cell(sigma_reference, targets, bn_treatment, images_for_recalibration=_count(calibration_images))
+    cell = Cell(
+        sigma_reference, targets, bn_treatment, images_for_recalibration=_calibration(calibration_images, images)
+    )
     check_cell(cell)
     if bn_treatment == "recalibrated" and calibration_images is None:
         raise InputError(
@@ -166,8 +168,19 @@ def _levels(eta: Sequence[float]) -> list[float]:
     return levels
 
 
-def _count(images: Tensor | None) -> int:
-    return 0 if images is None else len(images)
+def _calibration(given: Tensor | None, images: Tensor) -> int:
+    """How many images BN's statistics are estimated from."""
+    if given is None:
+        return 0
+    if not (isinstance(given, Tensor) and given.is_floating_point()):
+        what = given.dtype if isinstance(given, Tensor) else type(given).__name__
+        raise InputError(f"calibration_images must be a tensor of floats, as the network takes them, but got {what}")
+    if len(given) < 2 or (isinstance(images, Tensor) and given.shape[1:] != images.shape[1:]):
+        raise InputError(
+            "calibration_images must be two or more of the shape that images have, but got "
+            f"{tuple(given.shape)} beside {tuple(images.shape)}"
+        )
+    return len(given)
 
 
 def _device(network: nn.Module, wanted: torch.device | str | None) -> torch.device:

@@ -175,7 +175,7 @@ def _scrambled(network: nn.Module) -> nn.Module:
     for module in probe.modules():
         if isinstance(module, ChannelBias):
             _uniform(module.bias, -0.1, 0.1, generator)
-        if isinstance(module, (*BATCH_NORM, nn.BatchNorm3d)):
+        if isinstance(module, BATCH_NORM):
             for tensor, low, high in (
                 (module.weight, 0.5, 1.5),
                 (module.bias, -0.1, 0.1),

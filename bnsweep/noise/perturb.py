@@ -218,6 +218,11 @@ def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
     """
     if any(isinstance(p, UninitializedParameter) for p in network.parameters()):
         raise ModelError("the network has lazy parameters without values; run one forward pass first")
+    for name, values in (*network.named_parameters(), *network.named_buffers()):
+        if values.is_complex():
+            raise ModelError(
+                f"noise is made for real numbers, but {name} is complex: keep its two parts in a real tensor"
+            )
     for path, module in network.named_modules():
         if isinstance(module, _KERNEL_LAYERS):
             _check_plain(path, module)
@@ -228,15 +233,16 @@ def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
             f"the network cannot be copied ({type(error).__name__}: {error}); tensors that a forward pass leaves in "
             "attributes must be detached or removed first"
         ) from error
-    clone = clone.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
+    clone.to(device=device, dtype=torch.float32)
+    clone.eval()  # not chained: a `train` of the user's own may give None
     for module in list(clone.modules()):
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-                if name in dict(module.named_buffers(recurse=False)):  # where it had several originals
-                    value = getattr(module, name)
-                    delattr(module, name)
-                    module.register_parameter(name, nn.Parameter(value))
+            # Not by `remove_parametrizations`: it takes the property off the class, which the original shares.
+            values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore[union-attr]
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, value in values.items():
+                setattr(module, name, nn.Parameter(value))
     return clone.requires_grad_(False)
 
 
@@ -302,7 +308,8 @@ class Perturber:
         check_cell(cell)
         self.network = working_copy(network, device)
         if cell.bn_treatment == "folded":
-            self.network = fold(self.network, example=example.to(device)).eval().requires_grad_(False)
+            self.network = fold(self.network, example=example.to(device)).requires_grad_(False)
+            self.network.eval()
         self._averaging = _running_norms(self.network) if cell.bn_treatment == "recalibrated" else []
         self._calibration = calibration
         if self._averaging and not calibration:
@@ -357,7 +364,7 @@ def _hits(network: nn.Module, cell: CellLike) -> tuple[list[_Hit], Tensor]:
     global_rms = (squares / sum(kernel.numel() for kernel in kernels)) ** 0.5
     slots = [slot for slot in slots if TARGETS[cell.targets](slot)]
     # Parameters are hit one at a time, so one buffer as large as the largest serves all.
-    scratch = torch.empty(max(slot.tensor.numel() for slot in slots), device=kernels[0].device)
+    scratch = torch.empty(max(slot.tensor.numel() for slot in slots), dtype=torch.float32, device=kernels[0].device)
     hits = (_Hit(slot, cell.sigma_reference, global_rms, scratch) for slot in slots)
     return [hit for hit in hits if hit.count], scratch
 

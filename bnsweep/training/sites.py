@@ -32,8 +32,9 @@ __all__ = [
     "replace",
 ]
 
-BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
-PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+STOCK = {kind.forward for kind in (*BATCH_NORM, *PRODUCERS)}
 # Names of the projection beside a residual branch: here, in torchvision's ResNets and RegNets, and in common code.
 SHORTCUTS = {"shortcut", "downsample", "proj", "projection", "skip"}
 
@@ -99,6 +100,11 @@ def place(network: nn.Module, mask: str, *, example: Tensor) -> nn.Module:
     for site, digit in zip(sites, mask, strict=True):
         if digit == "0":
             old = placed.get_submodule(site.path)
+            if type(old).forward not in STOCK:
+                raise PlacementError(
+                    f"the BN layer {site.path} cannot be taken out: {type(old).__name__} does more than BN (an "
+                    "activation, perhaps), which would go with it. Put what it does beside BN into a layer of its own"
+                )
             replace(placed, old, ChannelBias(site.channels).to(_device_of(old)))
     return placed
 
@@ -140,7 +146,7 @@ def foldable(network: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]]
     faults: dict[str, list[str]] = defaultdict(list)
     for bn_path, values in watch.given.items():
         producer = watch.made_by.get(id(values[0]))
-        if fault := watch.fault(network.get_submodule(bn_path), producer, values):
+        if fault := watch.fault(bn_path, network.get_submodule(bn_path), producer, values):
             faults[fault].append(bn_path)
         elif producer is not None:
             plan.append((bn_path, producer))
@@ -216,6 +222,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.made_by: dict[int, str] = {}
         self.given: dict[str, list[Tensor]] = defaultdict(list)
         self.uses: Counter[int] = Counter()  # by anything but a BN
+        # What does more than its kind, by a forward of its own or by hooks (which these here are not yet).
+        self._more = {
+            path
+            for path, module in network.named_modules()
+            if isinstance(module, (*BATCH_NORM, *PRODUCERS))
+            and (type(module).forward not in STOCK or module._forward_hooks or module._forward_pre_hooks)
+        }
         self._inside = 0
         self._hooks: list[Any] = []
         for path, module in network.named_modules():
@@ -230,10 +243,12 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.uses.update(id(value) for value in tree_iter((args, kwargs)) if id(value) in self.made_by)
         return func(*args, **(kwargs or {}))
 
-    def fault(self, bn: nn.Module, producer: str | None, values: list[Tensor]) -> str | None:
+    def fault(self, path: str, bn: nn.Module, producer: str | None, values: list[Tensor]) -> str | None:
         """Why a BN that was given `values` cannot be folded into `producer`; None: it can."""
         if producer is None:
             return "follows no convolution or linear layer"
+        if {path, producer} & self._more:
+            return "or the layer before it has hooks, or a forward of its own, that do more than layers of their kind"
         if len(values) > 1 or sum(path == producer for path, _ in self.made) > 1:
             return "is used several times in one pass, or follows a layer that is"
         if getattr(bn, "running_var", None) is None:
