@@ -22,6 +22,7 @@ from bnsweep.analysis.inputs import read_inputs
 from bnsweep.analysis.page import chart_specs, charts_text, render, render_sections, script_bundle
 from bnsweep.analysis.result import Result
 from bnsweep.errors import UnknownNameError
+from bnsweep.experiment.reading import as_run
 from bnsweep.store.store import Store
 
 __all__ = [
@@ -170,11 +171,12 @@ def sweep_facts(path: str, sweep: str) -> dict[str, Any]:
     """What the page of a sweep lists: its runs, who worked on what, what failed, its spec."""
     database = _open(path, sweep)
     work = database.query("timeline")
+    spec = _rows(database, "SELECT spec, spec_yaml, revision, planned_runs, planned_points FROM sweep")[0]
     return {
         "runs": database.query("coverage"),
         "failures": database.query("failures"),
         "workers": _workers(work.to_dicts()),
-        "spec": _rows(database, "SELECT spec_yaml, revision, planned_runs, planned_points FROM sweep")[0],
+        "spec": {**spec, "as_run": as_run(spec["spec_yaml"], spec["spec"])},
     }
 
 

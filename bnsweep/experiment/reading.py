@@ -15,12 +15,14 @@ import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator
 
 from bnsweep.errors import InputError, Problem, SpecError
+from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.search import SearchSpec
 from bnsweep.experiment.spec import Spec
 
 __all__ = [
     "READY",
     "Remnant",
+    "as_run",
     "compose",
     "parse_spec",
     "read_spec",
@@ -50,6 +52,27 @@ READY = Path(__file__).parent.parent / "sweeps"
 def ready_specs() -> dict[str, Path]:
     """The sweeps that ship with bnsweep, by name."""
     return {path.stem: path for path in sorted(READY.glob("*.yaml"))}
+
+
+def as_run(text: str, spec: str) -> str:
+    """A sweep file that says what was run.
+
+    That is the file as it was written or, where it was run with other images than it names (`--data`), its spec
+    (canonical JSON, as the store keeps it) as YAML.
+    """
+    try:
+        if (
+            _canonical(text) != spec
+            and _canonical(anew := yaml.safe_dump(yaml.safe_load(spec), sort_keys=False)) == spec
+        ):
+            return anew
+    except SpecError:  # of another version of bnsweep, perhaps
+        pass
+    return text
+
+
+def _canonical(text: str) -> str:
+    return canonical_json(parse_spec(text).model_dump(mode="json"))
 
 
 def spec_path(source: str | Path) -> Path:

@@ -205,7 +205,7 @@ def html(request: Request, answer: Answer) -> Response:
     response = HTMLResponse(text, answer.status)
     if FORM_COOKIE not in request.cookies:
         secure = request.url.scheme == "https"
-        response.set_cookie(FORM_COOKIE, secret, httponly=True, samesite="strict", secure=secure)
+        response.set_cookie(FORM_COOKIE, secret, httponly=True, samesite="lax", secure=secure)
     return response
 
 

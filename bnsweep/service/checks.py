@@ -25,6 +25,7 @@ __all__ = ["Planner", "read_submitted"]
 
 PLAN_S = 60.0  # for one plan, start of the process included
 IDLE_S = 300.0
+PROBLEM_S = 5.0  # how long a problem is known: for the page that asks for it twice
 
 
 def read_submitted(
@@ -115,13 +116,15 @@ class Planner:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._used = monotonic()
-        self._last: tuple[str, dict[str, Any]] | None = None
+        self._last: tuple[str, dict[str, Any], float] | None = None
 
     def plan(self, text: str) -> dict[str, Any]:
         """The plan as `Preview.to_dict`. Raises SpecError, also for a spec that takes too long to plan."""
         with self._lock:
-            answer = self._last[1] if self._last and self._last[0] == text else self._ask(text)
-            self._last = (text, answer) if "problems" in answer else None  # a plan depends on what the store holds
+            known = self._last if self._last and self._last[0] == text else None
+            answer = known[1] if known and monotonic() - known[2] < PROBLEM_S else self._ask(text)
+            # A plan depends on what the store holds, and a problem may be gone soon.
+            self._last = (text, answer, monotonic()) if "problems" in answer else None
         if "problems" in answer:
             raise SpecError([Problem(p["where"], p["message"], p["line"]) for p in answer["problems"]])
         plan: dict[str, Any] = answer["plan"]

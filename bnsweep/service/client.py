@@ -34,7 +34,14 @@ class Client:
 
     def __init__(self, server: str, *, token: str | None = None, timeout_s: float = 120.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=timeout_s)
+        try:
+            self._http = httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=timeout_s)
+        except httpx.InvalidURL as error:
+            raise InputError(f"a service is at an address like http://host:8000, but got {server!r}: {error}") from None
+        except UnicodeEncodeError:
+            raise InputError(
+                "a token is bnsweep-NUMBER-LETTERS, but the one given has other characters: copy it anew"
+            ) from None
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -130,11 +137,18 @@ class Client:
         return self._send("GET", path, params=parameters).text
 
     def _get(self, path: str, **parameters: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self._send("GET", path, params=parameters).json()
-        return answer
+        return self._data(self._send("GET", path, params=parameters))
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = self._send("POST", path, json=body).json()
+        return self._data(self._send("POST", path, json=body))
+
+    def _data(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise EngineError(f"{self._http.base_url} is no bnsweep service: it answers with something else than JSON")
         return answer
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from bnsweep.service.launcher import Launcher
 
 __all__ = ["Dispatcher"]
 
+logger = logging.getLogger(__name__)
 TICK_S = 1.0
 STOP_S = 20.0  # after which a job that was cancelled is made to end
 
@@ -43,6 +45,10 @@ class Dispatcher:
                 self.trouble = ""
             except BnsweepError as error:  # the cluster or the store is away: they may come back
                 self.trouble = str(error)
+            except Exception as error:
+                # Whatever it is, a queue that has ended without a word is worse.
+                self.trouble = f"{type(error).__name__}: {error}"
+                logger.exception("the queue could not be looked at")
             self._now.wait(TICK_S)
             self._now.clear()
 

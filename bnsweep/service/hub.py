@@ -52,10 +52,16 @@ class Hub:
 
     def may_change(self, user: User, job: Job | None) -> bool:
         """Whether a user may cancel, retry or extend a sweep: its own, or anything as admin."""
-        return user.role >= Role.ADMIN or (user.role >= Role.RUNNER and job is not None and job.by == user.name)
+        return user.role >= Role.ADMIN or (user.role >= Role.RUNNER and user.name == self._owner(job))
 
     def check_may_change(self, user: User, sweep: str, job: Job | None) -> None:
         """Raise ForbiddenError unless `may_change`."""
         if not self.may_change(user, job):
-            owner = f"it is {job.by}'s" if job is not None else "it was run from the command line"
+            owner = f"it is {self._owner(job)}'s" if job is not None else "it was run from the command line"
             raise ForbiddenError(f"sweep {sweep!r} can be changed by its owner or an admin: {owner}")
+
+    def _owner(self, job: Job | None) -> str | None:
+        """Who submitted a sweep first: an admin who tries it again does not take it away."""
+        if job is None:
+            return None
+        return job.by if job.number == 1 else self.jobs.of(job.sweep)[0].by

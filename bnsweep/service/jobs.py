@@ -120,7 +120,7 @@ class Jobs:
         for job in jobs:
             if job.sweep == sweep and job.active:
                 same = (job.spec, job.minimal) == (spec, minimal)
-                if same and job.retry_failed >= retry_failed:
+                if same and job.retry_failed >= retry_failed and not job.cancelled_by:
                     return job
                 raise InputError(f"sweep {sweep!r} is {job.state}: cancel it or wait for its end, then submit it again")
         mine = [job for job in jobs if job.by == by and job.active]

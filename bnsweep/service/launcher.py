@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from bnsweep.errors import EngineError
-from bnsweep.service.cluster import LOG_BYTES, Cluster, Head
+from bnsweep.service.cluster import LOG_BYTES, Cluster, Head, RemoteCluster
 from bnsweep.service.jobs import Job
 
 __all__ = ["Launcher"]
@@ -33,7 +33,8 @@ class Launcher:
     def __init__(self, cluster: Cluster, *, options: Sequence[str], python: str = "python") -> None:
         self.cluster = cluster
         self._options, self._python = options, python  # of `bnsweep job`; what runs it there
-        self._http = httpx.Client(timeout=15.0)
+        # A proxy of the environment's must not see the cluster's token, and does not know our loopback.
+        self._http = httpx.Client(timeout=15.0, trust_env=isinstance(cluster, RemoteCluster))
         self._lock = threading.Lock()
         self._logs: dict[str, tuple[str, float]] = {}  # of a submission: text, and when it was asked for
 
@@ -105,13 +106,16 @@ class Launcher:
         headers = {"Authorization": f"Bearer {head.token}"} if head.token else {}
         try:
             response = self._http.request(method, f"{head.address}{path}", json=json, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise EngineError(f"the Ray cluster at {head.address} does not answer: {error}") from None
         if response.status_code in may_fail:
             return None
         if response.status_code in (401, 403):
             raise EngineError(f"the Ray cluster at {head.address} refuses our token: is RAY_AUTH_TOKEN the cluster's?")
-        if response.is_error:
+        if not response.is_success:
             raise EngineError(f"the Ray cluster at {head.address} says {response.status_code}: {response.text[:500]}")
-        answer: dict[str, Any] = response.json()
+        try:
+            answer: dict[str, Any] = response.json()
+        except ValueError:
+            raise EngineError(f"what answers at {head.address} is no Ray dashboard: {response.text[:200]}") from None
         return answer

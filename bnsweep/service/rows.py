@@ -26,7 +26,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from bnsweep.errors import BnsweepError, StoreError
+from bnsweep.errors import StoreError
 from bnsweep.store.store import Store
 
 __all__ = ["Rows", "Snapshot"]
@@ -174,8 +174,8 @@ class Rows:
             try:
                 self._look()
                 self.trouble = ""
-            except (BnsweepError, BrokenProcessPool, OSError) as error:
-                self.trouble = str(error)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the next look may go well; pages say it)
+                self.trouble = str(error) or type(error).__name__
                 logger.warning("the store cannot be read: %s", error)
             self._stop.wait(LOOK_S)
 

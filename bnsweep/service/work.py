@@ -180,7 +180,7 @@ class Work:
         if not self._begun(sweep):
             raise NotFoundError(f"there is no sweep {sweep!r} in this store")
         facts: dict[str, Any] = self._hub.rows.ask("sweep_facts", sweep)
-        return str(facts["spec"]["spec_yaml"])
+        return str(facts["spec"]["as_run"])
 
     def _begun(self, sweep: str) -> bool:
         """Whether the store has rows of a sweep."""

@@ -1,0 +1,145 @@
+"""What goes wrong around the service: other programs at the cluster's address, proxies, queues and their owners."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+
+import pytest
+from served import wait_until
+
+from bnsweep.errors import EngineError, InputError
+from bnsweep.experiment.reading import as_run, parse_spec
+from bnsweep.service.auth import Role, User
+from bnsweep.service.client import Client
+from bnsweep.service.cluster import Head, LocalCluster, RemoteCluster
+from bnsweep.service.dispatcher import Dispatcher
+from bnsweep.service.hub import Hub
+from bnsweep.service.jobs import Jobs
+from bnsweep.service.keeper import Head as Dashboard
+from bnsweep.service.launcher import Launcher
+from bnsweep.service.records import Records
+from bnsweep.store.store import Store
+from tests.results.published import ROOT
+
+SPEC = "name: mine\ndata: digits\nmodels: resnet8\n"
+
+
+@contextmanager
+def answering(status, body, **headers):
+    """A web server that says the same to everybody: its address, and what it was sent."""
+    heard = []
+
+    class Says(BaseHTTPRequestHandler):
+        def do_GET(self):
+            heard.append((self.path, self.headers.get("authorization")))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Says)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", heard
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    return Jobs(Records(Store.create(tmp_path / "store").files))
+
+
+@pytest.mark.parametrize("says", [(302, b"", {"location": "/login"}), (200, b"<html>Welcome", {})], ids=["302", "html"])
+def test_a_queue_lives_on_beside_what_is_no_cluster(jobs, says):
+    status, body, headers = says
+    jobs.submit("mine", SPEC, by="ada", limit=3)
+    with answering(status, body, **headers) as (address, _):
+        launcher = Launcher(RemoteCluster(Head(address, "")), options=())
+        queue = Dispatcher(jobs, launcher)
+        queue.start()
+        wait_until(lambda: address in queue.trouble)
+        queue.close()
+        launcher.close()
+
+
+def test_a_queue_outlives_an_error_that_nobody_thought_of(jobs):
+    launcher = SimpleNamespace(launch=lambda _: 1 / 0)
+    jobs.submit("mine", SPEC, by="ada", limit=3)
+    queue = Dispatcher(jobs, launcher)
+    queue.start()
+    wait_until(lambda: "ZeroDivisionError" in queue.trouble)
+    launcher.launch = lambda _: ""
+    queue.wake()
+    wait_until(lambda: not queue.trouble)
+    queue.close()
+
+
+def test_a_malformed_address_of_a_cluster_is_said(jobs):
+    launcher = Launcher(RemoteCluster(Head("http://head:82x65", "")), options=())
+    with pytest.raises(EngineError, match="82x65"):
+        launcher.launch(jobs.submit("mine", SPEC, by="ada", limit=3))
+
+
+def test_a_proxy_never_sees_the_token_of_our_own_cluster(jobs, monkeypatch, tmp_path):
+    with answering(200, b"{}") as (proxy, heard), answering(200, b"[]") as (address, asked):
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("http_proxy", proxy)
+        cluster = LocalCluster(Store.create(tmp_path / "other").files)
+        monkeypatch.setattr(cluster, "known", lambda: Head(address, "secret"))
+        launcher = Launcher(cluster, options=())
+        launcher.stop(jobs.submit("mine", SPEC, by="ada", limit=3))
+        assert Dashboard(address, "secret").takes_jobs()
+    assert heard == []
+    assert [token for _, token in asked] == ["Bearer secret"] * 2
+
+
+def test_a_sweep_stays_its_owners_when_an_admin_tries_it_again(jobs):
+    ada, ben, root = (
+        User(name, role, "") for name, role in (("ada", Role.RUNNER), ("ben", Role.RUNNER), ("root", Role.ADMIN))
+    )
+    hub = Hub(**{**dict.fromkeys(Hub.__annotations__), "jobs": jobs})
+    jobs.end(jobs.submit("mine", SPEC, by="ada", limit=3), state="failed", message="no memory")
+    again = jobs.submit("mine", SPEC, by="root", limit=3)
+    assert [hub.may_change(user, again) for user in (ada, ben, root)] == [True, False, True]
+
+
+def test_what_is_being_stopped_cannot_be_submitted_as_if_it_went_on(jobs):
+    job = jobs.submit("mine", SPEC, by="ada", limit=3)
+    assert jobs.submit("mine", SPEC, by="ada", limit=3).number == job.number
+    assert jobs.start(job) == 1
+    jobs.cancel(jobs.get("mine", 1), by="ada")
+    with pytest.raises(InputError, match="wait for its end"):
+        jobs.submit("mine", SPEC, by="ada", limit=3)
+
+
+def test_a_sweep_that_was_run_with_other_images_is_extended_with_those():
+    (row,) = Store.open(ROOT / "results/cifar10-full").read("sweeps").to_pylist()
+    text = as_run(row["spec_yaml"], row["spec"])
+    assert parse_spec(row["spec_yaml"]).data[0].source == "cifar10"
+    assert json.loads(row["spec"])["data"][0]["source"] == parse_spec(text).data[0].source
+    assert as_run(text, row["spec"]) == text
+    assert as_run(row["spec_yaml"], "{}") == row["spec_yaml"]
+
+
+def test_a_client_says_what_is_wrong_with_address_and_token():
+    with pytest.raises(InputError, match="80x0"):
+        Client("http://localhost:80x0")
+    with pytest.raises(InputError, match="token"):
+        Client("http://localhost:8000", token="bnsweep-1-Ã¤")
+    with (
+        answering(200, b"<html>") as (address, _),
+        Client(address) as client,
+        pytest.raises(EngineError, match="no bnsweep"),
+    ):
+        client.status()
