@@ -11,7 +11,17 @@ from itertools import product
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from bnsweep.errors import InputError
 from bnsweep.experiment.placement import Placement
@@ -44,14 +54,22 @@ BnTreatment = Literal["stale", "folded", "recalibrated"]
 Precision = Literal["fp32", "bf16"]
 
 Eta = Annotated[Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Trials = Annotated[int, Field(ge=1, le=1_000_000)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _no_word(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"a number is wanted here, but this is {str(value).lower()} (YAML reads yes and no as such)")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_word), Field(ge=1, le=1_000_000_000)]
+Trials = Annotated[int, BeforeValidator(_no_word), Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, BeforeValidator(_no_word), Field(ge=0, lt=2**63)]
 MOST_CELLS = 10_000
 
 
 class Frozen(BaseModel):
-    """Immutable; unknown keys are refused; no coercion of strings into numbers."""
+    """Immutable; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -238,10 +238,10 @@ def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
     for module in list(clone.modules()):
         if parametrize.is_parametrized(module):
             # Not by `remove_parametrizations`: it takes the property off the class, which the original shares.
-            values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore[union-attr]
+            computed = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore[union-attr]
             module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations
-            for name, value in values.items():
+            for name, value in computed.items():
                 setattr(module, name, nn.Parameter(value))
     return clone.requires_grad_(False)
 

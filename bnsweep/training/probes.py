@@ -131,7 +131,8 @@ class GradientWatch:
 
     def step(self) -> None:
         """Read the gradients as they are after a backward pass."""
-        now = [p.grad.detach().clone() for p in self._parameters if p.grad is not None]
+        # No gradient: a layer that this step left out, as stochastic depth does.
+        now = [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in self._parameters]
         self._norms.append(_norm(now))
         if self._before is not None:
             self._changes.append(_norm(torch._foreach_sub(now, self._before)))
@@ -161,10 +162,15 @@ def _noise_of_images(
     begin = monotonic()
     network.eval()
     chosen = _draw(numbers, len(labels), min(groups * GROUP, len(labels)), labels.device)
-    estimates = []
+    estimates: list[float] = []
     for group in torch.split(chosen, GROUP):
         if len(group) == GROUP:
-            gradients = per_image_gradients(network, images(group), labels[group])
+            try:
+                gradients = per_image_gradients(network, images(group), labels[group])
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                return [], monotonic() - begin  # a BN without running statistics: single images have no gradient
             estimates.append(sum(float(values.flatten(1).var(0).double().sum()) for values in gradients))
     return estimates, monotonic() - begin
 
@@ -228,8 +234,13 @@ def _equation_9(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str,
 
         return hook
 
+    def asked_for(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        first, *others = inputs  # images, or what a frozen layer made of them, have no gradient by themselves
+        return (first if first.requires_grad else first.detach().requires_grad_(), *others)
+
     sites = [(path, module) for path, module in network.named_modules() if isinstance(module, BATCH_NORM)]
-    handles = [module.register_forward_hook(watch(path)) for path, module in sites]
+    handles: list[Any] = [module.register_forward_pre_hook(asked_for) for _, module in sites]
+    handles += [module.register_forward_hook(watch(path)) for path, module in sites]
     try:
         loss = functional.cross_entropy(network(images).float(), labels)
         wanted = [tensor for _, y, z in seen.values() for tensor in (y, z)]

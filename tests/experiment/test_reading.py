@@ -181,3 +181,9 @@ def test_any_value_of_any_key_gives_a_spec_or_a_spec_error(key, value):
         parse_spec(yaml.dump(content))
     except SpecError as error:
         assert error.problems
+
+
+@pytest.mark.parametrize("line", ["images: yes", "trials: true", "train_seeds: [true, 0]"])
+def test_a_yes_is_no_number(line):
+    with pytest.raises(SpecError, match="a number is wanted here, but this is true"):
+        parse_spec(f"name: mine\ndata: digits\nmodels: resnet8\n{line}\n")

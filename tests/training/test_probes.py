@@ -193,3 +193,47 @@ def test_the_budget_is_a_number_of_images():
     assert sizes(**{**long, "cost_frac": 1.0}, precision="fp32") == Sizes(32, 16)  # more is of no use
     short = {"cost_frac": 0.001, "epochs": 1, "images": 1000, "batch_size": 64, "moments": 3}
     assert sizes(**short, precision="fp32") == Sizes(3, 3)
+
+
+class Skipping(nn.Module):
+    """BN before anything else, a frozen layer before a BN, and a layer that every other step leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.frozen, self.second = nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.sometimes, self.head = nn.Conv2d(4, 4, 1), nn.Linear(4 * 36, 10)
+        self.frozen.requires_grad_(False)
+        self.steps = 0
+
+    def forward(self, images):
+        self.steps += self.training
+        hidden = torch.relu(self.second(self.frozen(self.first(images))))
+        return self.head((self.sometimes(hidden) if self.steps % 2 else hidden).flatten(1))
+
+
+def test_networks_that_are_not_like_ours_are_measured_too(digits):
+    recipe = Training(epochs=1, batch_size=64, augment=Augment())
+    torch.manual_seed(0)
+    result = train(Skipping(), digits, recipe, seed=0, probes=Probes(at=(1.0,), cost_frac=0.05))
+    sites = {row["site"] for row in result.probes if row["probe"].startswith("eq9")}
+    assert sites == {"first", "second"}
+    assert {"gradient_norm_mean", "gradient_change_mean", "gradient_noise"} <= {row["probe"] for row in result.probes}
+    assert all(np.isfinite(row["value"]) for row in result.probes)
+
+
+def test_single_images_have_no_gradient_where_bn_keeps_no_statistics(digits):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 10)
+    )
+    result = train(
+        network,
+        digits,
+        Training(epochs=1, batch_size=64, augment=Augment()),
+        seed=0,
+        probes=Probes(at=(1.0,), cost_frac=0.05),
+    )
+    named = {row["probe"]: row for row in result.probes}
+    assert named["gradient_noise_batch"]["value"] > 0
+    assert named["gradient_noise"]["value"] is None
+    assert named["gradient_noise"]["samples"] == 0
