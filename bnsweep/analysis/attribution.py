@@ -28,7 +28,9 @@ def attribution_paragraph(database: Database, *, confidence: float = 0.95) -> st
     steps can be told apart, and beyond it every set costs everything.
     """
     rows = database.query("target_attribution", confidence=confidence).to_dicts()
-    wanted = [row for row in rows if row["bn_treatment"] == "stale" and _everywhere(row)]
+    # Without clean rows (given up, or yet to come) there is nothing that a loss could be measured from.
+    measured = [row for row in rows if row["loss_pct"] is not None]
+    wanted = [row for row in measured if row["bn_treatment"] == "stale" and _everywhere(row)]
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in wanted:
         key = ("dataset", "model", "training", "noise_model", "sigma_reference", "precision", "sampling")

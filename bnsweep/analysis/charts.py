@@ -11,6 +11,7 @@ carry their rows: altair copies a chart at every step, so `Figure` adds the rows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -370,8 +371,12 @@ def _tooltip(rows: Sequence[Row], title: str, *, extra: Iterable[tuple[str, str]
 
 
 def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Numbers to four decimals: more would only make the page heavier."""
-    return [{name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+    """Numbers to four decimals: more would only make the page heavier. JSON has no NaN: what is not finite is None."""
+    return [{name: _rounded(v) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def _ordered(values: Iterable[Any]) -> list[Any]:

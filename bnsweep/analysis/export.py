@@ -47,9 +47,11 @@ def _tables(database: Database, chosen: list[str]) -> Iterator[tuple[str, bytes,
 
 
 def _document(name: str, result: Result, sweeps: tuple[str, ...]) -> str:
-    """The table under comments that say what it answers."""
+    """The table under comments that say what it answers, and what its rows have in common."""
+    shown, same = result.apart()
+    constants = f"% in every row: {', '.join(f'{name} = {value}' for name, value in same.items())}\n" if same else ""
     return (
         f"% {find_query(name).question}\n"
         f"% bnsweep query {name}: {len(result)} rows about {', '.join(sweeps) or 'no sweep'}; see provenance.json\n"
-        f"% needs \\usepackage{{booktabs}}\n{result.without_constants().to_latex()}"
+        f"{constants}% needs \\usepackage{{booktabs}}\n{shown.to_latex()}"
     )

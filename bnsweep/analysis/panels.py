@@ -19,13 +19,13 @@ from bnsweep.analysis.crowd import beyond_edge
 from bnsweep.analysis.figures import Figure, behind, panel_of
 from bnsweep.analysis.overview import NAMED, name_points
 from bnsweep.analysis.series import MOST, kept_pct, placement_label
+from bnsweep.analysis.thinning import LARGEST_CHART, sampled, thinned
 
 __all__ = ["accuracy_over_eta", "histogram", "loss_curves", "of_result", "paired", "pareto", "training_curve"]
 
 Row = Mapping[str, Any]
 
 LOSS, ACCURACY = "loss, nats", "accuracy, %"
-LARGEST_CHART = 5000  # rows: more make a page slow, and no clearer
 MANY_COLOURS = 20
 MANY_PANELS = 8
 ENDS_CUT = ("value_from", "value_to", "x_from", "x_to")  # as `crowd.cut` gives them
@@ -57,6 +57,7 @@ def training_curve(epochs: Sequence[Row]) -> Iterator[Figure]:
 
 def loss_curves(epochs: Sequence[Row]) -> Iterator[Figure]:
     """Training loss and test accuracy of all runs of a sweep, a line per run."""
+    kept, which = thinned(epochs)
     rows = [
         {
             "panel": f"{row['model']}, {row['dataset']}: {panel}",
@@ -67,7 +68,7 @@ def loss_curves(epochs: Sequence[Row]) -> Iterator[Figure]:
             "value": value,
         }
         for panel, column in ((LOSS, "train_loss"), (ACCURACY, "test_accuracy_pct"))
-        for row in epochs
+        for row in kept
         if (value := row[column]) is not None
     ]
     if rows:
@@ -75,9 +76,10 @@ def loss_curves(epochs: Sequence[Row]) -> Iterator[Figure]:
         yield Figure(
             name="curves",
             title="Loss and accuracy while training",
-            caption=f"n = {runs} training runs, one line each; loss on training images, accuracy on test images.",
-            chart=_over_epochs(rows[:LARGEST_CHART], legend="Placement"),
-            rows=rows[:LARGEST_CHART],
+            caption=f"n = {runs} training runs, one line each; loss on training images, accuracy on test images"
+            f"{which}.",
+            chart=_over_epochs(rows, legend="Placement"),
+            rows=rows,
             query="epochs",
             panels=len({row["panel"] for row in rows}),
         )
@@ -138,6 +140,7 @@ def accuracy_over_eta(points: Sequence[Row]) -> Iterator[Figure]:
 
 def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
     """How the noise draws on one network spread, a panel per noise cell, a colour per noise level."""
+    noisy = [row for row in draws if row["eta"] > 0]
     rows = [
         {
             "panel": panel_of(row, several=True),
@@ -145,11 +148,13 @@ def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
             "accuracy_pct": row["accuracy_pct"],
             "trial": row["trial"],
         }
-        for row in draws
-        if row["eta"] > 0
-    ][:LARGEST_CHART]
+        for row in sampled(noisy)
+    ]
     if not rows:
         return
+    which = (
+        f"; drawn are {len(rows)} of them, as large a share of each cell and level" if len(rows) < len(noisy) else ""
+    )
     panels = list(dict.fromkeys(row["panel"] for row in rows))
     scheme = alt.SchemeParams(name="viridis", extent=[0.25, 0.95])  # its ends are lost on dark and on bright pages
     chart = (
@@ -174,7 +179,8 @@ def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
     yield Figure(
         name="draws",
         title="Spread of the draws",
-        caption=f"n = {len(rows)} noise draws on one network, {len({row['eta_pct'] for row in rows})} noise levels.",
+        caption=f"n = {len(noisy)} noise draws on one network, {len({row['eta_pct'] for row in rows})} noise levels"
+        f"{which}.",
         chart=chart.facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=2).resolve_axis(
             x="independent", y="independent"
         ),

@@ -130,6 +130,13 @@ class Result:
             return self
         return self.select(*(c.name for i, c in enumerate(self.columns) if c.name in keep or self._says(c, i)))
 
+    def apart(self) -> tuple[Result, dict[str, str]]:
+        """The answer `without_constants`, and the value of each column that this leaves out, on one line."""
+        shown = self.without_constants()
+        names = {column.name for column in shown.columns}
+        same = {column.name: i for i, column in enumerate(self.columns) if column.name not in names}
+        return shown, {name: _shown(self.rows[0][i], None) for name, i in same.items()}
+
     def _says(self, column: Column, index: int) -> bool:
         values = {repr(row[index]) for row in self.rows}
         if column.unit in COUNTED or column.name == "level":
@@ -143,18 +150,21 @@ class Result:
         value: str,
         spread: str | None = None,
         mark: str | None = None,
+        runs: str | None = None,
         count: str | None = None,
         keep: Sequence[str],
         digits: int = 1,
     ) -> Result:
-        """One row per distinct `keep`, one text column per value of `across`, and the range of `count` in a last one.
+        """One row per distinct `keep`, one text column per value of `across`; ranges of `runs` and `count` come last.
 
-        A cell is "value ± spread", or "value ◦" if the spread is not known, with a † where `mark` is not 0.
+        `runs` ranges over all cells, `count` over those with a spread. A cell is "value ± spread", or "value ◦" if the
+        spread is not known, with a † where `mark` is not 0.
         """
         if value in keep or across in keep:
             raise InputError(f"`keep` must not name what is spread out, but got {list(keep)}")
         cells: dict[tuple[Any, ...], dict[str, str]] = {}
         heads: dict[str, None] = {}
+        ranges = [name for name in (runs, count) if name]
         counts: dict[tuple[Any, ...], list[int]] = {}
         for row in self.to_dicts():
             key = tuple(row[name] for name in keep)
@@ -162,15 +172,15 @@ class Result:
             heads[head] = None
             cell = _with_spread(row, value, spread, digits) + (" †" if mark and row[mark] else "")
             cells.setdefault(key, {})[head] = cell
-            if count and (spread is None or row[spread] is not None):
-                counts.setdefault(key, []).append(row[count])
+            for name in ranges:
+                if name == runs or spread is None or row[spread] is not None:
+                    counts.setdefault((name, *key), []).append(row[name])
         known = {column.name: column for column in self.columns}
         arrays = [pa.array([key[i] for key in cells]) for i in range(len(keep))]
         arrays += [pa.array([line.get(head) for line in cells.values()], pa.string()) for head in heads]
         columns = (*(known[name] for name in keep), *(Column(head, known[value].unit) for head in heads))
-        if count:
-            arrays.append(pa.array([_range(counts.get(key, [])) for key in cells]))
-            columns = (*columns, known[count])
+        arrays += [pa.array([_range(counts.get((name, *key), [])) for key in cells]) for name in ranges]
+        columns = (*columns, *(known[name] for name in ranges))
         table = pa.table(arrays, names=[column.name for column in columns])
         return Result(columns, table, self.truncated, self.sql)
 

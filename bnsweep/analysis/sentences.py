@@ -26,6 +26,9 @@ def headline(inputs: Inputs) -> Iterator[str]:
             "`bnsweep run SPEC` computes what is missing; `bnsweep status` shows what is planned."
         )
         return
+    if all(row["eta"] == 0 for row in inputs.accuracy):
+        yield "No η above 0 was measured for this sweep, only clean accuracy: there is nothing to say about noise."
+        return
     found = False
     for targets in ("weights", "all"):
         best = widest_gap(inputs.accuracy, targets)

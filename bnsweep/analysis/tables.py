@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnsweep.analysis import figures
+from bnsweep.analysis.charts import EVERYWHERE, NOWHERE
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.page import Block, Cell, Code, Column, Table
 from bnsweep.analysis.series import placement_label
@@ -52,11 +53,13 @@ def evidence(inputs: Inputs) -> list[Block]:
     """What is behind each verdict: the change along the claim's sequence, data set by data set, network by network."""
     blocks: list[Block] = []
     for verdict in inputs.verdicts:
+        several = len({row["placement"] for row in verdict["evidence"]}) > 1
         rows = [
             [
                 Cell(row["part"] or "–"),
                 Cell(row["dataset"]),
                 Cell(row["model"]),
+                *([Cell(_placement(row["placement"]))] if several else []),
                 Cell(row["steps"]),
                 value_cell({"value": row["change_pct"], "half": _half(row)}),
                 Cell(number(row["seeds"])),
@@ -65,7 +68,8 @@ def evidence(inputs: Inputs) -> list[Block]:
             ]
             for row in verdict["evidence"]
         ]
-        columns = [Column("Part"), Column("Data"), Column("Network"), Column("From, to", wide=True)]
+        columns = [Column("Part"), Column("Data"), Column("Network"), *([Column("Placement")] if several else [])]
+        columns += [Column("From, to", wide=True)]
         columns += [Column(head, number=True) for head in ("Change, points", "Runs", "Trials")]
         note = f"{verdict['verdict']}: {verdict['reason']}. ± is the half-width of a 95 % interval over training runs."
         blocks.append(
@@ -75,6 +79,11 @@ def evidence(inputs: Inputs) -> list[Block]:
         if verdict["spec"]:
             blocks.append(Code("A sweep that would decide it", verdict["spec"], folded=True))
     return blocks
+
+
+def _placement(label: str) -> str:
+    """A claim's placements by the words of `placement_label`; its rows have no counts of layers."""
+    return {"all": EVERYWHERE, "none": NOWHERE}.get(label, label or "–")
 
 
 def _half(row: Row) -> float | None:

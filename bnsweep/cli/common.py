@@ -123,14 +123,11 @@ def deliver(result: Result, form: str, out: Path | None) -> None:
 
 def _narrow(result: Result) -> str:
     """For a terminal: columns with one value throughout are said once."""
-    shown = result.without_constants()
-    names = {column.name for column in shown.columns}
-    same = [column.name for column in result.columns if column.name not in names]
+    shown, same = result.apart()
     text = shown.to_text()
     if not same:
         return text
-    first = result.to_dicts()[0]
-    return f"{text}\n\nin every row: {', '.join(f'{name} = {first[name]}' for name in same)}"
+    return f"{text}\n\nin every row: {', '.join(f'{name} = {value}' for name, value in same.items())}"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,18 @@ def test_every_answer_that_fits_on_paper_is_a_table(synthetic_store: Store, data
         assert all(line.replace(r"\&", "").count("&") == columns - 1 for line in body)
         assert record["files"][path.name]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert record["files"][path.name]["sql_sha256"] == hashlib.sha256(answer.sql.encode()).hexdigest()
+
+
+def test_what_all_rows_have_in_common_is_a_comment(synthetic_store: Store, database: Database, tmp_path: Path) -> None:
+    path, _ = export_latex(database, synthetic_store, tmp_path, names=["accuracy"])
+    comments, _, table = path.read_text().partition("\\begin{tabular}")
+    (line,) = (line for line in comments.splitlines() if line.startswith("% in every row: "))
+    told = dict(each.split(" = ") for each in line.removeprefix("% in every row: ").split(", "))
+    expected = {"dataset": "digits", "noise_model": "gaussian", "sigma_reference": "tensor_std", "precision": "fp32"}
+    assert told.items() >= expected.items()
+    head = table[table.index("\\toprule") : table.index("\\midrule")].replace("\\_", "_")
+    for column in database.query("accuracy").columns:
+        assert (column.name in told) != bool(re.search(rf"\b{column.name}\b", head)), column.name
 
 
 def test_answers_asked_for_by_name(synthetic_store: Store, database: Database, tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ import pytest
 from PIL import Image
 
 from bnsweep.analysis.database import open_database, open_paper
+from bnsweep.analysis.inputs import read_inputs
+from bnsweep.analysis.page import Table
 from bnsweep.analysis.report import report_html, write_figures, write_report
+from bnsweep.analysis.tables import evidence
 from bnsweep.analysis.wording import close, number
 from bnsweep.errors import InputError, StoreUnwritableError
 from bnsweep.store.store import Store
@@ -174,6 +177,19 @@ def test_the_attribution_paragraph_splits_the_loss(page: Page) -> None:
     everything, weights, share, *added = values
     assert weights + sum(added) == pytest.approx(everything, abs=0.25)  # rounding of five figures
     assert share == pytest.approx(100 * weights / everything, abs=1)
+
+
+def test_no_two_lines_of_a_claim_s_evidence_are_alike(store: Store) -> None:
+    with open_database(store) as database:
+        blocks = [block for block in evidence(read_inputs(database)) if isinstance(block, Table)]
+    heads = {block.anchor: [column.title for column in block.columns] for block in blocks}
+    for block in blocks:
+        told = [tuple(cell.text for cell in row[: heads[block.anchor].index("From, to") + 1]) for row in block.rows]
+        assert len(set(told)) == len(told), block.anchor
+    (noise,) = (block for block in blocks if block.anchor == "claim-noise")
+    at = heads["claim-noise"].index("Placement")
+    assert {row[at].text for row in noise.rows} == {"BN everywhere", "no BN", "first: 4"}
+    assert "Placement" not in heads["claim-baseline"]
 
 
 def test_one_run_and_few_trials_are_marked(tmp_path: Path) -> None:
