@@ -172,15 +172,16 @@ SELECT curve, eta FROM planned_point GROUP BY ALL HAVING count(*) > 1;
 -- scored twice is still one network. `variance` is that of a draw such that variance / n is that of their mean.
 CREATE VIEW point AS
 WITH
+scored AS MATERIALIZED (FROM measured_point),
 pooled AS (
     SELECT min(point_id) AS point_id, sum(n) AS n, sum(n * accuracy) / sum(n) AS accuracy,
            sum(nonfinite) AS nonfinite, sum(images) AS images,
            sum((n - 1) * spread) / nullif(sum(n) - count(*), 0) AS spread, sum(n * variance) / sum(n) AS variance,
            any_value(a0) AS a0, bool_or(wide) AS wide, bool_or(capped) AS capped
-    FROM measured_point SEMI JOIN scored_again USING (curve, eta)
+    FROM scored SEMI JOIN scored_again USING (curve, eta)
     GROUP BY curve, eta
 )
-FROM measured_point ANTI JOIN scored_again USING (curve, eta)
+FROM scored ANTI JOIN scored_again USING (curve, eta)
 UNION ALL BY NAME
 SELECT planned_point.*, pooled.* EXCLUDE (point_id) FROM pooled JOIN planned_point USING (point_id);
 

@@ -36,6 +36,7 @@ __all__ = [
     "result_chart",
     "script",
     "sweep_facts",
+    "sweep_file",
     "warm",
 ]
 
@@ -171,13 +172,18 @@ def sweep_facts(path: str, sweep: str) -> dict[str, Any]:
     """What the page of a sweep lists: its runs, who worked on what, what failed, its spec."""
     database = _open(path, sweep)
     work = database.query("timeline")
-    spec = _rows(database, "SELECT spec, spec_yaml, revision, planned_runs, planned_points FROM sweep")[0]
     return {
         "runs": database.query("coverage"),
         "failures": database.query("failures"),
         "workers": _workers(work.to_dicts()),
-        "spec": {**spec, "as_run": as_run(spec["spec_yaml"], spec["spec"])},
+        "spec": _rows(database, "SELECT spec_yaml, revision, planned_runs, planned_points FROM sweep")[0],
     }
+
+
+def sweep_file(path: str, sweep: str) -> str:
+    """A file of what a sweep ran, for running it again."""
+    (spec,) = _rows(_open(path, sweep), "SELECT spec, spec_yaml FROM sweep")
+    return as_run(spec["spec_yaml"], spec["spec"])
 
 
 def _workers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -127,8 +127,7 @@ class Pages:
     def sites(self, request: Request, run_id: str) -> JSONResponse:
         """Names of the BN sites of a run's network, in forward order; empty for networks of a user's own."""
         sweeps = self.run(request, run_id).data["sweeps"]
-        facts = self._hub.rows.ask("sweep_facts", sweeps[0]) if sweeps else None
-        names = self._hub.planner.sites(facts["spec"]["as_run"], run_id) if facts else []
+        names = self._hub.planner.sites(self._hub.rows.ask("sweep_file", sweeps[0]), run_id) if sweeps else []
         return JSONResponse({"ok": True, "sites": names})
 
     def compare(

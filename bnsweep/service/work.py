@@ -179,8 +179,7 @@ class Work:
             return job.spec
         if not self._begun(sweep):
             raise NotFoundError(f"there is no sweep {sweep!r} in this store")
-        facts: dict[str, Any] = self._hub.rows.ask("sweep_facts", sweep)
-        return str(facts["spec"]["as_run"])
+        return str(self._hub.rows.ask("sweep_file", sweep))
 
     def _begun(self, sweep: str) -> bool:
         """Whether the store has rows of a sweep."""
