@@ -4,8 +4,8 @@ import load
 
 
 def test_a_hundred_readers_while_a_sweep_writes(tmp_path):
-    # Up to six rounds, until one is good: the machine may be busy with something else for a while.
-    tallies = load.measure(tmp_path, clients=100, seconds=10, thought_s=2.0, rounds=6)
+    # Up to three rounds: the machine may be busy with something else for a while.
+    tallies = load.measure(tmp_path, clients=100, seconds=10, thought_s=2.0, rounds=3)
     for tally in tallies:
         print(tally.line(100))
         assert tally.errors == []
