@@ -280,10 +280,11 @@ def _sequences(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[float, float
     def counting(xs: frozenset[float]) -> tuple[int, int]:
         return len(xs) * sum(xs <= own.keys() for own in values.values()), len(xs)
 
-    xs = sorted(max((frozenset(own) for own in values.values() if len(own) > 1), key=counting, default=()))
-    return (
-        {seed: {x: own[x] for x in xs} for seed, own in sorted(values.items()) if own.keys() >= set(xs)} if xs else None
-    )
+    sets = [frozenset(own) for own in values.values() if len(own) > 1]
+    if not sets:
+        return None
+    chosen = max(sets, key=counting)
+    return {seed: {x: own[x] for x in sorted(chosen)} for seed, own in sorted(values.items()) if chosen <= own.keys()}
 
 
 def _stratum(

@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator
 
 from bnsweep.errors import InputError, Problem, SpecError
+from bnsweep.experiment.entries import Frozen
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.search import SearchSpec
 from bnsweep.experiment.spec import Spec
@@ -61,14 +62,12 @@ def as_run(text: str, spec: str) -> str:
     (canonical JSON, as the store keeps it) as YAML.
     """
     try:
-        if (
-            _canonical(text) != spec
-            and _canonical(anew := yaml.safe_dump(yaml.safe_load(spec), sort_keys=False)) == spec
-        ):
-            return anew
+        if _canonical(text) == spec:
+            return text
+        anew = yaml.safe_dump(yaml.safe_load(spec), sort_keys=False)
+        return anew if _canonical(anew) == spec else text
     except SpecError:  # of another version of bnsweep, perhaps
-        pass
-    return text
+        return text
 
 
 def _canonical(text: str) -> str:
@@ -335,7 +334,7 @@ def _valid_keys(path: list[int | str]) -> list[str]:
     """The fields of the model that the last but one part of the path leads to."""
     from bnsweep.experiment import search, spec
 
-    models: dict[str, type[spec.Frozen]] = {
+    models: dict[str, type[Frozen]] = {
         "data": spec.Data,
         "models": spec.Model,
         "training": spec.Training,
@@ -353,7 +352,7 @@ def _valid_keys(path: list[int | str]) -> list[str]:
     names = [part for part in path[:-1] if isinstance(part, str)]
     if names and names[-1] == "schedule":
         return sorted({*spec.Constant.model_fields, *spec.Step.model_fields, *spec.Cosine.model_fields})
-    model: type[spec.Frozen] = models.get(names[-1], Spec) if names else Spec
+    model: type[Frozen] = models.get(names[-1], Spec) if names else Spec
     return list(model.model_fields)
 
 

@@ -15,9 +15,10 @@ from pydantic import Field, field_validator, model_validator
 
 from bnsweep.errors import InputError, Problem, SpecError
 from bnsweep.experiment.architecture import Architecture
+from bnsweep.experiment.entries import Count, Frozen, Seed
 from bnsweep.experiment.placement import Placement
 from bnsweep.experiment.plan import Catalog, TrainingRun, image_problems, run_maker
-from bnsweep.experiment.spec import Count, Data, Frozen, Model, Seed, Spec
+from bnsweep.experiment.spec import Data, Model, Spec
 
 __all__ = [
     "KNOWN",

@@ -11,19 +11,10 @@ from itertools import product
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from bnsweep.errors import InputError
+from bnsweep.experiment.entries import Count, Eta, Frozen, Seed, Trials
 from bnsweep.experiment.placement import Placement
 
 __all__ = [
@@ -34,7 +25,6 @@ __all__ = [
     "Cosine",
     "Data",
     "Evaluation",
-    "Frozen",
     "Model",
     "NoiseCell",
     "Precision",
@@ -53,25 +43,7 @@ Targets = Literal["weights", "weights+bias", "weights+bias+affine", "all"]
 BnTreatment = Literal["stale", "folded", "recalibrated"]
 Precision = Literal["fp32", "bf16"]
 
-Eta = Annotated[Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
-
-
-def _no_word(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError(f"a number is wanted here, but this is {str(value).lower()} (YAML reads yes and no as such)")
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_no_word), Field(ge=1, le=1_000_000_000)]
-Trials = Annotated[int, BeforeValidator(_no_word), Field(ge=1, le=1_000_000)]
-Seed = Annotated[int, BeforeValidator(_no_word), Field(ge=0, lt=2**63)]
 MOST_CELLS = 10_000
-
-
-class Frozen(BaseModel):
-    """Immutable; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _form(value: Any) -> str:

@@ -135,7 +135,7 @@ def noise_curve(
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise InputError(f"`trials >= 1` must hold, but got trials={trials!r}")
     cell = Cell(
-        sigma_reference, targets, bn_treatment, images_for_recalibration=_calibration(calibration_images, images)
+        sigma_reference, targets, bn_treatment, images_for_recalibration=_calibration_count(calibration_images, images)
     )
     check_cell(cell)
     if bn_treatment == "recalibrated" and calibration_images is None:
@@ -168,17 +168,18 @@ def _levels(eta: Sequence[float]) -> list[float]:
     return levels
 
 
-def _calibration(given: Tensor | None, images: Tensor) -> int:
+def _calibration_count(given: Tensor | None, images: Tensor) -> int:
     """How many images BN's statistics are estimated from."""
     if given is None:
         return 0
     if not (isinstance(given, Tensor) and given.is_floating_point()):
         what = given.dtype if isinstance(given, Tensor) else type(given).__name__
         raise InputError(f"calibration_images must be a tensor of floats, as the network takes them, but got {what}")
-    if len(given) < 2 or (isinstance(images, Tensor) and given.shape[1:] != images.shape[1:]):
+    wanted = images.shape[1:] if isinstance(images, Tensor) else given.shape[1:]  # images are checked later
+    if len(given) < 2 or given.shape[1:] != wanted:
         raise InputError(
-            "calibration_images must be two or more of the shape that images have, but got "
-            f"{tuple(given.shape)} beside {tuple(images.shape)}"
+            f"calibration_images must be two or more of shape {tuple(wanted)}, as images are, "
+            f"but got {tuple(given.shape)}"
         )
     return len(given)
 

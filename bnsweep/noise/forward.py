@@ -19,11 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnsweep.training.sites import BATCH_NORM, ChannelBias, foldable
+from bnsweep.training.sites import BATCH_NORM, PRODUCERS, ChannelBias, foldable
 
 __all__ = ["Forward"]
-
-_PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +134,7 @@ def _possible(network: nn.Module, example: Tensor) -> list[_Fold]:
     own = {name for name, _ in network.named_parameters()}
     for site, producer in foldable(_with_norms(network, example), example)[0]:
         norm: Any = network.get_submodule(site)
-        plain = isinstance(network.get_submodule(producer), _PRODUCERS) and f"{producer}.weight" in own
+        plain = isinstance(network.get_submodule(producer), PRODUCERS) and f"{producer}.weight" in own
         if plain and (isinstance(norm, ChannelBias) or norm.running_var is not None):
             folds.setdefault(producer, _Fold(site, producer))
     return list(folds.values())

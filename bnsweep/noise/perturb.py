@@ -33,7 +33,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from bnsweep.errors import InputError, ModelError, UnknownNameError
-from bnsweep.training.sites import ChannelBias, fold
+from bnsweep.training.sites import BATCH_NORM, ChannelBias, fold
 
 __all__ = [
     "BN_TREATMENTS",
@@ -53,7 +53,6 @@ _Named = TypeVar("_Named")
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _KERNEL_LAYERS = (*_CONVOLUTIONS, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _OTHER_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -184,7 +183,7 @@ def _slots(network: nn.Module) -> Iterator[_Slot]:
     """Every tensor that some target set names, each once."""
     seen: set[int] = set()
     for path, module in network.named_modules():
-        buffers = module.named_buffers(recurse=False) if isinstance(module, _BATCH_NORMS) else ()
+        buffers = module.named_buffers(recurse=False) if isinstance(module, BATCH_NORM) else ()
         for own, tensor in (*module.named_parameters(recurse=False), *buffers):
             kind = _kind(module, own)
             if kind is None or id(tensor) in seen or tensor.numel() == 0:
@@ -196,7 +195,7 @@ def _slots(network: nn.Module) -> Iterator[_Slot]:
 
 
 def _kind(module: nn.Module, own: str) -> str | None:
-    if isinstance(module, _BATCH_NORMS):
+    if isinstance(module, BATCH_NORM):
         return {"weight": "affine", "bias": "affine", "running_mean": "statistic", "running_var": "statistic"}.get(own)
     if isinstance(module, _OTHER_NORMS):
         return "affine" if own in ("weight", "bias") else None
@@ -370,7 +369,7 @@ def _hits(network: nn.Module, cell: CellLike) -> tuple[list[_Hit], Tensor]:
 
 
 def _running_norms(network: nn.Module) -> list[nn.Module]:
-    return [m for m in network.modules() if isinstance(m, _BATCH_NORMS) and m.running_mean is not None]
+    return [m for m in network.modules() if isinstance(m, BATCH_NORM) and m.running_mean is not None]
 
 
 def recalibrate(network: nn.Module, norms: Sequence[nn.Module], batches: Sequence[Tensor]) -> None:

@@ -64,4 +64,4 @@ class Hub:
         """Who submitted a sweep first: an admin who tries it again does not take it away."""
         if job is None:
             return None
-        return job.by if job.number == 1 else self.jobs.of(job.sweep)[0].by
+        return (job if job.number == 1 else self.jobs.get(job.sweep, 1) or job).by

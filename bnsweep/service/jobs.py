@@ -122,7 +122,8 @@ class Jobs:
                 same = (job.spec, job.minimal) == (spec, minimal)
                 if same and job.retry_failed >= retry_failed and not job.cancelled_by:
                     return job
-                raise InputError(f"sweep {sweep!r} is {job.state}: cancel it or wait for its end, then submit it again")
+                way = "wait for its end" if job.cancelled_by else "cancel it or wait for its end"
+                raise InputError(f"sweep {sweep!r} is {job.state}: {way}, then submit it again")
         mine = [job for job in jobs if job.by == by and job.active]
         if len(mine) >= limit:
             names = ", ".join(job.sweep for job in mine)

@@ -34,7 +34,7 @@ __all__ = [
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-STOCK = {kind.forward for kind in (*BATCH_NORM, *PRODUCERS)}
+STOCK_FORWARDS = {kind.forward for kind in (*BATCH_NORM, *PRODUCERS)}
 # Names of the projection beside a residual branch: here, in torchvision's ResNets and RegNets, and in common code.
 SHORTCUTS = {"shortcut", "downsample", "proj", "projection", "skip"}
 
@@ -100,7 +100,7 @@ def place(network: nn.Module, mask: str, *, example: Tensor) -> nn.Module:
     for site, digit in zip(sites, mask, strict=True):
         if digit == "0":
             old = placed.get_submodule(site.path)
-            if type(old).forward not in STOCK:
+            if type(old).forward not in STOCK_FORWARDS:
                 raise PlacementError(
                     f"the BN layer {site.path} cannot be taken out: {type(old).__name__} does more than BN (an "
                     "activation, perhaps), which would go with it. Put what it does beside BN into a layer of its own"
@@ -227,7 +227,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             path
             for path, module in network.named_modules()
             if isinstance(module, (*BATCH_NORM, *PRODUCERS))
-            and (type(module).forward not in STOCK or module._forward_hooks or module._forward_pre_hooks)
+            and (type(module).forward not in STOCK_FORWARDS or module._forward_hooks or module._forward_pre_hooks)
         }
         self._inside = 0
         self._hooks: list[Any] = []
