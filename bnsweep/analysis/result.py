@@ -18,7 +18,7 @@ import pyarrow as pa
 from bnsweep.analysis.queries import Column
 from bnsweep.errors import InputError, UnknownNameError
 
-__all__ = ["ROUNDED", "Result"]
+__all__ = ["ROUNDED", "Result", "json_value"]
 
 LATEX = {"\\": r"\textbackslash{}", **{c: "\\" + c for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
 LATEX_UNITS = {"%": r"\%"}
@@ -93,7 +93,7 @@ class Result:
         """What `to_json` writes, as Python values."""
         return {
             "columns": [{"name": c.name, "unit": c.unit, "meaning": c.meaning} for c in self.columns],
-            "rows": [{name: _json(value) for name, value in row.items()} for row in self.to_dicts()],
+            "rows": [{name: json_value(value) for name, value in row.items()} for row in self.to_dicts()],
             "truncated": self.truncated,
         }
 
@@ -220,15 +220,16 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, (datetime, date)) else value
 
 
-def _json(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """A value as JSON can hold it: times as text, NaN and infinities as null, bytes as hexadecimal digits."""
     converters: list[tuple[type | tuple[type, ...], Callable[[Any], Any]]] = [
         ((datetime, date), lambda v: v.isoformat()),
         (timedelta, lambda v: v.total_seconds()),
         (Decimal, float),
         (float, lambda v: v if math.isfinite(v) else None),
         (bytes, lambda v: v.hex()),
-        (dict, lambda v: {str(key): _json(item) for key, item in v.items()}),
-        ((list, tuple), lambda v: [_json(item) for item in v]),
+        (dict, lambda v: {str(key): json_value(item) for key, item in v.items()}),
+        ((list, tuple), lambda v: [json_value(item) for item in v]),
     ]
     for kind, convert in converters:
         if isinstance(value, kind):

@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from bnsweep.errors import InputError
+from bnsweep.experiment.identity import noise_seed
 from bnsweep.noise.evaluate import Evaluator, Score
 from bnsweep.noise.perturb import check_cell
 
@@ -122,7 +123,7 @@ def noise_curve(
         precision: fp32 or bf16, of the forward pass.
         batch_size: images per forward pass.
         device: where to compute; default: where the network is.
-        seed: of the draws.
+        seed: of the draws; other seeds share none of them.
 
     Raises:
         InputError: arguments that do not fit; the message says which and why.
@@ -134,6 +135,8 @@ def noise_curve(
     levels = _levels(eta)
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise InputError(f"`trials >= 1` must hold, but got trials={trials!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise InputError(f"seed must be a whole number, but got {seed!r}")
     cell = Cell(
         sigma_reference, targets, bn_treatment, images_for_recalibration=_calibration_count(calibration_images, images)
     )
@@ -152,7 +155,8 @@ def noise_curve(
         calibration_inputs=calibration_images,
     )
     # The same seeds at every level: levels differ by the noise's size, not by luck.
-    scores = {level: evaluator.trials(cell, level, range(seed, seed + trials)) for level in levels if level > 0}
+    seeds = [noise_seed(f"curve {seed}", trial) for trial in range(trials)]
+    scores = {level: evaluator.trials(cell, level, seeds) for level in levels if level > 0}
     baseline = evaluator.baseline()
     rows = [_row(0.0, [baseline]), *(_row(level, scores[level]) for level in levels if level > 0)]
     return Curve(cell, len(labels), precision, rows, _average_normalized(baseline, list(scores.values())))

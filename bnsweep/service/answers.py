@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from bnsweep.analysis.queries import Column
-from bnsweep.analysis.result import Result
+from bnsweep.analysis.result import Result, json_value
 from bnsweep.errors import (
     BnsweepError,
     EngineError,
@@ -186,8 +186,8 @@ def _render(request: Request, answer: Answer, form: str) -> Response:
             case "html":
                 return html(request, answer)
             case "json":
-                content = {"ok": True, **answer.data, **(answer.table.to_plain() if answer.table else {})}
-                return Response(json.dumps(content, default=_plain), answer.status, media_type="application/json")
+                content = {"ok": True, **json_value(answer.data), **(answer.table.to_plain() if answer.table else {})}
+                return Response(json.dumps(content, allow_nan=False), answer.status, media_type="application/json")
             case "csv":
                 body: str | bytes = answer.table.to_csv() if answer.table else ""
             case _:
@@ -215,10 +215,6 @@ def _parquet(table: Result | None) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.table({}) if table is None else table.to_arrow(), sink)
     return sink.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def for_programs(request: Request) -> bool:
@@ -279,7 +275,9 @@ def install_errors(app: FastAPI, refusals: Refusals) -> None:
 
 
 async def unexpected(request: Request, error: Exception) -> Response:
-    """The answer to what is a bug."""
+    """The answer to what went wrong before a page was asked: a store that is away, or a bug."""
+    if isinstance(error, BnsweepError):
+        return await _error(request, str(error), _status(error))
     logger.exception("a request failed", exc_info=error)
     return await _error(request, "something went wrong here; the service's log says what", 500)
 

@@ -12,6 +12,7 @@ from time import monotonic, perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection, Request
@@ -26,6 +27,7 @@ __all__ = ["COOKIE", "FORM_COOKIE", "TOO_MANY_WRONG", "Buckets", "Guard", "Refus
 
 COOKIE, FORM_COOKIE = "bnsweep_token", "bnsweep_form"
 KEPT_BUCKETS = 10_000
+LOOKERS = 4  # threads that look tokens up: not those that answer, or nobody could sign in behind forty slow queries
 NOTED_PER_MINUTE = 30  # refusals of one user in the audit log
 TOO_MANY_WRONG = "too many wrong tokens; wait a minute"
 PROXIES = {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"}
@@ -111,13 +113,14 @@ class Guard:
         self._app, self._tokens, self._settings, self._loopback = app, tokens, settings, loopback
         self._refusals, self._failed = refusals, failed
         self._rates = Buckets(per_s=settings["requests_per_s"], most=settings["requests_at_once"])
+        self._lookers = CapacityLimiter(LOOKERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        user, shown = self._user(scope)
-        scope.setdefault("state", {})["user"] = user
+        user: User | None = None
+        scope.setdefault("state", {})["user"] = None
         begin, status, started = perf_counter(), 500, False
 
         async def send_with_headers(message: Message) -> None:
@@ -130,6 +133,8 @@ class Guard:
             await send(message)
 
         try:
+            user, shown = await to_thread.run_sync(self._user, scope, limiter=self._lookers)  # the store may be slow
+            scope["state"]["user"] = user
             wait_s = self._rates.take(user.key if user and user.key else address(scope))
             if shown and user is None and await self._refusals.wrong_token(address(scope)):
                 await _refuse(send_with_headers, 429, TOO_MANY_WRONG, 60.0)

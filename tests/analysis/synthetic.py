@@ -294,12 +294,15 @@ def _spoil(out: dict[str, list[dict[str, Any]]]) -> None:
         "train_seed": 99,
         "status": "diverged",
         "test_correct": None,
+        "train_loss": float("nan"),
     }
     diverged |= {
         "reason": "training accuracy 10.1 % after 10 epochs is no better than chance",
         "checkpoint_sha256": None,
     }
     out["runs"].append(diverged)
+    first = next(e for e in out["epochs"] if e["run_id"] == last["run_id"])
+    out["epochs"].append({**first, "run_id": diverged["run_id"], "train_loss": float("nan"), "train_accuracy": 0.1})
     for point in [p for p in out["points"] if p["run_id"] == last["run_id"]][:6]:
         out["points"].append(
             {**point, "run_id": diverged["run_id"], "train_seed": 99, "point_id": _digest("d", point["point_id"])}

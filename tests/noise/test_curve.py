@@ -9,6 +9,7 @@ from scipy import stats
 from torch import nn
 
 from bnsweep.errors import InputError, ModelError, UnknownNameError
+from bnsweep.experiment.identity import noise_seed
 from bnsweep.noise.curve import Cell, noise_curve
 from bnsweep.noise.evaluate import Evaluator
 
@@ -22,7 +23,7 @@ def test_rows_are_means_with_t_intervals_over_draws(curve, trained):
     assert [row["eta"] for row in curve.rows] == [0, 0.1, 0.3]
     evaluator = Evaluator(trained.network, trained.inputs, trained.labels)
     for row in curve.rows[1:]:
-        accuracy = np.array([s.accuracy for s in evaluator.trials(Cell(), row["eta"], range(6))])
+        accuracy = np.array([s.accuracy for s in evaluator.trials(Cell(), row["eta"], [noise_seed("curve 0", t) for t in range(6)])])
         low, high = stats.t.interval(0.95, 5, accuracy.mean(), stats.sem(accuracy))
         assert row["accuracy"] == pytest.approx(accuracy.mean())
         assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(min(high, 1)))
@@ -51,6 +52,19 @@ def test_it_prints_as_an_aligned_table(curve):
 def test_a_single_trial_has_no_interval(trained):
     row = noise_curve(trained.network, trained.inputs, trained.labels, eta=[0.1], trials=1).rows[1]
     assert np.isnan([row["low"], row["high"], row["std"]]).all()
+
+
+def test_another_seed_is_other_draws(trained):
+    """Neighbouring seeds must not share all draws but one: their means would look independent and agree."""
+
+    def ratio(seed, trials):
+        curve = noise_curve(trained.network, trained.inputs, trained.labels, eta=[0.1], trials=trials, seed=seed)
+        return curve.rows[1]["realised_sigma_ratio"]
+
+    assert ratio(0, 1) == ratio(0, 1)
+    assert 2 * ratio(0, 2) - ratio(0, 1) != pytest.approx(ratio(1, 1), rel=1e-9)
+    with pytest.raises(InputError, match="seed must be a whole number, but got 0.5"):
+        ratio(0.5, 1)
 
 
 def test_networks_of_any_kind(trained):

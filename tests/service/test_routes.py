@@ -200,6 +200,34 @@ def test_what_goes_wrong_carries_the_headers_too(tmp_path):
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
+def test_a_store_that_fails_while_a_token_is_looked_up_is_said(tmp_path):
+    store = Store.create(tmp_path / "store")
+    tokens = Tokens(Records(store.files))
+    token = tokens.create("ada", Role.VIEWER)
+    hub = make_hub(store, Tokens(Records(store.files)), data_root=tmp_path, settings=Settings(), loopback=True)
+    (tmp_path / "store/service/tokens/0badf00d.json").write_text("{")
+
+    async def ask():
+        transport = httpx.ASGITransport(make_app(hub), client=("127.0.0.1", 1234))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as browser:
+            return await browser.get("/sweeps.json", headers={"authorization": f"Bearer {token}"})
+
+    response = asyncio.run(ask())
+    assert response.status_code == 503
+    assert "0badf00d.json is damaged" in response.json()["error"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_losses_that_are_not_a_number_are_null_for_programs(viewer):
+    """NaN is no JSON: browsers and jq refuse the whole answer."""
+    rows = viewer.get("/sweeps/synthetic.json").json()["rows"]
+    diverged = next(row["run_id"] for row in rows if row["status"] == "diverged")
+    response = viewer.get(f"/runs/{diverged}.json")
+    content = json.loads(response.content, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert content["run"]["train_loss"] is None
+    assert [epoch["train_loss"] for epoch in content["epochs"]] == [None]
+
+
 def test_names_of_a_store_cannot_become_markup(tmp_path):
     from bnsweep.analysis.page import charts_text
     from bnsweep.service.look import link
