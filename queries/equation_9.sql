@@ -26,7 +26,7 @@
 --   half_width       times   half of the interval on passed over training seeds; NULL: fewer than two
 
 WITH
-one_run AS (
+one_run AS ( -- a training that diverged has NaN
     SELECT run_id, epoch, site,
            any_value(value) FILTER (probe = 'eq9_scale') AS scale,
            any_value(value) FILTER (probe = 'eq9_gradient') AS gradient,
@@ -34,7 +34,7 @@ one_run AS (
            any_value(value) FILTER (probe = 'eq9_correlation_term') AS correlation_term,
            any_value(value) FILTER (probe = 'eq9_gradient_in') AS gradient_in
     FROM probes
-    WHERE probe LIKE 'eq9%'
+    WHERE probe LIKE 'eq9%' AND isfinite(value)
     GROUP BY run_id, epoch, site
 ),
 over_seeds AS (

@@ -26,7 +26,7 @@
 --   cost_pct      %       time of all measurements of the runs, as a share of their training time
 
 WITH
-one_run AS (
+one_run AS ( -- a training that diverged has NaN
     SELECT run_id, epoch,
            any_value(value) FILTER (probe = 'gradient_norm_min') AS norm_min,
            any_value(value) FILTER (probe = 'gradient_norm_mean') AS norm_mean,
@@ -34,7 +34,7 @@ one_run AS (
            any_value(value) FILTER (probe = 'gradient_change_mean') AS change_mean,
            any_value(value) FILTER (probe = 'gradient_change_max') AS change_max
     FROM probes
-    WHERE probe LIKE 'gradient_norm%' OR probe LIKE 'gradient_change%'
+    WHERE (probe LIKE 'gradient_norm%' OR probe LIKE 'gradient_change%') AND isfinite(value)
     GROUP BY run_id, epoch
 ),
 measuring AS ( -- the five terms of eq. 9 at a site come from one measurement, whose time is in each of their rows

@@ -21,7 +21,7 @@
 --   test_accuracy_pct  %       of the trained networks, mean
 --   least_pct          %       of the worst of them
 --   most_pct           %       of the best of them
---   train_loss         nats    mean cross-entropy over the last epoch, mean of the networks
+--   train_loss         nats    mean cross-entropy over the last epoch, mean of the networks where it is finite
 --   train_s            s       wall time of all training runs
 --   trials             trials  noise draws on these networks
 --   trial_s            s       wall time of all draws
@@ -34,7 +34,7 @@ final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites, train_images, epochs, learning_rate, train_precision,
            count(*) AS networks, 100 * avg(test_correct / test_images) AS test_accuracy_pct,
            100 * min(test_correct / test_images) AS least_pct, 100 * max(test_correct / test_images) AS most_pct,
-           avg(train_loss) AS train_loss, sum(duration_s) AS train_s,
+           avg(train_loss) FILTER (isfinite(train_loss)) AS train_loss, sum(duration_s) AS train_s,
            sum(coalesce(trials, 0))::BIGINT AS trials, sum(coalesce(trial_s, 0)) AS trial_s,
            string_agg(DISTINCT device, ', ' ORDER BY device) AS device,
            string_agg(DISTINCT versions, '; ' ORDER BY versions) AS versions

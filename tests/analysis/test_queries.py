@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from bnsweep.analysis.database import QUERIES, Database, find_query, open_paper
@@ -48,6 +49,13 @@ def test_every_figure_that_is_a_mean_has_n_and_interval(database: Database) -> N
         for row in database.query(name).to_dicts():
             assert row["n"] >= row["seeds"] >= 1
             assert (row["low_pct"] is None) == (row["level"] is None) == (row["half_width_pct"] is None)
+
+
+@pytest.mark.parametrize("name", sorted(set(QUERIES) - {"convergence", "epochs", "runs"}))
+def test_a_seed_that_diverged_spoils_no_mean(name: str, database: Database) -> None:
+    """Its loss is NaN, in the store of conftest.py; only questions about single runs tell of it."""
+    columns = database.query(name).table.columns
+    assert not any(pc.any(pc.is_nan(column)).as_py() for column in columns if pa.types.is_floating(column.type))
 
 
 def test_views_are_within_the_line_length() -> None:

@@ -57,12 +57,14 @@ def test_the_rank_correlation_is_scipy_s_with_the_interval_of_bonett_and_wright(
 
 
 def test_eq_9_is_told_per_site_with_an_interval_over_seeds(tmp_path):
-    made = tables(models=("resnet8",), seeds=3, partial=False, failures=False)
+    """Over those that did not diverge."""
+    made = tables(models=("resnet8",), seeds=4, partial=False, failures=False)
     whole = [run for run in made["runs"].to_pylist() if run["placement"] == "all"]
     terms = [  # scale, ||G||^2, the two terms as shares, ||dL/dy||^2
         {"scale": 2.0 + i, "gradient": 0.5, "mean_term": 0.01 * i, "correlation_term": 0.02, "gradient_in": 1.0 + i}
-        for i in range(len(whole))
+        for i in range(3)
     ]
+    terms.append(dict.fromkeys(terms[0], float("nan")))
     row = {"epoch": 15, "site": "stem.site", "samples": 1, "duration_s": 0.1, "low": None, "high": None}
     rows = [
         {**row, "run_id": run["run_id"], "probe": f"eq9_{name}", "value": value}
