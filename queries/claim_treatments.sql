@@ -18,10 +18,15 @@
 --   n           trials  noise draws behind it
 
 WITH
-measured AS (
-    SELECT 'BN ' || bn_treatment AS part, dataset, model, training, train_seed, bn_kept, bn_sites, placement,
-           average_normalized AS value, n
+scored AS (
+    SELECT *, count(DISTINCT recalibration_images) OVER (PARTITION BY bn_treatment) > 1 AS several
     FROM curve SEMI JOIN main_cell USING (noise_model, sigma_reference, targets, precision, sampling)
+),
+measured AS (
+    SELECT 'BN ' || bn_treatment || CASE WHEN several THEN ' on ' || recalibration_images || ' images' ELSE '' END
+               AS part, dataset, model, training, train_seed, bn_kept, bn_sites, placement,
+           average_normalized AS value, n
+    FROM scored
 ),
 final AS (FROM all_against_fewest('measured'))
 SELECT * FROM final

@@ -53,6 +53,12 @@ HIT = {
 # Rows that differ in one of these are never joined by a line.
 APART = ("sigma_reference", "precision", "training", "noise_model", "sampling")
 MOST_BARS = 24
+CELL_WORDS = {
+    "noise_model": "noise model",
+    "sigma_reference": "σ reference",
+    "precision": "precision",
+    "sampling": "sampling",
+}
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,18 @@ class Figure:
         return spec
 
 
-def panel_of(row: Row, *, several: bool = False) -> str:
-    """What the noise hit and what happened to BN, as the heading of a panel; `several` sizes of recalibration sets."""
+def panel_of(row: Row, *, several: bool = False, among: Sequence[Row] = ()) -> str:
+    """What the noise hit and what happened to BN, as the heading of a panel; `several` sizes of recalibration sets.
+
+    `among`: rows that share the chart; how the noise and the scoring differ between them is said too.
+    """
     treatment = "" if row["bn_treatment"] == "stale" else f", BN {row['bn_treatment']}"
     if several and row["bn_treatment"] == "recalibrated":
         treatment += f" on {row['recalibration_images']} images"
-    return f"noise on {HIT.get(row['targets'], row['targets'])}{treatment}"
+    told = [
+        f", {words} {row[column]}" for column, words in CELL_WORDS.items() if len({each.get(column) for each in among}) > 1
+    ]
+    return f"noise on {HIT.get(row['targets'], row['targets'])}{treatment}{''.join(told)}"
 
 
 def accuracy_figures(

@@ -113,7 +113,7 @@ def accuracy_over_eta(points: Sequence[Row]) -> Iterator[Figure]:
     """Accuracy of one network over the noise level, a panel per noise cell, with the interval over its draws."""
     rows = [
         {
-            "panel": panel_of(row, several=True),
+            "panel": panel_of(row, several=True, among=points),
             "label": "this network",
             "source": "bnsweep",
             "eta_pct": 100.0 * row["eta"],
@@ -143,7 +143,7 @@ def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
     noisy = [row for row in draws if row["eta"] > 0]
     rows = [
         {
-            "panel": panel_of(row, several=True),
+            "panel": panel_of(row, several=True, among=noisy),
             "eta_pct": 100.0 * row["eta"],
             "accuracy_pct": row["accuracy_pct"],
             "trial": row["trial"],
@@ -196,7 +196,7 @@ def paired(rows: Sequence[Row], a: str, b: str) -> Iterator[Figure]:
         {
             "panel": ", ".join(row[name] for name in ("model", "dataset", "placement") if name in row)
             + _recipe(row, rows),
-            "label": panel_of(row, several=True),
+            "label": panel_of(row, several=True, among=rows),
             "eta_pct": 100.0 * row["eta"],
             "value": row["difference_pct"],
             "low": row["low_pct"],
@@ -348,7 +348,7 @@ def _recipe(row: Row, rows: Sequence[Row]) -> str:
 
 
 def _place(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
-    panel = f"{row['model']}, {row['dataset']}, {panel_of(row, several=True)}{_recipe(row, rows)}"
+    panel = f"{row['model']}, {row['dataset']}, {panel_of(row, several=True, among=rows)}{_recipe(row, rows)}"
     return {"panel": panel, "label": placement_label(row), "kept_pct": kept_pct(row)}
 
 

@@ -28,7 +28,7 @@ def noise_figures(rows: Sequence[Row]) -> Iterator[Figure]:
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         drawn = [
             {
-                "panel": panel_of(row),
+                "panel": panel_of(row, among=rows),
                 "label": placement_label(row),
                 "kept_pct": kept_pct(row),
                 "model": row["model"],
@@ -70,12 +70,12 @@ def noise_figures(rows: Sequence[Row]) -> Iterator[Figure]:
 
 def explanation(correlations: Sequence[Row]) -> list[str]:
     """A sentence per data set, noise cell and way of measuring C; cells without a correlation are left out."""
-    return [_sentence(row) for row in correlations if row["rank_correlation"] is not None]
+    return [_sentence(row, correlations) for row in correlations if row["rank_correlation"] is not None]
 
 
-def _sentence(row: Row) -> str:
+def _sentence(row: Row, among: Sequence[Row]) -> str:
     return (
-        f"{row['dataset']}, {panel_of(row)}: over {counted(row['networks'], 'training run')} the rank correlation "
+        f"{row['dataset']}, {panel_of(row, among=among)}: over {counted(row['networks'], 'training run')} the rank correlation "
         f"between gradient noise C ({MEASURES[row['measure']]}) and A_avr is {row['rank_correlation']:+.2f}, 95 % "
         f"interval {row['low']:+.2f} to {row['high']:+.2f}, {VERDICTS[row['explanation']]} (less gradient noise, less "
         "resistance: a correlation above 0)."

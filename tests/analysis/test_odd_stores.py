@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 import synthetic
 
 from bnsweep.analysis import database as databases
+from bnsweep.analysis import panels
 from bnsweep.analysis.claims import judge
 from bnsweep.analysis.database import Database, open_database, open_snapshot, write_snapshot
 from bnsweep.analysis.inputs import read_inputs
@@ -263,3 +264,30 @@ def test_a_stricter_sweep_of_the_same_points_leaves_another_finished(tmp_path: P
         done = [sum(row[0] for row in told(base, "coverage", "done", sweep="cifar10-full")) for base in (alone, both)]
         assert done == [before[1]] * 2
         assert told(one, "failures", "sweep", "error") == [["strict", "x"]]
+
+
+def test_bn_estimated_from_more_images_is_a_treatment_of_its_own(tmp_path: Path) -> None:
+    source = Store.open(ROOT / STORES["cifar10-sgd"])
+    store = cut(source, tmp_path / "store", "points", pc.scalar(True))
+    store.commit(again(source, pc.field("bn_treatment") == "recalibrated", recalibration_images=pa.scalar(1000)))
+    with open_database(store) as database:
+        parts = told(database, "claim_treatments", "part")
+    counts = {part: parts.count([part]) for [part] in parts}
+    assert set(counts) == {"BN stale", "BN folded", "BN recalibrated on 128 images", "BN recalibrated on 1000 images"}
+    assert len(set(counts.values())) == 1
+
+
+def test_two_kinds_of_noise_on_one_network_are_not_joined_in_its_charts(tmp_path: Path) -> None:
+    source = Store.open(ROOT / STORES["cifar10-sgd"])
+    store = cut(source, tmp_path / "store", "points", pc.scalar(True))
+    weights = (pc.field("targets") == "weights") & (pc.field("bn_treatment") == "stale")
+    store.commit(again(source, weights, sigma_reference=pa.scalar("tensor_max")))
+    run_id = source.read("runs").column("run_id")[0].as_py()
+    with open_database(store) as database:
+        points = database.query("run_accuracy", run_id=run_id).to_dicts()
+        draws = database.query("draws", run_id=run_id).to_dicts()
+    (curve,), (spread,) = panels.accuracy_over_eta(points), panels.histogram(draws)
+    for figure in (curve, spread):
+        wanted = {f"noise on weights, σ reference {name}" for name in ("tensor_std", "tensor_max")}  # noqa: RUF001
+        assert wanted <= {row["panel"] for row in figure.rows}
+    assert max(Counter((row["panel"], row["eta_pct"]) for row in curve.rows).values()) == 1
