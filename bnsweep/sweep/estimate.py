@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from bnsweep.experiment.plan import Plan
+from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
 from bnsweep.sweep.workload import Workload, measured_trials
@@ -29,6 +30,7 @@ PROBE_IMAGES = 128
 PROBE_REPEATS = 3
 MATRIX = 1024  # side
 LONG_S = 600.0  # a sweep for which it pays to read a hint
+MISSED = 0.05  # a chance to miss what happens in one draw of ten that is worth a word
 # Seconds per multiply-add of a step and of a forward pass over those of NumPy's product, on six pairs of network and
 # image size: 1.9 to 4.7 and 0.6 to 1.3 (docs/speed.md).
 TRAIN_TO_PRODUCT, TRIAL_TO_PRODUCT = 2.8, 0.9
@@ -66,6 +68,7 @@ class Preview:
     hours: float
     speeds_from: str
     hint: str | None = None  # a way to be quicker
+    caution: str | None = None  # what its intervals may miss
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,8 +90,7 @@ class Preview:
             lines.append("note     trials stop when the interval is narrow enough: time is for the fewest")
         if self.runs_failed:
             lines.append("note     what failed is left alone unless it is run with --retry-failed")
-        if self.hint:
-            lines.append(f"note     {self.hint}")
+        lines += [f"note     {each}" for each in (self.hint, self.caution) if each]
         return "\n".join(lines)
 
     @property
@@ -129,6 +131,7 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
         hours=(train_s + trial_s) / 3600 / cores,
         speeds_from=speeds.source,
         hint=_hint(plan) if (train_s + trial_s) / cores > LONG_S else None,
+        caution=_caution(plan),
     )
 
 
@@ -147,6 +150,17 @@ def _hint(plan: Plan) -> str | None:
         return None
     keys = " and ".join(f"`{name}: {{precision: bf16}}`" for name in slow)
     return f"this processor computes bf16 as well: {keys} usually takes about half of the time; rows say which it was"
+
+
+def _caution(plan: Plan) -> str | None:
+    """What happens in one draw of ten may be in none of the first few; see docs/sampling.md."""
+    trials = plan.spec.trials
+    if not isinstance(trials, AdaptiveTrials) or plan.spec.images != "all" or (missed := 0.9**trials.min) < MISSED:
+        return None
+    return (
+        f"with `images: all` a point may stop after {trials.min} draws, which miss what happens in one draw of ten "
+        f"{100 * missed:.0f} times in 100: `min: 48`, or `images: auto`, where noise may break single draws"
+    )
 
 
 def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool) -> Speeds:

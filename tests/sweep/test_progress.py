@@ -97,6 +97,21 @@ def test_a_plan_s_time_comes_from_rows_of_its_own_precisions_and_says_where_bf16
     assert previewed(tiny).hint is None  # seconds
 
 
+@pytest.mark.parametrize(
+    ("trials", "images", "said"),
+    [
+        ("{half_width: 0.05}", "all", "may stop after 8 draws, which miss what happens in one draw of ten 43 times in 100"),
+        ("{half_width: 0.05, min: 30}", "all", None),
+        ("{half_width: 0.05}", "auto", None),
+        ("4", "all", None),
+    ],
+)
+def test_a_plan_says_what_few_draws_cannot_see(trials, images, said, tmp_path, tiny):
+    text = tiny.replace("trials: 4", f"trials: {trials}\nimages: {images}")
+    shown = preview(make_plan(parse_spec(text), LocalCatalog(tmp_path)), None, cpus=2, data_root=tmp_path).to_text()
+    assert said in shown if said else "draw of ten" not in shown
+
+
 def test_a_half_width_takes_a_first_round_at_least_and_bars_grow_with_the_rounds_after_it(tmp_path, run, tiny):
     text = tiny.replace("trials: 4", "trials: {half_width: 0.05, max: 80}\nimages: auto")
     plan, store = make_plan(parse_spec(text), LocalCatalog(tmp_path)), tmp_path / "store"
