@@ -99,7 +99,9 @@ def panel_of(row: Row, *, several: bool = False, among: Sequence[Row] = ()) -> s
     if several and row["bn_treatment"] == "recalibrated":
         treatment += f" on {row['recalibration_images']} images"
     told = [
-        f", {words} {row[column]}" for column, words in CELL_WORDS.items() if len({each.get(column) for each in among}) > 1
+        f", {words} {row[column]}"
+        for column, words in CELL_WORDS.items()
+        if len({each.get(column) for each in among}) > 1
     ]
     return f"noise on {HIT.get(row['targets'], row['targets'])}{treatment}{''.join(told)}"
 

@@ -62,8 +62,17 @@ def _gap_sentence(everywhere: Row, nowhere: Row) -> str:
     return (
         f"{everywhere['model']} on {everywhere['dataset']}, {panel_of(everywhere)} at η = {eta} %: accuracy is "
         f"{with_spread(everywhere, unit=' %')} with BN everywhere and {with_spread(nowhere, unit=' %')} without BN "
-        f"({n}; {firm})."
+        f"({n}; {firm}).{_broken(everywhere, nowhere)}"
     )
+
+
+def _broken(everywhere: Row, nowhere: Row) -> str:
+    """That outputs were NaN or infinite: accuracy was lost in another way than by shifted weights."""
+    shares = [
+        (row["nonfinite_pct"], where) for row, where in ((everywhere, "with BN everywhere"), (nowhere, "without BN"))
+    ]
+    told = [f"{share:.1f} % {where}" for share, where in shares if (share or 0) >= 0.05]
+    return f" Of the scored images {listed(told)} had a non-finite output." if told else ""
 
 
 def _runs(seeds: Sequence[int]) -> str:

@@ -75,8 +75,9 @@ def explanation(correlations: Sequence[Row]) -> list[str]:
 
 def _sentence(row: Row, among: Sequence[Row]) -> str:
     return (
-        f"{row['dataset']}, {panel_of(row, among=among)}: over {counted(row['networks'], 'training run')} the rank correlation "
-        f"between gradient noise C ({MEASURES[row['measure']]}) and A_avr is {row['rank_correlation']:+.2f}, 95 % "
-        f"interval {row['low']:+.2f} to {row['high']:+.2f}, {VERDICTS[row['explanation']]} (less gradient noise, less "
+        f"{row['dataset']}, {panel_of(row, among=among)}: over {counted(row['networks'], 'training run')} the rank "
+        f"correlation between gradient noise C ({MEASURES[row['measure']]}) and A_avr is "
+        f"{row['rank_correlation']:+.2f}, 95 % interval {row['low']:+.2f} to {row['high']:+.2f}, "
+        f"{VERDICTS[row['explanation']]} (less gradient noise, less "
         "resistance: a correlation above 0)."
     )

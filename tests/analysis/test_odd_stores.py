@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from decimal import Decimal
 from pathlib import Path
@@ -291,3 +292,15 @@ def test_two_kinds_of_noise_on_one_network_are_not_joined_in_its_charts(tmp_path
         wanted = {f"noise on weights, σ reference {name}" for name in ("tensor_std", "tensor_max")}  # noqa: RUF001
         assert wanted <= {row["panel"] for row in figure.rows}
     assert max(Counter((row["panel"], row["eta_pct"]) for row in curve.rows).values()) == 1
+
+
+def test_the_headline_says_that_outputs_were_nan() -> None:
+    with open_database(Store.open(ROOT / STORES["cifar10-full"])) as database:
+        rows = database.query("accuracy").to_dicts()
+        weights, everything = headline(read_inputs(database))
+    eta = float(re.search(r"η = (\S+) %", everything)[1]) / 100
+    cell = {"eta": eta, "targets": "all", "bn_treatment": "stale", "placement": "all"}
+    (share,) = (row["nonfinite_pct"] for row in rows if cell.items() <= row.items())
+    assert everything.endswith(f" Of the scored images {share:.1f} % with BN everywhere had a non-finite output.")
+    assert share > 1
+    assert "non-finite" not in weights

@@ -23,7 +23,9 @@ def test_rows_are_means_with_t_intervals_over_draws(curve, trained):
     assert [row["eta"] for row in curve.rows] == [0, 0.1, 0.3]
     evaluator = Evaluator(trained.network, trained.inputs, trained.labels)
     for row in curve.rows[1:]:
-        accuracy = np.array([s.accuracy for s in evaluator.trials(Cell(), row["eta"], [noise_seed("curve 0", t) for t in range(6)])])
+        accuracy = np.array(
+            [s.accuracy for s in evaluator.trials(Cell(), row["eta"], [noise_seed("curve 0", t) for t in range(6)])]
+        )
         low, high = stats.t.interval(0.95, 5, accuracy.mean(), stats.sem(accuracy))
         assert row["accuracy"] == pytest.approx(accuracy.mean())
         assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(min(high, 1)))

@@ -100,7 +100,11 @@ def test_a_plan_s_time_comes_from_rows_of_its_own_precisions_and_says_where_bf16
 @pytest.mark.parametrize(
     ("trials", "images", "said"),
     [
-        ("{half_width: 0.05}", "all", "may stop after 8 draws, which miss what happens in one draw of ten 43 times in 100"),
+        (
+            "{half_width: 0.05}",
+            "all",
+            "may stop after 8 draws, which miss what happens in one draw of ten 43 times in 100",
+        ),
         ("{half_width: 0.05, min: 30}", "all", None),
         ("{half_width: 0.05}", "auto", None),
         ("4", "all", None),
