@@ -169,18 +169,29 @@ CREATE TABLE scored_again AS
 SELECT curve, eta FROM planned_point GROUP BY ALL HAVING count(*) > 1;
 
 -- What was measured of a training run at one eta of a cell, in one row: draws are pooled, so that a network that was
--- scored twice is still one network. `variance` is that of a draw such that variance / n is that of their mean.
+-- scored twice is still one network; a draw that both hold (the same noise, in batches of another size) counts once, by
+-- the one that scored more images. `variance` is that of a draw such that variance / n is that of their mean.
 CREATE VIEW point AS
 WITH
 scored AS MATERIALIZED (FROM measured_point),
-pooled AS (
-    SELECT min(point_id) AS point_id, sum(n) AS n, sum(n * accuracy) / sum(n) AS accuracy,
-           sum(nonfinite) AS nonfinite, sum(images) AS images,
+once AS (
+    SELECT curve, eta, accuracy, nonfinite, images
+    FROM trial SEMI JOIN scored_again USING (curve, eta)
+    QUALIFY row_number() OVER (PARTITION BY curve, eta, noise_seed ORDER BY images DESC, point_id) = 1
+),
+drawn AS (
+    SELECT curve, eta, count(*) AS n, avg(accuracy) AS accuracy, sum(nonfinite) AS nonfinite, sum(images) AS images
+    FROM once
+    GROUP BY curve, eta
+),
+widths AS (
+    SELECT curve, eta, min(point_id) AS point_id,
            sum((n - 1) * spread) / nullif(sum(n) - count(*), 0) AS spread, sum(n * variance) / sum(n) AS variance,
            any_value(a0) AS a0, bool_or(wide) AS wide, bool_or(capped) AS capped
     FROM scored SEMI JOIN scored_again USING (curve, eta)
     GROUP BY curve, eta
-)
+),
+pooled AS (SELECT * EXCLUDE (curve, eta) FROM widths JOIN drawn USING (curve, eta))
 FROM scored ANTI JOIN scored_again USING (curve, eta)
 UNION ALL BY NAME
 SELECT planned_point.*, pooled.* EXCLUDE (point_id) FROM pooled JOIN planned_point USING (point_id);

@@ -282,9 +282,10 @@ def _values(
 
 def _expected(runs: Iterable[Row], spec: Mapping[str, Any]) -> Expected:
     """Of every placement with a run, if there are enough runs to say."""
-    by_run: dict[tuple[str, int], dict[str, Row]] = {}
+    by_run: dict[tuple[str, int], dict[tuple[str, int], Row]] = {}
     for row in runs:
-        by_run.setdefault((row["bn_mask"], row["train_seed"]), {})[_cell(row)] = row
+        cell = _cell(row), row["recalibration_images"]
+        by_run.setdefault((row["bn_mask"], row["train_seed"]), {})[cell] = row
     names = [*SHOWN, *(name for name in spec["search"]["objectives"] if ":" in name)]
     cells = {cell for found in by_run.values() for cell in found}
     whole = {run: found for run, found in by_run.items() if len(found) == len(cells)}
@@ -307,10 +308,10 @@ def _expected(runs: Iterable[Row], spec: Mapping[str, Any]) -> Expected:
     }
 
 
-def _measured(cells: Mapping[str, Row], name: str) -> float:
+def _measured(cells: Mapping[tuple[str, int], Row], name: str) -> float:
     """One objective of one run; a fraction."""
-    name, _, cell = name.partition(":")
-    found = [cells[cell]] if cell else list(cells.values())
+    name, _, wanted = name.partition(":")
+    found = [row for (cell, _), row in cells.items() if wanted in ("", cell)]
     return sum(float(row[name]) for row in found) / len(found)
 
 

@@ -122,8 +122,7 @@ def _search(spec: SearchSpec, location: str, heard: JobProgress, **options: Any)
     prepare_ray(own_cluster=options["address"] is None)  # before anything imports ray
     from bnsweep.sweep.search.run import run_search
 
-    watched = partial(heard.watch, trainings=spec.search.trainings * len(spec.models) * len(spec.data))
-    return partial(run_search, spec, location, told=heard.told, warned=heard.warned, watched=watched, **options)
+    return partial(run_search, spec, location, told=heard.told, warned=heard.warned, watched=heard.watch, **options)
 
 
 def _stopped(jobs: Jobs, submitted: Job) -> None:
@@ -149,7 +148,7 @@ class JobProgress:
         self.note = "begins"
         self._jobs, self._job = jobs, submitted
         self._work: Work | None = None
-        self._search: tuple[SearchSummary, int] | None = None  # and the trainings that it may do
+        self._search: SearchSummary | None = None
         self._epochs: dict[str, int] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="job-pulse", daemon=True)
@@ -178,9 +177,9 @@ class JobProgress:
         elif isinstance(outcome, Trained):
             self._epochs.pop(outcome.task.run.run_id, None)
 
-    def watch(self, summary: SearchSummary, *, trainings: int) -> None:
+    def watch(self, summary: SearchSummary) -> None:
         """A search begins."""
-        self._search, self.note = (summary, trainings), ""
+        self._search, self.note = summary, ""
 
     def told(self, line: str) -> None:
         """A run of a search is over."""
@@ -214,9 +213,9 @@ class JobProgress:
     def _fields(self) -> dict[str, Any]:
         work = self._work
         if self._search is not None:
-            summary, trainings = self._search
-            runs = summary.trained + summary.from_store
-            return {"note": self.note, "runs": runs, "runs_total": trainings, "done": round(runs / trainings, 4)}
+            runs = self._search.trained + self._search.from_store
+            most = sum(study.subject.trainings for study in self._search.studies)
+            return {"note": self.note, "runs": runs, "runs_total": most, "done": round(runs / most, 4)}
         if work is None:
             return {"note": self.note}
         return {

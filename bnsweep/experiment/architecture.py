@@ -26,3 +26,5 @@ class Architecture:
     parameters: int  # with BN at every site
     multiply_adds: int  # of one image's forward pass: convolutions and linear layers
     signature: str  # digest of parameter names and shapes: part of run_id
+    fixed: tuple[str, ...] = ()  # paths of sites whose BN layer cannot be taken out, since it does more
+    unfoldable: tuple[tuple[str, str], ...] = ()  # (path of a site, why its BN cannot be folded)

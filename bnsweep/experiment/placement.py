@@ -22,9 +22,10 @@ from pydantic_core import CoreSchema, core_schema
 from bnsweep.errors import PlacementError
 from bnsweep.experiment.architecture import Architecture
 
-__all__ = ["Placement"]
+__all__ = ["Placement", "add_label"]
 
-WORDS = ("all", "none", "shortcuts")
+ENDS = ("all", "none")
+WORDS = (*ENDS, "shortcuts")
 COUNTED = ("first", "last", "every")
 FORMS = "all, none, shortcuts, {first: k}, {last: k}, {every: k}, {stages: [..]}, {sites: [..]} or a 0/1 mask in quotes"
 MOST_SITES = 10_000
@@ -121,7 +122,7 @@ class Placement:
             case "none":
                 return set()
             case "shortcuts":
-                return {i for i, site in enumerate(architecture.sites) if site.shortcut}
+                return self._shortcuts(architecture)
             case "first" | "last" | "every":
                 number = self.arguments[0]
                 if number > count:
@@ -145,6 +146,12 @@ class Placement:
                     raise self._misfit(architecture, f"the mask has {len(digits)} digits for {count} sites")
                 return {i for i, digit in enumerate(digits) if digit == "1"}
 
+    def _shortcuts(self, architecture: Architecture) -> set[int]:
+        kept = {i for i, site in enumerate(architecture.sites) if site.shortcut}
+        if not kept:
+            raise self._misfit(architecture, "no site of it is on a shortcut")
+        return kept
+
     def _matching(self, architecture: Architecture) -> set[int]:
         kept: set[int] = set()
         for pattern in self.arguments:
@@ -167,6 +174,12 @@ class Placement:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"description": FORMS, "anyOf": [{"type": "string"}, {"type": "object"}]}
+
+
+def add_label(labels: dict[str, str], mask: str, label: str) -> None:
+    """What a mask is called: `all` or `none` if that is what it is, else the first of its names."""
+    if mask not in labels or label in ENDS:
+        labels[mask] = label
 
 
 def _short(value: Any) -> str:

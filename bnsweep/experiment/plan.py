@@ -17,10 +17,12 @@ from typing import Any, Protocol
 
 from bnsweep.errors import BnsweepError, InputError, Problem, SpecError
 from bnsweep.experiment.architecture import Architecture
+from bnsweep.experiment.fitting import check_fixed, folding_problems, image_problems, same_images
 from bnsweep.experiment.identity import canonical_json, digest, noise_seed
+from bnsweep.experiment.placement import add_label
 from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec, Training, resolve_augment
 
-__all__ = ["Catalog", "Plan", "Point", "TrainingRun", "image_problems", "make_plan", "run_maker"]
+__all__ = ["MOST_RUNS", "Catalog", "Plan", "Point", "TrainingRun", "make_plan", "run_maker"]
 
 MOST_RUNS = 200_000  # 15 s to expand
 MOST_POINTS = 20_000_000
@@ -209,6 +211,7 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
     _refuse_too_many(spec)
     runs: dict[str, TrainingRun] = {}
     problems: list[Problem] = []
+    seen: dict[str, int] = {}
     for data_index, data in enumerate(spec.data):
         fingerprint, counts = "", None
         try:
@@ -218,6 +221,7 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
             problems.append(Problem(f"data.{data_index}", str(error)))
         if counts is not None:
             problems += image_problems(spec, data, *counts)
+            problems += same_images(seen, data_index, fingerprint)
         for model_index, model in enumerate(spec.models):
             where = f"models.{model_index}"
             try:
@@ -232,7 +236,7 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
             if counts is None:
                 continue
             for run in _runs(spec, model, data, fingerprint, counts, architecture, fitted):
-                # Two placements that keep the same sites are one network: it is trained once, under the first label.
+                # Two placements that keep the same sites are one network: it is trained once, under one label.
                 runs.setdefault(run.run_id, run)
     if problems:
         raise SpecError(list(dict.fromkeys(problems)), source=f"sweep {spec.name!r}")
@@ -245,20 +249,6 @@ def _refuse_search(spec: Spec) -> None:
         raise SpecError([problem], source=f"sweep {spec.name!r}")
 
 
-def image_problems(spec: Spec, data: Data, train_images: int, test_images: int) -> Iterator[Problem]:
-    """What asks for more images than the data set has."""
-    if isinstance(spec.images, int) and spec.images > test_images:
-        rule = f"`images <= test images` must hold, but got images={spec.images} and {test_images} of {data.dataset}"
-        yield Problem("images", rule)
-    for index, cell in enumerate(spec.noise):
-        if cell.bn_treatment == "recalibrated" and cell.images_for_recalibration > train_images:
-            wanted = cell.images_for_recalibration
-            yield Problem(
-                f"noise.{index}.recalibration_images",
-                f"`recalibration_images <= training images` must hold, but got {wanted} and {train_images}",
-            )
-
-
 def _fit_placements(
     spec: Spec, model: Model, architecture: Architecture, where: str
 ) -> tuple[dict[str, str], list[Problem]]:
@@ -268,9 +258,13 @@ def _fit_placements(
     own = model.placements is not None
     for index, placement in enumerate(model.placements or spec.placements):
         try:
-            labels.setdefault(placement.mask(architecture), placement.label)
+            mask = placement.mask(architecture)
+            check_fixed(architecture, mask, placement.label)
         except BnsweepError as error:
             problems.append(Problem(f"{where}.placements.{index}" if own else f"placements.{index}", str(error)))
+            continue
+        add_label(labels, mask, placement.label)
+        problems += folding_problems(spec, architecture, mask)
     return labels, problems
 
 

@@ -38,6 +38,7 @@ LARGEST_BYTES = 1_000_000
 DEEPEST = 20
 LONGEST_NUMBER = 40  # digits
 TWICE = "the key stands here twice"
+TAGS = ("constant", "step", "cosine", "mapping", "word", "number")  # members of unions
 STAND_IN = {"name": "unnamed", "data": "unknown", "models": "unknown"}  # for required keys
 MOST_TOKENS = 100_000  # words and marks: what takes 2 s to read
 OPENING = (
@@ -197,7 +198,7 @@ def _take_out(root: yaml.Node, error: ValidationError, filled: set[str]) -> bool
     """Take out of the tree what each error is about, or note the required key that is missing; False if neither."""
     bad = []
     for item in error.errors(include_url=False):
-        path = [part for part in item["loc"] if not _is_tag(part)]
+        path = _written(item["loc"], root)
         entries = list(_walk(root, path))
         if entries:
             bad.append(entries[-1])
@@ -303,15 +304,20 @@ def _problems(error: ValidationError, root: yaml.Node) -> list[Problem]:
             other["loc"][: len(item["loc"])] == item["loc"] for other in items if other is not item
         ):
             continue
-        path = [part for part in item["loc"] if not _is_tag(part)]
+        path = _written(item["loc"], root)
         where = ".".join(str(part) for part in path)
         problems.append(Problem(where, _message(item, path), _line(root, path)))
     return problems
 
 
-def _is_tag(part: int | str) -> bool:
-    """Pydantic puts the names of union members into locations; a user wrote none of them."""
-    return part in ("constant", "step", "cosine", "mapping", "word", "number")
+def _written(location: Sequence[int | str], root: yaml.Node) -> list[int | str]:
+    """Pydantic puts the names of union members into locations: without those, unless a user wrote them as keys."""
+    path: list[int | str] = []
+    for part in location:
+        steps = [*_walk(root, [*path, part])]
+        if part not in TAGS or len(steps) == len(path) + 1:
+            path.append(part)
+    return path
 
 
 def _message(item: Any, path: list[int | str]) -> str:
@@ -320,6 +326,8 @@ def _message(item: Any, path: list[int | str]) -> str:
     match item["type"]:
         case "extra_forbidden":
             return f"unknown key; valid keys here: {', '.join(_valid_keys(path))}"
+        case "literal_error" if path[-1] == "augment":
+            return f"auto, or a mapping such as {{flip: true, shift: 0.1}} ({{}}: none), but got {given!r}"
         case "missing":
             return "this key is required"
         case "value_error":
@@ -348,11 +356,12 @@ def _valid_keys(path: list[int | str]) -> list[str]:
         "search": search.Search,
         "early_stopping": search.Stopping,
         "minimal": search.Minimal,
+        "probes": spec.Probes,
     }
     names = [part for part in path[:-1] if isinstance(part, str)]
     if names and names[-1] == "schedule":
         return sorted({*spec.Constant.model_fields, *spec.Step.model_fields, *spec.Cosine.model_fields})
-    model: type[Frozen] = models.get(names[-1], Spec) if names else Spec
+    model: type[Frozen] = models.get(names[-1], search.SearchSpec) if names else search.SearchSpec
     return list(model.model_fields)
 
 

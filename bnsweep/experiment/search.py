@@ -7,17 +7,19 @@ A search file is a sweep file with this section. Its `placements` are tried firs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from bnsweep.errors import InputError, Problem, SpecError
+from bnsweep.errors import InputError, PlacementError, Problem, SpecError
 from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.entries import Count, Frozen, Seed
-from bnsweep.experiment.placement import Placement
-from bnsweep.experiment.plan import Catalog, TrainingRun, image_problems, run_maker
+from bnsweep.experiment.fitting import FIXED, folding_problems, image_problems, same_images
+from bnsweep.experiment.placement import Placement, add_label
+from bnsweep.experiment.plan import MOST_RUNS, Catalog, TrainingRun, run_maker
 from bnsweep.experiment.spec import Data, Model, Spec
 
 __all__ = [
@@ -117,6 +119,11 @@ class SearchSpec(Spec):
             head, _, cell = name.partition(":")
             if head == "average_normalized" and not any(self.eta):
                 raise ValueError(f"`search.objectives` has {name}, but `eta` has no level above 0; add one, e.g. 0.1")
+            if cells.count(cell) > 1:
+                raise ValueError(
+                    f"`search.objectives` has {name}, but several noise cells are called so: they differ in "
+                    "`recalibration_images`; leave one of them, or take average_normalized, their mean"
+                )
             if cell and cell not in cells:
                 raise ValueError(
                     f"`search.objectives` has {name}, but the rows will have no such noise cell; "
@@ -155,10 +162,15 @@ class Subject:
     def known(self) -> dict[str, str]:
         """Label of each mask that is tried first: the file's own placements, then the known ones."""
         labels: dict[str, str] = {}
-        own = (*(self.model.placements or ()), *self.spec.placements)
-        for placement in (*own, *known_placements(self.architecture)):
-            labels.setdefault(placement.mask(self.architecture), placement.label)
+        for placement in (*(self.model.placements or self.spec.placements), *known_placements(self.architecture)):
+            add_label(labels, placement.mask(self.architecture), placement.label)
         return labels
+
+    @property
+    def trainings(self) -> int:
+        """Most training runs: the budget, or every placement with every seed."""
+        every: int = len(self.spec.train_seeds) * 2**self.sites
+        return min(self.spec.search.trainings, every)
 
     def run(self, mask: str, seed: int) -> TrainingRun:
         """The training run of a placement."""
@@ -174,9 +186,9 @@ def known_placements(architecture: Architecture) -> Iterator[Placement]:
     stages = sorted({site.stage for site in architecture.sites})
     for form in (*KNOWN, *({"stages": [stage]} for stage in stages)):
         placement = Placement.parse(form)
-        if placement.kind == "shortcuts" and not any(site.shortcut for site in architecture.sites):
-            continue
-        yield placement
+        with suppress(PlacementError):  # {every: 2} of one site, shortcuts where there are none
+            placement.mask(architecture)
+            yield placement
 
 
 def subjects(spec: SearchSpec, catalog: Catalog) -> tuple[Subject, ...]:
@@ -186,6 +198,7 @@ def subjects(spec: SearchSpec, catalog: Catalog) -> tuple[Subject, ...]:
         SpecError: networks that cannot be searched, all at once.
     """
     found, problems = [], []
+    seen: dict[str, int] = {}
     for data_index, data in enumerate(spec.data):
         try:
             fingerprint, counts = catalog.fingerprint(data), catalog.image_counts(data)
@@ -193,6 +206,7 @@ def subjects(spec: SearchSpec, catalog: Catalog) -> tuple[Subject, ...]:
             problems.append(Problem(f"data.{data_index}", str(error)))
             continue
         problems += image_problems(spec, data, *counts)
+        problems += same_images(seen, data_index, fingerprint)
         for index, model in enumerate(spec.models):
             where = f"models.{index}"
             try:
@@ -203,6 +217,10 @@ def subjects(spec: SearchSpec, catalog: Catalog) -> tuple[Subject, ...]:
                 problems.append(Problem(where, str(error)))
                 continue
             found.append(subject)
+    if (most := sum(each.trainings for each in found)) > MOST_RUNS:
+        problems.append(
+            Problem("search.trainings", f"a search has at most {MOST_RUNS:,} trainings, but asks for {most:,}")
+        )
     if problems:
         raise SpecError(list(dict.fromkeys(problems)), source=f"search {spec.name!r}")
     return tuple(found)
@@ -215,9 +233,18 @@ def _check(subject: Subject) -> None:
             f"{name} has no BN layer, so there is no placement to search; take a network with BN "
             "(`bnsweep models NAME` lists its sites), or leave this one out"
         )
+    if fixed := subject.architecture.fixed:
+        raise InputError(f"a search takes BN out everywhere in turn, but in {name} {FIXED.format(', '.join(fixed))}")
+    if problem := next(folding_problems(subject.spec, subject.architecture, "1" * sites), None):
+        raise InputError(problem.message)
     if search.sampler == "exhaustive" and 2**sites > search.most_placements:
         raise InputError(
             f"`2^sites <= search.most_placements` must hold for an exhaustive search, but {name} has {sites} sites, "
             f"hence {2**sites:,} placements, and most_placements is {search.most_placements:,}; "
             "choose another sampler, or raise it"
+        )
+    if search.sampler == "exhaustive" and search.trainings < 2**sites:
+        raise InputError(
+            f"`search.trainings >= 2^sites` must hold for an exhaustive search, but {name} has {sites} sites, hence "
+            f"{2**sites:,} placements, and trainings is {search.trainings:,}; raise it, or choose another sampler"
         )

@@ -6,6 +6,7 @@ set is a name or a path. `bnsweep.experiment.reading` turns YAML text into a `Sp
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from itertools import product
 from math import prod
@@ -44,6 +45,7 @@ BnTreatment = Literal["stale", "folded", "recalibrated"]
 Precision = Literal["fp32", "bf16"]
 
 MOST_CELLS = 10_000
+RECALIBRATION_IMAGES = 1000  # unless a cell says otherwise
 
 
 def _form(value: Any) -> str:
@@ -70,8 +72,9 @@ class Data(Frozen):
 
     @property
     def dataset(self) -> str:
-        """The label that rows carry."""
-        return self.name or self.source.rstrip("/").split(":")[-1].split("/")[-1]
+        """The label that rows carry: a `name`, whatever the source is called."""
+        word = re.sub(r"[^\w.+-]", "-", self.source.rstrip("/").split(":")[-1].split("/")[-1])[:100]
+        return self.name or (word if word.strip(".") else "images")
 
 
 class Augment(Frozen):
@@ -150,7 +153,7 @@ class Model(Frozen):
 
     name: str = Field(description="a name from `bnsweep models`, torchvision:NAME or import:PACKAGE.MODULE:FACTORY")
     placements: tuple[Placement, ...] | None = Field(None, min_length=1, description="instead of the sweep's")
-    training: Training | None = Field(None, description="instead of the sweep's")
+    training: Training | None = Field(None, description="where it differs from the sweep's")
 
 
 class NoiseCell(Frozen):
@@ -161,8 +164,16 @@ class NoiseCell(Frozen):
     targets: Targets = Field("weights", description="which parameters are hit")
     bn_treatment: BnTreatment = Field("stale", description="what happens to BN around the noise")
     recalibration_images: Annotated[int, Field(ge=2, le=1_000_000)] | None = Field(
-        None, description="recalibrated only: training images used to re-estimate BN statistics (default 1000)"
+        None,
+        description="recalibrated only: training images used to re-estimate BN statistics (default "
+        f"{RECALIBRATION_IMAGES})",
     )
+
+    @field_validator("recalibration_images")
+    @classmethod
+    def _default(cls, value: int | None, info: ValidationInfo) -> int | None:
+        """The default is the same cell whether it is written or not."""
+        return None if value == RECALIBRATION_IMAGES and info.data.get("bn_treatment") == "recalibrated" else value
 
     @model_validator(mode="after")
     def _recalibration(self) -> Self:
@@ -174,11 +185,11 @@ class NoiseCell(Frozen):
 
     @property
     def images_for_recalibration(self) -> int:
-        return self.recalibration_images or 1000
+        return self.recalibration_images or RECALIBRATION_IMAGES
 
     @property
     def label(self) -> str:
-        """Short and unique among cells that differ in what rows show."""
+        """Short; unique but for cells that differ in `recalibration_images` alone."""
         return f"{self.sigma_reference}/{self.targets}/{self.bn_treatment}"
 
 
@@ -293,7 +304,9 @@ def _grid(cells: Any) -> Any:
             one = dict(zip(keys, values, strict=True))
             # In a grid over treatments the number of images is meant for those that use it.
             if len(_listed(cell.get("bn_treatment"))) > 1 and one["bn_treatment"] != "recalibrated":
-                one.pop("recalibration_images", None)
+                images = one.pop("recalibration_images", None)
+                if images != _listed(cell.get("recalibration_images"))[0]:  # once, not for each number of them
+                    continue
             expanded.append(one)
     return expanded
 
@@ -407,6 +420,19 @@ class Spec(Frozen):
                 "write trials: {half_width: 0.005} or images: all"
             )
         return value
+
+    @model_validator(mode="after")
+    def _recipes(self) -> Self:
+        """A network's own recipe is the sweep's, but for what it says."""
+        models = []
+        for model in self.models:
+            own = model.training
+            said = {name: getattr(own, name) for name in own.model_fields_set} if own else {}
+            models.append(
+                model.model_copy(update={"training": self.training.model_copy(update=said)}) if own else model
+            )
+        object.__setattr__(self, "models", tuple(models))
+        return self
 
     def with_source(self, source: str) -> Self:
         """The same sweep with images from elsewhere: size, prefixes and the data set's label stay.

@@ -237,7 +237,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "trials": ("point_id", "trial"),
     "probes": ("run_id", "epoch", "probe", "site"),
     "failures": ("run_id", "point_id", "first_trial", "attempt"),
-    "proposals": ("sweep", "spec_sha256", "study", "dataset", "model", "number"),
+    "proposals": ("sweep", "spec_sha256", "study", "dataset", "model", "number", "run_id"),
     "sites": ("dataset", "model", "bn_sites", "site"),
 }
 

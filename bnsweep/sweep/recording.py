@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import threading
 from collections import defaultdict
@@ -16,14 +17,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from bnsweep.errors import InputError
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import Plan
-from bnsweep.experiment.spec import AdaptiveTrials
+from bnsweep.experiment.spec import AdaptiveTrials, Spec
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 from bnsweep.sweep.tasks import Failed, TrainTask, TrialTask, cell_columns, versions
 
-__all__ = ["COMMIT_S", "RowBuffer", "failure_row", "point_rows", "record_plan"]
+__all__ = ["COMMIT_S", "RowBuffer", "check_kind", "failure_row", "point_rows", "record_plan"]
 
 COMMIT_S = 1.0  # between commits
 COMMIT_ROWS = 50_000
@@ -88,6 +90,18 @@ class RowBuffer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def check_kind(store: Store, spec: Spec) -> None:
+    """A name stands for a sweep or for a search. Raises InputError."""
+    rows = store.read("sweeps", columns=["sweep", "revision", "spec"]).sort_by("revision").to_pylist()
+    mine = [json.loads(row["spec"]) for row in rows if row["sweep"] == spec.name]
+    if mine and ("search" in mine[-1]) != spec.is_search:
+        held, given = ("a sweep", "no search") if spec.is_search else ("a search", "no sweep")
+        raise InputError(
+            f"{store.location} holds {held} {spec.name!r}, which is {given}; give this one another `name`, or use "
+            "another --store"
+        )
 
 
 def record_plan(store: Store, plan: Plan, *, text: str, planned_runs: int | None = None) -> str:

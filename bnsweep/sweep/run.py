@@ -12,7 +12,7 @@ from bnsweep.store.store import Store
 from bnsweep.sweep.driver import Driver, Listener, Summary
 from bnsweep.sweep.engine import Datasets, Engine, InlineEngine
 from bnsweep.sweep.ray_settings import prepare_ray
-from bnsweep.sweep.recording import record_plan
+from bnsweep.sweep.recording import check_kind, record_plan
 from bnsweep.training.datasets import load_dataset
 
 __all__ = ["run_sweep"]
@@ -52,7 +52,7 @@ def run_sweep(
         listener: hears what happens.
 
     Raises:
-        InputError: there is no such part.
+        InputError: there is no such part, or the store holds a search under this name.
         StoreClaimedError: another driver is writing to the store.
         StoreUnwritableError: disk full or read-only.
         EngineError: no Ray, no cluster, or one without a head or, for too long, without nodes.
@@ -60,6 +60,7 @@ def run_sweep(
     work = plan.part(*part) if part else plan
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
+        check_kind(store, plan.spec)
         datasets = _loaders(work, data_root)
         driver = Driver(
             work,

@@ -20,7 +20,7 @@ from bnsweep.training import external
 from bnsweep.training.images import DataShape
 from bnsweep.training.initial import initialise
 from bnsweep.training.layout import LAYOUTS, ResNetLayout, VggLayout, signature
-from bnsweep.training.sites import BATCH_NORM, find_sites
+from bnsweep.training.sites import BATCH_NORM, does_more, find_sites, foldable
 
 __all__ = ["MODELS", "build", "describe"]
 
@@ -217,7 +217,17 @@ def _inspect(name: str, network: nn.Module, shape: DataShape, *, device: str) ->
     total = sum(values.numel() for values in network.parameters())
     multiply_adds = counter.total // len(example)
     digest = signature(parameters, sites, multiply_adds, external.code_of(name))
-    return Architecture(name, tuple(sites), total, multiply_adds, digest)
+    fixed = tuple(site.path for site in sites if does_more(network.get_submodule(site.path)))
+    return Architecture(name, tuple(sites), total, multiply_adds, digest, fixed, _unfoldable(network, example))
+
+
+def _unfoldable(network: nn.Module, example: Tensor) -> tuple[tuple[str, str], ...]:
+    """(path of a site, why its BN cannot be folded)."""
+    try:
+        _, faults = foldable(network, example)
+    except Exception:  # noqa: BLE001 (what cannot be looked at so is found out, and said, when it is scored)
+        return ()
+    return tuple((path, fault) for fault, paths in faults.items() for path in paths)
 
 
 class _MultiplyAdds:

@@ -65,10 +65,10 @@ def find_sites(network: nn.Module, example: Tensor) -> list[Site]:
     for path, module in network.named_modules():
         if isinstance(module, BATCH_NORM):
 
-            def note(module: nn.Module, inputs: tuple[Tensor, ...], path: str = path) -> None:
-                met.setdefault(path, (module, tuple(inputs[0].shape[2:])))
+            def note(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], path: str = path) -> None:
+                met.setdefault(path, (module, tuple(_input(inputs, named).shape[2:])))
 
-            hooks.append(module.register_forward_pre_hook(note))
+            hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
     try:
         with _evaluating(network):
             network(example.clone())  # some networks write into their input
@@ -100,13 +100,18 @@ def place(network: nn.Module, mask: str, *, example: Tensor) -> nn.Module:
     for site, digit in zip(sites, mask, strict=True):
         if digit == "0":
             old = placed.get_submodule(site.path)
-            if type(old).forward not in STOCK_FORWARDS:
+            if does_more(old):
                 raise PlacementError(
                     f"the BN layer {site.path} cannot be taken out: {type(old).__name__} does more than BN (an "
                     "activation, perhaps), which would go with it. Put what it does beside BN into a layer of its own"
                 )
             replace(placed, old, ChannelBias(site.channels).to(_device_of(old)))
     return placed
+
+
+def does_more(bn: nn.Module) -> bool:
+    """Whether a BN layer has a forward of its own: an activation, perhaps, which would be taken out with it."""
+    return type(bn).forward not in STOCK_FORWARDS
 
 
 def replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -233,7 +238,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._hooks: list[Any] = []
         for path, module in network.named_modules():
             if isinstance(module, BATCH_NORM):
-                self._hooks.append(module.register_forward_pre_hook(self._entering(path)))
+                self._hooks.append(module.register_forward_pre_hook(self._entering(path), with_kwargs=True))
                 self._hooks.append(module.register_forward_hook(self._leaving))
             elif isinstance(module, PRODUCERS):
                 self._hooks.append(module.register_forward_hook(self._making(path)))
@@ -263,9 +268,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             hook.remove()
 
     def _entering(self, path: str) -> Any:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
             self._inside += 1
-            self.given[path].append(inputs[0])
+            self.given[path].append(_input(inputs, named))
 
         return hook
 
@@ -278,6 +283,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.made_by[id(output)] = path
 
         return hook
+
+
+def _input(inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> Tensor:
+    """What a layer was called with, `bn(x)` or `bn(input=x)`."""
+    return inputs[0] if inputs else next(iter(named.values()))
 
 
 @contextmanager

@@ -97,11 +97,20 @@ def test_a_run_that_was_scored_twice_is_one_network(tmp_path: Path) -> None:
     assert len(both) == 2 * len(first)
 
 
-def test_a_network_that_was_scored_twice_is_no_second_seed(tmp_path: Path) -> None:
-    """By another noise seed, say, which no column of a query tells apart: draws are pooled within the network."""
+@pytest.mark.parametrize(("draws", "times"), [("others", 2), ("the same", 1)])
+def test_a_network_that_was_scored_twice_is_no_second_seed(draws: str, times: int, tmp_path: Path) -> None:
+    """By another noise seed, say, which no column of a query tells apart: draws are pooled within the network.
+
+    What was drawn before, in batches of another size, say, is no second draw.
+    """
     source = Store.open(ROOT / STORES["cifar10-full"])
     store = cut(source, tmp_path / "store", "trials", pc.scalar(True))
-    store.commit(again(source, pc.scalar(True), noise_seed=pa.scalar(7)))
+    rows = again(source, pc.scalar(True))
+    if draws == "others":
+        seeds = pc.bit_wise_xor(rows["trials"]["noise_seed"], 1)
+        index = rows["trials"].schema.get_field_index("noise_seed")
+        rows["trials"] = rows["trials"].set_column(index, rows["trials"].schema.field(index), seeds)
+    store.commit(rows)
     columns = ("placement", "targets", "bn_treatment", "eta", "seeds", "level", "n")
     with open_database(source) as once, open_database(store) as twice:
         for query, figure, key in (
@@ -111,7 +120,7 @@ def test_a_network_that_was_scored_twice_is_no_second_seed(tmp_path: Path) -> No
         ):
             first, both = (told(base, query, *key, figure, "half_width_pct") for base in (once, twice))
             assert [row[: len(key) - 1] for row in both] == [row[: len(key) - 1] for row in first]
-            assert [row[-3] for row in both] == [2 * row[-3] for row in first]
+            assert [row[-3] for row in both] == [times * row[-3] for row in first]
             for was, now in zip(first, both, strict=True):
                 assert now[-2:] == pytest.approx(was[-2:])
 

@@ -1,5 +1,5 @@
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -34,8 +34,11 @@ class Shelf:
         return data.train_images or 1437, data.test_images or 360
 
 
+BASE_NAME = "name: t\ndata: digits\n"
+
+
 def plan_of(text):
-    return make_plan(parse_spec("name: t\ndata: digits\n" + text), Shelf())
+    return make_plan(parse_spec(BASE_NAME + text), Shelf())
 
 
 BASE = "models: [small, large]\nplacements: [all, none]\ntrain_seeds: [0, 1]\neta: [0.1, 0.2]\ntrials: 5\n"
@@ -126,6 +129,65 @@ def test_a_model_may_bring_placements_and_a_recipe_of_its_own():
         "models: [small, {name: large, placements: [{first: 1}], training: {epochs: 3}}]\nplacements: [all]\n"
     )
     assert [(r.model, r.bn_kept, r.training.epochs) for r in plan.runs] == [("small", 3, 30), ("large", 1, 3)]
+
+
+def test_a_model_s_recipe_is_the_sweep_s_but_for_what_it_says():
+    sweep = "training: {batch_size: 50, optimizer: sgd, schedule: {kind: step}}\n"
+    text = sweep + "models: [{name: large, training: {epochs: 3}}]\nplacements: [all]\n"
+    (run,) = plan_of(text).runs
+    recipe = run.training
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.schedule.kind) == (3, 50, "sgd", "step")
+    # What a store keeps of the file says all of it, and is the same again.
+    again = make_plan(
+        type(parsed := parse_spec(BASE_NAME + text)).model_validate(parsed.model_dump(mode="json")), Shelf()
+    )
+    assert [each.run_id for each in again.runs] == [run.run_id]
+
+
+def test_the_default_number_of_images_is_one_cell_whether_it_is_written_or_not():
+    written = "noise: {bn_treatment: recalibrated, recalibration_images: 1000}\n"
+    plans = plan_of(BASE + written), plan_of(BASE + written.replace(", recalibration_images: 1000", ""))
+    first, second = ({p.point_id for run in plan.runs for p in plan.points(run)} for plan in plans)
+    assert first == second
+    with pytest.raises(SpecError, match="goes with bn_treatment: recalibrated, but got stale"):
+        plan_of(BASE + written.replace("recalibrated,", "stale,"))
+
+
+def test_other_treatments_stand_once_beside_several_numbers_of_images():
+    plan = plan_of(BASE + "noise: {bn_treatment: [stale, recalibrated], recalibration_images: [16, 128]}\n")
+    told = [(cell.bn_treatment, cell.recalibration_images) for cell in plan.spec.noise]
+    assert told == [("stale", None), ("recalibrated", 16), ("recalibrated", 128)]
+
+
+def test_all_and_none_keep_their_names():
+    plan = plan_of("models: [small, large]\nplacements: [{first: 3}, all, none]\n")
+    assert [(run.model, run.placement) for run in plan.runs] == [
+        ("small", "all"), ("small", "none"), ("large", "first-3"), ("large", "all"), ("large", "none"),
+    ]  # fmt: skip
+
+
+def test_one_data_set_under_two_names_is_refused():
+    with pytest.raises(SpecError, match="data.1: holds the same images as entry 1 of `data`"):
+        make_plan(parse_spec("name: t\ndata: [digits, {source: digits, name: other}]\n" + BASE), Shelf())
+
+
+def test_what_cannot_be_done_with_a_network_is_said_before_it_is_trained():
+    class Odd(Shelf):
+        def architecture(self, model, data):
+            whole = super().architecture(model, data)
+            reason = "follows no convolution or linear layer"
+            return replace(whole, fixed=("site1",), unfoldable=(("site0", reason), ("site2", reason)))
+
+    def planned(text):
+        return make_plan(parse_spec("name: t\ndata: digits\nmodels: small\n" + text), Odd())
+
+    with pytest.raises(
+        SpecError, match=r"placements.1: placement 'none' does not fit small: the BN layer site1 cannot"
+    ):
+        planned("placements: [all, none]\n")
+    with pytest.raises(SpecError, match=r"noise.1: BN of small cannot be folded: site0, site2 follows no convolution"):
+        planned("placements: all\nnoise: {bn_treatment: [stale, folded]}\n")
+    assert planned("placements: ['010']\nnoise: {bn_treatment: [stale, folded]}\n").runs
 
 
 def test_a_large_plan_is_fast_and_small():

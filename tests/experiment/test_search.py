@@ -1,5 +1,6 @@
 """Search files: what is said of wrong ones, and what a study starts from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from bnsweep.errors import SpecError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec, read_spec, ready_specs
-from bnsweep.experiment.search import SearchSpec, subjects
+from bnsweep.experiment.search import SearchSpec, known_placements, subjects
 from bnsweep.sweep.catalog import LocalCatalog
 
 SEARCH = """\
@@ -57,10 +58,38 @@ def test_networks_that_cannot_be_searched_are_refused_with_the_way_out():
         found(large.replace("resnet8", "torchvision:alexnet").replace("SEARCH", ""))
     with pytest.raises(SpecError, match=r"resnet8 has 9 sites, hence 512 placements, and most_placements is 511"):
         found(SEARCH.replace("SEARCH", "sampler: exhaustive, most_placements: 511"))
-    assert found(SEARCH.replace("SEARCH", "sampler: exhaustive, most_placements: 512"))
+    assert found(SEARCH.replace("SEARCH", "sampler: exhaustive, most_placements: 512, trainings: 512"))
+    with pytest.raises(SpecError, match=r"hence 512 placements, and trainings is 60; raise it, or choose another"):
+        found(SEARCH.replace("SEARCH", "sampler: exhaustive"))
+    with pytest.raises(SpecError, match=r"search.trainings: a search has at most 200,000 trainings"):
+        found(SEARCH.replace("resnet8", "resnet20").replace("SEARCH", "trainings: 1_000_000"))
     two = "[resnet8, {name: resnet8, training: {epochs: 1}}]"
     with pytest.raises(SpecError, match="`models` names resnet8 twice; a search has one study per network"):
         parse_spec(SEARCH.replace("models: resnet8", "models: " + two).replace("SEARCH", ""))
+
+
+def test_two_cells_of_one_name_are_no_objective():
+    noise = "noise: {bn_treatment: recalibrated, recalibration_images: [2, 128]}\neta:"
+    two = SEARCH.replace("eta:", noise)
+    with pytest.raises(SpecError, match="several noise cells are called so: they differ in `recalibration_images`"):
+        parse_spec(two.replace("SEARCH", "objectives: ['average_normalized:tensor_std/weights/recalibrated']"))
+    assert parse_spec(two.replace("SEARCH", "objectives: [average_normalized, kept]"))
+
+
+def test_a_search_knows_how_many_trainings_there_are_at_most():
+    (subject,) = found(SEARCH.replace("SEARCH", "trainings: 5000").replace("eta:", "train_seeds: 3\neta:"))
+    assert subject.trainings == 3 * 2**9
+    (subject,) = found(SEARCH.replace("SEARCH", "trainings: 50"))
+    assert subject.trainings == 50
+
+
+def test_the_known_placements_of_a_network_are_those_that_fit_it():
+    (subject,) = found(SEARCH.replace("SEARCH", ""))
+    single = replace(subject.architecture, sites=subject.architecture.sites[:1])
+    assert [each.label for each in known_placements(single)] == ["all", "none", "first-1", "last-1", "stages-1"]
+    # A network's own placements stand instead of the file's, as in a sweep.
+    text = SEARCH.replace("SEARCH", "").replace("models: resnet8", "models: {name: resnet8, placements: [all]}")
+    assert found(text.replace("eta:", "placements: [{first: 99}]\neta:"))
 
 
 def test_a_search_is_no_sweep():

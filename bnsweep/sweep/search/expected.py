@@ -54,8 +54,8 @@ def expected_plan(spec: SearchSpec, found: Sequence[Subject], store: Store | Non
         key = (subject.data.dataset, subject.model.name)
         known = (subject.run(mask, seed) for mask, seed in proposed.get(key, {}))
         others = (subject.run("1" * subject.sites, seed) for seed in count(max(spec.train_seeds) + 1))
-        mine = {run.run_id: run for run in islice(known, spec.search.trainings)}
-        runs |= mine | {run.run_id: run for run in islice(others, spec.search.trainings - len(mine))}
+        mine = {run.run_id: run for run in islice(known, subject.trainings)}
+        runs |= mine | {run.run_id: run for run in islice(others, subject.trainings - len(mine))}
     return Plan(spec, tuple(runs.values()))
 
 

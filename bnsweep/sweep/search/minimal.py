@@ -25,11 +25,15 @@ __all__ = ["MinimalStudy", "places"]
 Step = tuple[str, int, str]  # mask, training seed, what it is to find out
 
 
+class _UnknownError(Exception):
+    """Nothing says whether so many layers converge: what was tried came to grief in another way."""
+
+
 @dataclass(slots=True)
 class Evidence:
     """What is known of one count of BN layers."""
 
-    failed: list[str] = field(default_factory=list)  # masks
+    failed: list[str] = field(default_factory=list)  # masks that do not converge
     converged: str | None = None
 
 
@@ -43,6 +47,7 @@ class MinimalStudy:
         self.verdicts: dict[str, Verdict] = {}
         self.counts: dict[int, Evidence] = {}
         self.answer: int | None = None
+        self.unclear = ""  # why there is no answer yet
         self._steps = self._bisect()
         self._next: list[Step] | None = next(self._steps)
 
@@ -67,10 +72,14 @@ class MinimalStudy:
             self._next = next(self._steps)
         except StopIteration:
             self._next = None
+        except _UnknownError as error:
+            self._next, self.unclear = None, str(error)
 
     def lines(self) -> list[str]:
         """The answer and what it rests on."""
         title = self.subject.title
+        if self.unclear:
+            return [f"{title}: {self.unclear}"]
         if self.answer is None:
             return [f"{title}: not even BN at every site converges; train longer, or at a lower rate"]
         lines = [f"{title}: the fewest BN layers that converge are {self.answer} of {self.subject.sites}"]
@@ -86,8 +95,9 @@ class MinimalStudy:
             lines.append(
                 f"  more layers did not converge at {', '.join(map(str, odd))}: the counts are not in order here"
             )
-        lines.append(f"  {len(self.asked)} trainings; one per count would be {self.subject.sites + 1}")
-        return lines
+        trainings = f"  {len(self.asked)} trainings"
+        saved = len(self.asked) < self.subject.sites + 1
+        return [*lines, f"{trainings}; one per count would be {self.subject.sites + 1}" if saved else trainings]
 
     def _bisect(self) -> Generator[list[Step], None, None]:
         sites = self.subject.sites
@@ -114,22 +124,32 @@ class MinimalStudy:
         evidence = self.counts.setdefault(count, Evidence())
         size = self.subject.spec.search.batch
         options = list(places(self.subject, count, near=self._smallest()))
+        unknown = 0
         for start in range(0, len(options), size):
             alive = dict(options[start : start + size])
             for seed in self.subject.spec.train_seeds:
                 yield [(mask, seed, f"do {count} layers converge? {label}") for mask, label in alive.items()]
-                bad = [mask for mask in alive if not self._good(mask, seed)]
-                evidence.failed += bad
-                alive = {mask: label for mask, label in alive.items() if mask not in bad}
+                good = {mask: self._good(mask, seed) for mask in alive}
+                evidence.failed += [mask for mask in alive if good[mask] is False]
+                unknown += list(good.values()).count(None)
+                alive = {mask: label for mask, label in alive.items() if good[mask]}
                 if not alive:
                     break
             if alive:
                 evidence.converged = next(iter(alive))
                 return True
+        if unknown:
+            raise _UnknownError(
+                f"whether {count} BN layers converge is not known: {unknown} of the trainings that were to tell failed "
+                "for another reason (bnsweep query failures); mend it, and run this again with --retry-failed"
+            )
         return False
 
-    def _good(self, mask: str, seed: int) -> bool:
+    def _good(self, mask: str, seed: int) -> bool | None:
+        """Whether a run converged; None if it failed for another reason than its training."""
         verdict = self.verdicts[self.subject.run(mask, seed).run_id]
+        if verdict.status == "failed":
+            return None
         if verdict.status not in NETWORK_ENDS or verdict.accuracy is None:
             return False
         share = self.subject.spec.search.minimal.accuracy_share

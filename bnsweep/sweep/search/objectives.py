@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.experiment.spec import NoiseCell
 
 __all__ = ["Verdict", "objective_values", "worst_values"]
 
@@ -42,15 +43,16 @@ def objective_values(
     for row in rows:
         by_point[row["point_id"]].append(row["accuracy"])
     clean: list[float] = []
-    noisy: dict[str, list[float]] = defaultdict(list)
+    noisy: dict[NoiseCell, list[float]] = defaultdict(list)
     for point in plan.points(run):
         accuracy = sum(by_point[point.point_id]) / len(by_point[point.point_id])
         if point.eta == 0:
             clean.append(accuracy)
         else:
-            noisy[point.cell.label].append(accuracy)
+            noisy[point.cell].append(accuracy)
     a0 = sum(clean) / len(clean)
     averages = {cell: sum(each) / len(each) / a0 if a0 else 0.0 for cell, each in noisy.items()}
+    by_name = {cell.label: average for cell, average in averages.items()}  # one that an objective names is unique
     values = []
     for name in objectives:
         head, _, cell = name.partition(":")
@@ -59,7 +61,7 @@ def objective_values(
         elif head == "kept":
             values.append(float(run.bn_kept))
         else:
-            values.append(averages[cell] if cell else sum(averages.values()) / len(averages))
+            values.append(by_name[cell] if cell else sum(averages.values()) / len(averages))
     return tuple(values)
 
 

@@ -23,7 +23,7 @@ from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.engine import Datasets
 from bnsweep.sweep.ray_cluster import RayCluster
-from bnsweep.sweep.recording import COMMIT_S, RowBuffer, point_rows, record_plan
+from bnsweep.sweep.recording import COMMIT_S, RowBuffer, check_kind, point_rows, record_plan
 from bnsweep.sweep.search.job import Job
 from bnsweep.sweep.search.minimal import MinimalStudy
 from bnsweep.sweep.search.objectives import Verdict
@@ -115,7 +115,7 @@ def run_search(
         for load in datasets.values():
             load()  # what is wrong with the data is said before any work, and before the store hears of the search
         plan = Plan(spec, ())
-        sha256 = record_plan(store, plan, text=text, planned_runs=spec.search.trainings * len(found))
+        sha256 = record_plan(store, plan, text=text, planned_runs=sum(each.trainings for each in found))
         session = _Session(spec, store, plan, sha256, found, minimal=minimal, retry_failed=retry_failed, told=told)
         watched(session.summary)
         connect = partial(RayCluster, address, cpus, patience_s=patience_s)
@@ -202,7 +202,8 @@ class _Session:
     def _proposed(self, proposal: Proposal) -> None:
         """What is asked for becomes rows: the proposal, and the points that it plans. Called in Tune's thread."""
         run = proposal.run
-        key = (proposal.study, run.data.dataset, run.model, proposal.number)
+        # What failed and was done again may lead to other proposals under the same numbers: those are noted too.
+        key = (proposal.study, run.data.dataset, run.model, proposal.number, run.run_id)
         if key not in self._noted:
             self._noted.add(key)
             row = {
@@ -268,11 +269,11 @@ def _resource(spec: SearchSpec) -> Resource:
     )
 
 
-def _noted(store: Store, sweep: str, sha256: str) -> set[tuple[str, str, str, int]]:
-    columns = ["sweep", "spec_sha256", "study", "dataset", "model", "number"]
+def _noted(store: Store, sweep: str, sha256: str) -> set[tuple[str, str, str, int, str]]:
+    columns = ["sweep", "spec_sha256", "study", "dataset", "model", "number", "run_id"]
     rows = store.read("proposals", columns=columns).to_pylist()
     mine = (row for row in rows if row["sweep"] == sweep and row["spec_sha256"] == sha256)
-    return {(row["study"], row["dataset"], row["model"], row["number"]) for row in mine}
+    return {(row["study"], row["dataset"], row["model"], row["number"], row["run_id"]) for row in mine}
 
 
 def _planned(store: Store, sweep: str, sha256: str) -> set[str]:
@@ -282,13 +283,11 @@ def _planned(store: Store, sweep: str, sha256: str) -> set[str]:
 
 def _check_same_study(store: Store, spec: SearchSpec) -> None:
     """A name stands for one study. Raises InputError with what differs."""
+    check_kind(store, spec)
     rows = store.read("sweeps", columns=["sweep", "revision", "spec"]).sort_by("revision").to_pylist()
     mine = [json.loads(row["spec"]) for row in rows if row["sweep"] == spec.name]
     if not mine:
         return
-    way_out = "give this one another `name`, or use another --store"
-    if "search" not in mine[-1]:
-        raise InputError(f"{store.location} holds a sweep {spec.name!r}, which is no search; {way_out}")
     before, now = SearchSpec.model_validate(mine[-1]).identity(), spec.identity()
     changed = [key for key in now if before.get(key) != now[key] and key != "search"]
     changed += [f"search.{key}" for key in now["search"] if before["search"].get(key) != now["search"][key]]
@@ -296,5 +295,5 @@ def _check_same_study(store: Store, spec: SearchSpec) -> None:
         raise InputError(
             f"{store.location} holds a search {spec.name!r} made from another file (it differs in "
             f"{', '.join(changed)}): its study says nothing about this one. To go on with it, put these back; else "
-            f"{way_out}"
+            "give this one another `name`, or use another --store"
         )

@@ -163,7 +163,12 @@ class FrontStudy:
 
     def _answer(self, mask: str, ticket: str) -> None:
         """A placement that has all of its seeds costs nothing: what is known of it is told at once."""
-        self._complete(ticket, self.mean_values(mask) or worst_values(self._search.objectives, self.subject.sites))
+        values = self.mean_values(mask)
+        runs = (self.verdicts.get(p.run.run_id) for p in self.asked if p.run.bn_mask == mask)
+        lost = all(verdict is not None and verdict.status == "failed" for verdict in runs)
+        if values is None and not lost:
+            values = worst_values(self._search.objectives, self.subject.sites)
+        self._complete(ticket, values)
 
     def _anything(self) -> Proposal | None:
         """A placement with seeds left: the sampler keeps to what it knows."""
@@ -186,8 +191,8 @@ class FrontStudy:
 
 
 def _told(verdict: Verdict, objectives: tuple[str, ...], sites: int) -> tuple[float, ...] | None:
-    """A network that did not converge is as bad as can be; of one that was stopped early nothing is known."""
-    if verdict.status == "pruned":
+    """A network that did not converge is as bad as can be; of one that was stopped early or lost nothing is known."""
+    if verdict.status in ("pruned", "failed"):
         return None
     return verdict.values if verdict.values is not None else worst_values(objectives, sites)
 
