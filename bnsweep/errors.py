@@ -13,6 +13,7 @@
     │   ├── SchemaError          a store written by a newer bnsweep (exit code 2)
     │   ├── StoreClaimedError    another driver is writing to the store
     │   ├── StoreDamagedError    a part that is missing or does not match its digest
+    │   ├── StoreUnreadableError disk or network that fails: it may pass
     │   └── StoreUnwritableError disk full, read-only, no permission
     ├── GpuLostError             a node that should have a GPU has none that works
     └── EngineError              the cluster cannot be reached or refuses the work
@@ -43,6 +44,7 @@ __all__ = [
     "StoreClaimedError",
     "StoreDamagedError",
     "StoreError",
+    "StoreUnreadableError",
     "StoreUnwritableError",
     "UnknownNameError",
 ]
@@ -149,6 +151,10 @@ class StoreClaimedError(StoreError):
 
 class StoreDamagedError(StoreError):
     """A part that is missing or does not match its digest."""
+
+
+class StoreUnreadableError(StoreError):
+    """The disk or the network fails: it may pass, so that a task is tried again."""
 
 
 class StoreUnwritableError(StoreError):

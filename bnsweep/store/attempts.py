@@ -82,11 +82,9 @@ def _drop(store: Store, name: str, unwanted: Callable[[pa.Table], pa.ChunkedArra
     added: list[Part] = []
     removed = list(changed)
     for kept in changed.values():
-        path = store.free_path(name, kept, replacing=removed) if kept.num_rows else None
-        if path is not None and path not in {part.path for part in added}:
-            data = part_files.encode(name, kept)
-            store.files.write(path, data)
-            added.append(part_files.describe_part(name, path, kept, data))
+        new = store.write_part(name, kept, replacing=removed) if kept.num_rows else None
+        if new is not None and new.path not in {part.path for part in added}:
+            added.append(new)
     if removed:
         entry = LogEntry("repair", add=tuple(added), remove=tuple(removed), epoch=store.epoch)
         store.log.publish(lambda _: entry)

@@ -15,9 +15,11 @@ import re
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -31,6 +33,7 @@ FOLDER = "claims"
 NAME = re.compile(r"claims/(\d{9})\.json")
 HEARTBEAT_S = 10.0
 EXPIRY_S = 60.0  # a holder on another machine is taken for dead after this long without a heartbeat
+UNHEARD_S = 600.0  # the same for those who only look: by their own clock, since they may not be allowed to write
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +96,20 @@ class Claim:
     """The right to write to a store, held until `release` or the end of the `with` block."""
 
     def __init__(
-        self, files: Files, *, heartbeat_s: float = HEARTBEAT_S, expiry_s: float = EXPIRY_S, take_over: bool = False
+        self,
+        files: Files,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        expiry_s: float = EXPIRY_S,
+        take_over: bool = False,
+        after: int = 0,
     ) -> None:
         self._files = files
         self._heartbeat_s, self._expiry_s = heartbeat_s, expiry_s
         self._stop = threading.Event()
         self._lost: str | None = None
         self.holder = Holder.me()
-        self.epoch = self._acquire(take_over=take_over)
+        self.epoch = self._acquire(after, take_over=take_over)
         self._thread = threading.Thread(target=self._beat_on, name="bnsweep-claim", daemon=True)
         self._thread.start()
 
@@ -112,15 +121,18 @@ class Claim:
     ) -> None:
         self.release()
 
-    def _acquire(self, *, take_over: bool) -> int:
+    def _acquire(self, after: int, *, take_over: bool) -> int:
         newest = newest_epoch(self._files)
         holder = read_holder(self._files, newest)
-        if holder is not None and not take_over and not self._dead(newest, holder):
+        clock = partial(_clock, self._files)
+        if not (
+            holder is None or take_over or is_dead(self._files, newest, holder, expiry_s=self._expiry_s, clock=clock)
+        ):
             raise StoreClaimedError(
                 f"{self._files.location} is being written to by {holder}. Wait for it or stop it; if you know that it "
                 f"is dead, take over with `bnsweep run --take-over`."
             )
-        epoch = newest + 1
+        epoch = max(newest, after) + 1
         made = self._files.create(_name(epoch), json.dumps(asdict(self.holder)).encode())
         # A number that was used and tidied away could be made again: only the newest counts.
         if not made or newest_epoch(self._files) != epoch:
@@ -129,23 +141,6 @@ class Claim:
         self._beat(epoch)
         self._tidy(epoch)
         return epoch
-
-    def _dead(self, epoch: int, holder: Holder) -> bool:
-        gone = holder.gone()
-        if gone is not None:
-            return gone
-        beat = self._files.stat(_beat_name(epoch)) or self._files.stat(_name(epoch))
-        return beat is None or self._clock() - beat.modified > self._expiry_s
-
-    def _clock(self) -> float:
-        """The time by the clock that stamps the store's files: other machines' clocks may differ."""
-        probe = f"{FOLDER}/probe-{self.holder.id}"
-        self._files.write(probe, b"")
-        entry = self._files.stat(probe)
-        self._files.delete(probe)
-        if entry is None:
-            raise StoreError(f"{self._files.location}: a file that was just written cannot be seen")
-        return entry.modified
 
     def _tidy(self, epoch: int) -> None:
         for entry in self._files.list(FOLDER):
@@ -203,6 +198,26 @@ def newest_epoch(files: Files) -> int:
     """The number of the last claim ever made; 0 if there was none."""
     matches = (NAME.fullmatch(entry.name) for entry in files.list(FOLDER))
     return max((int(match[1]) for match in matches if match), default=0)
+
+
+def is_dead(files: Files, epoch: int, holder: Holder, *, expiry_s: float, clock: Callable[[], float]) -> bool:
+    """Whether a claim's process has ended, or, where that cannot be seen, has not been heard of for so long."""
+    gone = holder.gone()
+    if gone is not None:
+        return gone
+    beat = files.stat(_beat_name(epoch)) or files.stat(_name(epoch))
+    return beat is None or clock() - beat.modified > expiry_s
+
+
+def _clock(files: Files) -> float:
+    """The time by the clock that stamps the store's files: other machines' clocks may differ."""
+    probe = f"{FOLDER}/probe-{uuid4().hex}"
+    files.write(probe, b"")
+    entry = files.stat(probe)
+    files.delete(probe)
+    if entry is None:
+        raise StoreError(f"{files.location}: a file that was just written cannot be seen")
+    return entry.modified
 
 
 def read_holder(files: Files, epoch: int) -> Holder | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Compaction", "collect", "compact"]
 
 TARGET_ROWS = 1_000_000
+SMALL_ROWS = TARGET_ROWS // 2  # parts with fewer are rewritten
 GRACE_S = 3600.0
 ORPHAN_AGE_S = 3600.0  # files that nothing lists may belong to a compaction under way, however short the grace period
 
@@ -159,12 +160,7 @@ def _rewrite(
         for part in group
     ]
     rows = part_files.sort_by_key(name, pa.concat_tables(kept))
-    path = store.free_path(name, rows, replacing=replacing) if rows.num_rows else None
-    if path is None:
-        return None
-    data = part_files.encode(name, rows)
-    store.files.write(path, data)
-    return part_files.describe_part(name, path, rows, data)
+    return store.write_part(name, rows, replacing=replacing) if rows.num_rows else None
 
 
 def _replace(store: Store, old: Sequence[Part], new: Sequence[Part]) -> bool:

@@ -22,7 +22,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from bnsweep.errors import InputError, StoreError, StoreUnwritableError, UnknownNameError
+from bnsweep.errors import InputError, StoreError, StoreUnreadableError, StoreUnwritableError, UnknownNameError
 
 __all__ = ["Entry", "Files", "LocalFiles", "ObjectFiles", "S3Files", "open_files"]
 
@@ -77,7 +77,7 @@ class Files(ABC):
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"cannot read {self.url(name)}: {one_line(error)}") from error
+            raise StoreUnreadableError(f"cannot read {self.url(name)}: {one_line(error)}") from error
 
     def list(self, folder: str) -> list[Entry]:
         """The files below a folder, by name; those with a hidden name are unfinished and left out."""
@@ -85,7 +85,7 @@ class Files(ABC):
         try:
             found = self.arrow.get_file_info(selector)
         except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"cannot list {self.url(folder)}: {one_line(error)}") from error
+            raise StoreUnreadableError(f"cannot list {self.url(folder)}: {one_line(error)}") from error
         skip = len(self.root) + 1
         entries = [
             Entry(info.path[skip:], int(info.size or 0), info.mtime.astimezone(UTC).timestamp() if info.mtime else 0.0)
@@ -99,7 +99,7 @@ class Files(ABC):
         try:
             info = self.arrow.get_file_info(self.path(name))
         except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"cannot look at {self.url(name)}: {one_line(error)}") from error
+            raise StoreUnreadableError(f"cannot look at {self.url(name)}: {one_line(error)}") from error
         if info.type != fs.FileType.File:
             return None
         return Entry(name, int(info.size or 0), info.mtime.astimezone(UTC).timestamp() if info.mtime else 0.0)
@@ -149,7 +149,7 @@ class LocalFiles(Files):
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise StoreError(f"cannot read {self.url(name)}: {one_line(error)}") from error
+            raise StoreUnreadableError(f"cannot read {self.url(name)}: {one_line(error)}") from error
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         final = Path(self.path(name))
@@ -244,7 +244,10 @@ class ObjectFiles(Files):
     """A bucket that pyarrow reads. What writes to it must offer a create-if-absent."""
 
     def write(self, name: str, data: bytes | memoryview) -> None:
-        self._put(name, bytes(data), only_if_absent=False)
+        if not self._put(name, bytes(data), only_if_absent=False):
+            raise StoreUnwritableError(
+                f"cannot write {self.url(name)}: the object store refuses to, as if it were in use"
+            )
 
     def create(self, name: str, data: bytes) -> bool:
         if self._put(name, data, only_if_absent=True):
@@ -263,6 +266,7 @@ class ObjectFiles(Files):
 
 
 S3_ATTEMPTS = 8  # of one request that the object store refuses for the moment
+CONFLICT_WAITS_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 S3_OPTIONS = ("endpoint_override", "scheme", "region")
 
 
@@ -325,14 +329,15 @@ class S3Client:
         from botocore.exceptions import BotoCoreError, ClientError
 
         condition = {"IfNoneMatch": "*"} if only_if_absent else {}
-        for _ in range(8):
+        for wait_s in CONFLICT_WAITS_S:
             try:
                 self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, **condition)
             except ClientError as error:
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
                 if status == 412:
                     return False
-                if status == 409:  # another conditional PUT of this key is under way: who wins is known next time
+                if status == 409:  # another PUT of this key is under way: who wins is known a little later
+                    time.sleep(wait_s)
                     continue
                 raise self._unwritable(key, error) from error
             except BotoCoreError as error:

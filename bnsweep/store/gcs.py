@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from pyarrow import fs
@@ -12,6 +13,7 @@ from bnsweep.store.filesystem import ObjectFiles, one_line
 __all__ = ["GCS_OPTIONS", "GcsFiles"]
 
 GCS_OPTIONS = ("endpoint_override", "scheme")
+RETRY_LIMIT = timedelta(seconds=60)  # Arrow's own is a quarter of an hour, in which nothing is said
 
 
 class GcsFiles(ObjectFiles):
@@ -19,7 +21,7 @@ class GcsFiles(ObjectFiles):
 
     def __init__(self, location: str, bucket: str, prefix: str, *, options: dict[str, str]) -> None:
         # Another endpoint is a server for tests, which asks for no credentials.
-        arrow = fs.GcsFileSystem(**options, anonymous=bool(options))
+        arrow = fs.GcsFileSystem(**options, anonymous=bool(options), retry_time_limit=RETRY_LIMIT)
         super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)
         self._bucket, self._options = bucket, options
         self._opened: Any = None  # a google.cloud.storage.Bucket

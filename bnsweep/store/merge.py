@@ -268,14 +268,20 @@ def _specs(store: Store) -> dict[str, list[dict[str, Any]]]:
 
 
 def _proposals(store: Store, source: Store) -> tuple[pa.Table, set[str]]:
-    """What searches asked for that is not here; and searches that went another way here, of which nothing is taken."""
+    """What searches asked for that is not here; and searches that went another way here, of which nothing is taken.
+
+    One that went another way has a number under which none of its runs is one of ours: several may stand there, where
+    what failed was done again.
+    """
     keys = list(schema.KEYS["proposals"])
-    theirs, ours = source.read("proposals", unique=True), store.read("proposals", columns=[*keys, "run_id"])
-    asked = _in(theirs.select(keys), ours.select(keys))
-    alike = _in(theirs.select([*keys, "run_id"]), ours)
-    strays = set(theirs["sweep"].filter(pa.array(asked & ~alike)).to_pylist())
+    number = [key for key in keys if key != "run_id"]
+    theirs, ours = source.read("proposals", unique=True), store.keys("proposals")
+    alike = _in(theirs.select(keys), ours)
+    asked = _in(theirs.select(number), ours.select(number))
+    astray = asked & ~_in(theirs.select(number), theirs.filter(pa.array(alike)).select(number))
+    strays = set(theirs["sweep"].filter(pa.array(astray)).to_pylist())
     stray = pc.is_in(theirs["sweep"], pa.array(sorted(strays), pa.string())).to_numpy()
-    return theirs.filter(pa.array(~asked & ~stray)), strays
+    return theirs.filter(pa.array(~alike & ~stray)), strays
 
 
 def _points(source: Store, specs: set[tuple[str, str]], *, but: Store | None = None) -> pa.Table:

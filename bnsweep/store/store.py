@@ -13,10 +13,14 @@ lists and never look at folders, so unfinished, orphaned and replaced files cann
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,14 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from bnsweep._version import __version__
-from bnsweep.errors import NoStoreError, SchemaError, StoreDamagedError, StoreError, UnknownNameError
+from bnsweep.errors import (
+    NoStoreError,
+    SchemaError,
+    StoreDamagedError,
+    StoreError,
+    StoreUnwritableError,
+    UnknownNameError,
+)
 from bnsweep.store import compact as compaction
 from bnsweep.store import export as exporting
 from bnsweep.store import merge as merging
@@ -34,13 +45,15 @@ from bnsweep.store import parts as part_files
 from bnsweep.store import schema
 from bnsweep.store import verify as verification
 from bnsweep.store.checkpoints import Checkpoints, Slot
-from bnsweep.store.claim import EXPIRY_S, HEARTBEAT_S, Claim, Holder, newest_epoch, read_holder
+from bnsweep.store.claim import EXPIRY_S, HEARTBEAT_S, UNHEARD_S, Claim, Holder, is_dead, newest_epoch, read_holder
 from bnsweep.store.filesystem import Files, one_line, open_files
 from bnsweep.store.log import Log, LogEntry, Part, State
 
 __all__ = ["Store"]
 
 HEAD = "bnsweep-store.json"
+MANY_PARTS = 1000  # of one table: half an hour of commits, or so
+TIDY_ROWS = 10_000_000  # whose keys are looked through in seconds
 
 
 class Store:
@@ -52,6 +65,7 @@ class Store:
         self.checkpoints = Checkpoints(files)
         self._log = Log(files)
         self._claim: Claim | None = None
+        self._many = MANY_PARTS  # at which `tidy` tries again
         self.refresh()
 
     @classmethod
@@ -154,9 +168,12 @@ class Store:
         ]
 
     def holder(self) -> Holder | None:
-        """Who writes to the store at the moment, as far as its claim says."""
-        holder = read_holder(self.files, newest_epoch(self.files))
-        return None if holder is None or holder.gone() else holder
+        """Who writes to the store at the moment, as far as its claim says; on another machine: who was heard of."""
+        epoch = newest_epoch(self.files)
+        holder = read_holder(self.files, epoch)
+        if holder is None or is_dead(self.files, epoch, holder, expiry_s=UNHEARD_S, clock=time.time):
+            return None
+        return holder
 
     def dataset(self, table: str) -> ds.Dataset:
         """The live parts as a pyarrow dataset with the table's schema; parts of older schema versions are in memory."""
@@ -238,7 +255,8 @@ class Store:
         if self._claim is not None:
             yield self._claim
             return
-        with Claim(self.files, heartbeat_s=heartbeat_s, expiry_s=expiry_s, take_over=take_over) as claim:
+        after = self._log.refresh().epoch  # the claims' own files may have been lost, or not copied
+        with Claim(self.files, heartbeat_s=heartbeat_s, expiry_s=expiry_s, take_over=take_over, after=after) as claim:
             # The fence: takes the log's next number, so that an entry under way from the previous holder cannot land.
             self._log.refresh()
             self._log.publish(lambda _: LogEntry("claim", epoch=claim.epoch, by=str(claim.holder)))
@@ -266,24 +284,27 @@ class Store:
 
     def _write(self, name: str, rows: pa.Table) -> list[Part]:
         """Write rows as a part; none if it is live already."""
-        path = self.free_path(name, rows)
-        if path is None:
-            return []
-        data = part_files.encode(name, rows)
-        self.files.write(path, data)
-        return [part_files.describe_part(name, path, rows, data)]
+        part = self.write_part(name, rows)
+        return [] if part is None else [part]
 
-    def free_path(self, name: str, rows: pa.Table, *, replacing: Iterable[str] = ()) -> str | None:
-        """A path for sorted rows that no live or lately replaced part has; None if a live part holds the same rows."""
-        identity, kept = part_files.content_id(name, rows), set(replacing)
-        for number in range(1, 1_000_000):
-            path = f"parts/{name}/{identity}{'' if number == 1 else f'-{number}'}.parquet"
-            live = self.state.parts.get(path)
-            if live is None and path not in self.state.retired:
-                return path
-            if live is not None and path not in kept and self._same(live, rows):
+    def write_part(self, name: str, rows: pa.Table, *, replacing: Iterable[str] = ()) -> Part | None:
+        """Write sorted rows as a file that is not live yet; None if a live part, not of those replaced, holds the same.
+
+        The name has the digest of the bytes: whoever writes it again, a driver that lost its claim in the middle or
+        one whose entry's answer was lost, can only write what is there.
+        """
+        start, leaving = f"parts/{name}/{part_files.content_id(name, rows)}", set(replacing)
+        for path, live in self.state.parts.items():
+            if path.startswith(start) and path not in leaving and self._same(live, rows):
                 return None
-        raise StoreError(f"{self.location}: a million parts with the same keys in {name}")
+        data = part_files.encode(name, rows)
+        path = first = f"{start}{hashlib.sha256(data).hexdigest()[:16]}"
+        for number in count(2):
+            if f"{path}.parquet" not in self.state.parts and f"{path}.parquet" not in self.state.retired:
+                break
+            path = f"{first}-{number}"
+        self.files.write(f"{path}.parquet", data)
+        return part_files.describe_part(name, f"{path}.parquet", rows, data)
 
     def _same(self, part: Part, rows: pa.Table) -> bool:
         columns = [column for column in rows.column_names if column not in schema.VOLATILE]
@@ -310,6 +331,19 @@ class Store:
     def compact(self, **options: Any) -> compaction.Compaction:
         """Rewrite small parts as large ones while others read and write; see compact.py for the options."""
         return compaction.compact(self, **options)
+
+    def tidy(self) -> None:
+        """Compact tables of very many small parts, as long runs leave them; for a driver, between commits.
+
+        Not tables of so many rows that it would hold the driver up: `bnsweep store compact` does those.
+        """
+        small = Counter(part.table for part in self.state.parts.values() if part.rows < compaction.SMALL_ROWS)
+        many = [table for table, parts in small.items() if parts >= self._many and self.rows(table) <= TIDY_ROWS]
+        if many:
+            try:
+                self.compact(tables=many)
+            except (StoreDamagedError, StoreUnwritableError):  # commits say it where it matters to them
+                self._many += MANY_PARTS
 
     def export(self, directory: str | Path, **options: Any) -> list[Path]:
         """Write tables as single files with their provenance; see export.py for the options."""
@@ -342,12 +376,8 @@ class Store:
 
     def _rewritten(self, old: Part) -> list[Part]:
         rows = _checked(old.table, part_files.load(self.files, old), datetime.now(UTC))
-        path = self.free_path(old.table, rows, replacing=[old.path])
-        if path is None:
-            return []
-        data = part_files.encode(old.table, rows)
-        self.files.write(path, data)
-        return [part_files.describe_part(old.table, path, rows, data)]
+        part = self.write_part(old.table, rows, replacing=[old.path])
+        return [] if part is None else [part]
 
     # networks and runs in flight
 

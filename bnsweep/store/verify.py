@@ -281,7 +281,12 @@ def _count_points(store: Store, parts: list[Part], result: Verification) -> None
         empty = schema.SCHEMAS[name].empty_table().select(columns).replace_schema_metadata(None)
         return pa.concat_tables([empty, *pieces], promote_options="permissive")
 
-    points = read("points", ["point_id", "run_id", "min_trials"])
+    version = ["sweep", "spec_sha256"]
+    sweeps = read("sweeps", ["sweep", "revision", "spec_sha256"])
+    dated = sweeps.join(sweeps.group_by("sweep").aggregate([("revision", "max")]), "sweep")
+    newest = dated.filter(pc.field("revision") == pc.field("revision_max")).select(version)
+    older = dated.select(version).join(newest, version, join_type="left anti")  # what these planned may hold no more
+    points = read("points", [*version, "point_id", "run_id", "min_trials"]).join(older, version, join_type="left anti")
     points = points.group_by(["point_id", "run_id"]).aggregate([("min_trials", "max")])
     trials = read("trials", ["point_id", "trial"]).group_by("point_id").aggregate([("trial", "count_distinct")])
     counted = points.join(trials, "point_id")

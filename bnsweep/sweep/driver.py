@@ -17,6 +17,7 @@ from typing import Protocol
 
 from bnsweep.errors import BnsweepError, EngineError, StoreDamagedError, StoreError
 from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.store.attempts import set_aside_older, trained_runs
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets, Engine
@@ -57,6 +58,7 @@ class Summary:
     interrupted: bool = False
     seconds: float = 0.0
 
+    networks_changed: int = 0  # trained again, with another outcome
     failed_before: int = 0  # runs and points that earlier calls had given up, and that this one left alone
     diverged_before: int = 0
 
@@ -79,6 +81,11 @@ class Summary:
             lines.append(f"{self.diverged_before} networks diverged before: their rows say so, no trials were made")
         if self.runs_diverged:
             lines.append(f"{self.runs_diverged} of them diverged: their rows say so, no trials were made")
+        if self.networks_changed:
+            lines.append(
+                f"{self.networks_changed} networks that were lost came out different when they were trained again "
+                "(another processor, other versions): trials of the earlier ones are in quarantine/, and are made anew"
+            )
         shown = self.errors[:5]
         lines += [f"failed: {error}" for error in shown]
         if len(self.errors) > len(shown):
@@ -193,7 +200,7 @@ class Driver:
 
     def _work(self, engine: Engine) -> None:
         for _ in range(ROUNDS):
-            engine.start(self._trainings, self._datasets)
+            engine.start(self._trainings, self._datasets, self.plan.spec.resources.trial)
             self._loop(engine)
             self._rows.flush()
             if not self._gone:
@@ -359,15 +366,31 @@ class Driver:
     def _take_run(self, outcome: Trained) -> None:
         run = outcome.task.run
         trained = TrainedRun.of(outcome.row)
-        self._rows.add("runs", [outcome.row])
         known = self._ledger.runs.get(run.run_id)
         landed = 0 if known is None else known.epochs  # by an earlier attempt, whose epochs were the same
         self._rows.add("epochs", outcome.epochs[landed:])
         self._rows.add("probes", [row for row in outcome.probes if not landed or row["epoch"] > landed])
+        self._rows.add(
+            "runs", [outcome.row]
+        )  # last: with it the run is over, and what is not there by then never will be
+        if known is not None and None not in (known.checkpoint_sha256, trained.checkpoint_sha256):
+            self._compare_networks(run, known, trained)
         self.summary.runs_done += 1
         self.summary.runs_diverged += trained.status == "diverged"
         if trained.status in NETWORK_ENDS and trained.checkpoint_sha256:
             self._trained(run, trained)
+
+    def _compare_networks(self, run: TrainingRun, known: TrainedRun, trained: TrainedRun) -> None:
+        """Trained again, another network came out: what was scored on the earlier one is set aside and made anew."""
+        if known.checkpoint_sha256 == trained.checkpoint_sha256:
+            return
+        self._rows.flush()
+        for each in trained_runs(self.store, self.store.parts("runs")):
+            if each.run_id == run.run_id and each.others:
+                set_aside_older(self.store, each)
+        for point in self.plan.points(run):
+            self._ledger.trials.pop(point.point_id, None)
+        self.summary.networks_changed += 1
 
     def _take_block(self, outcome: Scored) -> None:
         task, rows = outcome.task, outcome.rows
@@ -385,7 +408,8 @@ class Driver:
     def _give_up(self, task: TrialTask, outcome: Failed) -> None:
         self.summary.blocks_failed += 1
         self.summary.errors.append(f"{task.run.title}, eta {task.point.eta}: {outcome.error}")
-        self._rows.add("failures", [failure_row(task, outcome)])
+        before = self._ledger.failed_attempts.get((task.point.point_id, task.first), 0)
+        self._rows.add("failures", [failure_row(task, outcome, attempts_before=before)])
         self._in_rounds.pop(task.point.point_id, None)
 
 

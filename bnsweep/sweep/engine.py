@@ -2,8 +2,9 @@
 
 The contract, which one test runs over every engine:
 
-- `start` is called with every training run to do; an engine may begin at once. It is called again, when
-  nothing is busy, for runs whose networks were found lost or damaged.
+- `start` is called with every training run to do, and with what a block will take, so that what no node can give is
+  said before anything is trained; an engine may begin at once. It is called again, when nothing is busy, for runs whose
+  networks were found lost or damaged.
 - `submit` hands over one block. It may be called between waits, while `room` says that there is room.
 - `wait` returns what ended since the last call, in any order, and an empty list after `timeout_s` at the
   latest (the inline engine works while it is waited for, so its calls last as long as one task).
@@ -21,16 +22,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from time import sleep
 from typing import Protocol
 
-from bnsweep.errors import BnsweepError, GpuLostError, StoreDamagedError, StoreUnwritableError
-from bnsweep.experiment.spec import Data
+from bnsweep.errors import (
+    BnsweepError,
+    GpuLostError,
+    StoreDamagedError,
+    StoreUnreadableError,
+    StoreUnwritableError,
+)
+from bnsweep.experiment.spec import Data, Resource
 from bnsweep.sweep.tasks import Failed, NetworkGone, Outcome, Progressed, Row, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
 
 __all__ = ["ATTEMPTS", "Datasets", "Engine", "InlineEngine"]
 
 ATTEMPTS = 3  # of a task that fails for a reason that may pass: disk, network, memory
+RETRY_S = 1.0  # before the second attempt at a store that cannot be read; twice as long before the third
 
 Datasets = Mapping[str, Callable[[], Dataset]]  # fingerprint -> loader, so that nothing is loaded in vain
 
@@ -38,7 +47,7 @@ Datasets = Mapping[str, Callable[[], Dataset]]  # fingerprint -> loader, so that
 class Engine(Protocol):
     """Runs tasks. See the module's docstring for the contract."""
 
-    def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None: ...
+    def start(self, trainings: Sequence[TrainTask], datasets: Datasets, trial: Resource) -> None: ...
 
     @property
     def room(self) -> int:
@@ -76,7 +85,7 @@ class InlineEngine:
         self._datasets: Datasets = {}
         self._loaded: dict[str, Dataset] = {}
 
-    def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None:
+    def start(self, trainings: Sequence[TrainTask], datasets: Datasets, trial: Resource) -> None:
         self._trainings.extend(trainings)
         self._datasets = datasets
 
@@ -121,6 +130,9 @@ class InlineEngine:
                 return work.train_run(task, dataset, on_epoch=self._report(task))
             except (GpuLostError, StoreUnwritableError):
                 raise  # no fault of the task's: the sweep stops, and goes on once this is put right
+            except StoreUnreadableError as error:
+                last: Exception = error
+                sleep(RETRY_S * attempt)
             except BnsweepError as error:
                 if isinstance(error, StoreDamagedError) and isinstance(task, TrialTask):
                     return NetworkGone(task, str(error))

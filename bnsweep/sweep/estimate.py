@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from bnsweep.experiment.plan import Plan
+from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import AdaptiveTrials
+from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
 from bnsweep.sweep.workload import Workload, measured_trials
@@ -67,6 +68,7 @@ class Preview:
     cpus: int
     hours: float
     speeds_from: str
+    networks_lost: int = 0  # of runs that ended, which are trained again; counted among those missing
     hint: str | None = None  # a way to be quicker
     caution: str | None = None  # what its intervals may miss
 
@@ -90,6 +92,11 @@ class Preview:
             lines.append("note     trials stop when the interval is narrow enough: time is for the fewest")
         if self.runs_failed:
             lines.append("note     what failed is left alone unless it is run with --retry-failed")
+        if self.networks_lost:
+            lines.append(
+                f"note     {self.networks_lost:,} networks are not in the store (published rows have none): they are "
+                "trained again; where that gives another network, on another processor, its trials are made anew"
+            )
         lines += [f"note     {each}" for each in (self.hint, self.caution) if each]
         return "\n".join(lines)
 
@@ -101,7 +108,8 @@ class Preview:
 def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path, measure: bool = False) -> Preview:
     """Compare a plan with a store; `store` is None where there is none yet. `measure`: time a network if need be."""
     ledger = read_ledger(store, plan) if store else Ledger()
-    todo = [run for run in plan.runs if ledger.untrained(run.run_id)]
+    lost = _without_network(plan, store, ledger)
+    todo = [run for run in plan.runs if ledger.untrained(run.run_id)] + lost
     ended = [ledger.runs[run.run_id].status for run in plan.runs if run.run_id in ledger.runs]
     train_work = sum(r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo)
     workload = Workload(plan)
@@ -114,7 +122,7 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
     return Preview(
         sweep=plan.spec.name,
         runs=len(plan.runs),
-        runs_done=sum(status in NETWORK_ENDS for status in ended),
+        runs_done=sum(status in NETWORK_ENDS for status in ended) - len(lost),
         runs_missing=len(todo),
         runs_diverged=ended.count("diverged"),
         runs_failed=ended.count("failed"),
@@ -130,9 +138,22 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
         cpus=cores,
         hours=(train_s + trial_s) / 3600 / cores,
         speeds_from=speeds.source,
+        networks_lost=len(lost),
         hint=_hint(plan) if (train_s + trial_s) / cores > LONG_S else None,
         caution=_caution(plan),
     )
+
+
+def _without_network(plan: Plan, store: Store | None, ledger: Ledger) -> list[TrainingRun]:
+    """Runs that ended with a network which the store does not hold."""
+    there = store.checkpoints.networks() if store else set()
+    ended = [(run, ledger.runs[run.run_id]) for run in plan.runs if run.run_id in ledger.runs]
+    return [
+        run
+        for run, known in ended
+        if known.status in NETWORK_ENDS
+        and (known.checkpoint_sha256 is None or network_name(run.run_id, known.checkpoint_sha256) not in there)
+    ]
 
 
 def computes_bf16() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class Ledger:
     runs: dict[str, TrainedRun] = field(default_factory=dict)
     trials: dict[str, int | frozenset[int]] = field(default_factory=dict)
     given_up: set[str] = field(default_factory=set)  # points with a failed block
+    failed_attempts: dict[tuple[str, int], int] = field(default_factory=dict)  # by point and first trial of a block
     of_search: bool = False  # for which a run that was stopped early has ended; a sweep trains it in full
 
     def untrained(self, run_id: str) -> bool:
@@ -74,14 +75,17 @@ def read_ledger(store: Store, plan: Plan) -> Ledger:
     ledger.runs = {run_id: known for run_id, known in read_runs(store).items() if run_id in run_ids}
     trials = _of_runs(store.read("trials", columns=["run_id", "point_id", "trial"]), run_ids)
     ledger.trials = _trials_per_point(trials)
-    ledger.given_up = _given_up(store, plan, ledger)
+    columns = ["run_id", "point_id", "first_trial", "trials", "attempt"]
+    failures = [row for row in store.read("failures", columns=columns).to_pylist() if row["point_id"]]
+    ledger.given_up = _given_up(failures, plan, ledger)
+    for row in failures:
+        block = row["point_id"], row["first_trial"]
+        ledger.failed_attempts[block] = max(row["attempt"], ledger.failed_attempts.get(block, 0))
     return ledger
 
 
-def _given_up(store: Store, plan: Plan, ledger: Ledger) -> set[str]:
+def _given_up(rows: Sequence[Mapping[str, Any]], plan: Plan, ledger: Ledger) -> set[str]:
     """Points of the plan with a block that was given up and whose trials have not landed since."""
-    columns = ["run_id", "point_id", "first_trial", "trials"]
-    rows = [row for row in store.read("failures", columns=columns).to_pylist() if row["point_id"]]
     failed = {row["run_id"] for row in rows}
     planned = {point.point_id for run in plan.runs if run.run_id in failed for point in plan.points(run)}
     return {

@@ -58,9 +58,9 @@ class RayEngine:
         self._score = remote_score(score)
         self._remote: tuple[tuple[str, Resource], Any, bytes] | None = None  # of the last block: the next is like it
         self._slots = (0.0, 0)  # when the cluster was asked, and what it has
-        self._checked = False  # that some node can run a block
 
-    def start(self, trainings: Sequence[TrainTask], datasets: Datasets) -> None:
+    def start(self, trainings: Sequence[TrainTask], datasets: Datasets, trial: Resource) -> None:
+        self._nodes.check_fits(trial, "trial")
         self._data.loaders = datasets
         self._trainings.start(trainings, self._data)
 
@@ -83,9 +83,6 @@ class RayEngine:
 
     def submit(self, task: TrialTask) -> None:
         resource = task.resource
-        if not self._checked:
-            self._nodes.check_fits(resource, "trial")
-            self._checked = True
         if self._remote is None or self._remote[0] != (task.run.run_id, resource):
             taken = resources_of(resource)
             remote = self._score.options(

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from bnsweep.errors import BnsweepError, GpuLostError, StoreUnwritableError
+from bnsweep.errors import BnsweepError, GpuLostError, StoreUnreadableError, StoreUnwritableError
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.sweep.engine import ATTEMPTS
 from bnsweep.sweep.ray_connection import first_line
@@ -22,6 +22,7 @@ from bnsweep.training.datasets import Dataset
 
 __all__ = ["GpuLost", "packed_rest", "packed_run", "remote_score", "said", "train"]
 
+PASSING = [OSError, MemoryError, StoreUnreadableError]  # disk, memory, network: the next try may find them well
 Score = Callable[[TrialTask, Dataset], Scored]
 
 
@@ -54,6 +55,8 @@ def train(config: Mapping[str, Any], tasks: Mapping[str, TrainTask], references:
         outcome = error
     except GpuLostError as error:
         outcome = GpuLost.here(error)
+    except StoreUnreadableError:
+        raise  # Tune starts the run once more
     except BnsweepError as error:
         outcome = Failed(task, str(error), 1)
     tune.report({"outcome": outcome})
@@ -63,7 +66,7 @@ def remote_score(score: Score | None) -> Any:
     """What scores a block, as a function that Ray calls elsewhere; the task itself need not come back."""
 
     # max_calls=0: by default a task with a GPU gets a new process, and CUDA starts anew for each block.
-    @ray.remote(max_calls=0, max_retries=ATTEMPTS - 1, retry_exceptions=[OSError, MemoryError])  # type: ignore[untyped-decorator]
+    @ray.remote(max_calls=0, max_retries=ATTEMPTS - 1, retry_exceptions=PASSING)  # type: ignore[untyped-decorator]
     def block(run: bytes, rest: bytes, dataset: Dataset) -> tuple[tuple[Row, ...], float] | GpuLost:
         task = replace(pickle.loads(rest), run=_unpacked(run))  # noqa: S301 - our own driver's, as all of Ray's
         if score:

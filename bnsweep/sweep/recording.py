@@ -64,10 +64,11 @@ class RowBuffer:
         self._committing = True
         try:
             self._store.commit(tables)
+            self._rows.clear()
+            self._count = 0
+            self._store.tidy()
         finally:
             self._committing = False
-        self._rows.clear()
-        self._count = 0
         if self._asked_to_stop:
             self._asked_to_stop = False  # said once: what is kept afterwards is committed too
             raise KeyboardInterrupt
@@ -113,13 +114,14 @@ def record_plan(store: Store, plan: Plan, *, text: str, planned_runs: int | None
     spec_sha256 = hashlib.sha256(spec_json.encode()).hexdigest()
     known = store.read("sweeps", columns=["sweep", "spec_sha256", "revision"]).sort_by("revision").to_pylist()
     mine = [row["spec_sha256"] for row in known if row["sweep"] == plan.spec.name]
+    revisions = [row["revision"] for row in known if row["sweep"] == plan.spec.name]
     if mine and mine[-1] == spec_sha256:
         return spec_sha256
     runs = len(plan.runs) if planned_runs is None else planned_runs
     now = datetime.now(UTC)
     sweep = {
         "sweep": plan.spec.name,
-        "revision": len(mine) + 1,
+        "revision": max(revisions, default=0) + 1,  # a copy of a store has the newest alone
         "spec_sha256": spec_sha256,
         "spec": spec_json,
         "spec_yaml": text,
@@ -158,8 +160,8 @@ def point_rows(plan: Plan, spec_sha256: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def failure_row(task: TrainTask | TrialTask, outcome: Failed) -> dict[str, Any]:
-    """The `failures` row of a task that was given up."""
+def failure_row(task: TrainTask | TrialTask, outcome: Failed, *, attempts_before: int = 0) -> dict[str, Any]:
+    """The `failures` row of a task that was given up; `attempts_before`: of the same block, in earlier calls."""
     trials = task if isinstance(task, TrialTask) else None
     return {
         "sweep": task.sweep,
@@ -168,5 +170,7 @@ def failure_row(task: TrainTask | TrialTask, outcome: Failed) -> dict[str, Any]:
         "first_trial": trials and trials.first,
         "trials": trials and len(trials.seeds),
         "error": outcome.error,
-        "attempt": outcome.attempts if isinstance(task, TrialTask) else task.attempt + outcome.attempts - 1,
+        "attempt": attempts_before + outcome.attempts
+        if isinstance(task, TrialTask)
+        else task.attempt + outcome.attempts - 1,
     }

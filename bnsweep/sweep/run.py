@@ -61,6 +61,7 @@ def run_sweep(
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
         check_kind(store, plan.spec)
+        store.tidy()  # reading thousands of small parts anew for each run would take longer
         datasets = _loaders(work, data_root)
         driver = Driver(
             work,

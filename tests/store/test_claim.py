@@ -3,18 +3,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import store_children
 import store_rows
 
-from bnsweep.errors import StoreClaimedError
+from bnsweep.errors import StoreClaimedError, StoreUnwritableError
 from bnsweep.store.store import Store
 
 
@@ -143,3 +146,83 @@ def test_the_fence_is_in_the_log_before_the_claim_is_used(tmp_path: Path) -> Non
             assert joined is claim
     with store.claim() as claim:
         assert store.state.epoch == claim.epoch == 2
+
+
+@pytest.mark.parametrize("late", ["part", "answer"])
+def test_what_is_written_late_overwrites_nothing(tmp_path: Path, late: str) -> None:
+    """A driver stands still in the middle of a write, another takes over and does the same work; then it goes on."""
+    slow, heir = Store.create(tmp_path), Store.open(tmp_path, writable=True)
+
+    def done_by(worker: str) -> pa.Table:
+        rows = store_rows.trials(20)
+        return rows.set_column(rows.column_names.index("worker"), "worker", pa.repeat(worker, 20))
+
+    stalled, go_on, write = threading.Event(), threading.Event(), slow.files.write
+
+    def late_write(name: str, data: bytes | memoryview) -> None:
+        if late == "answer":
+            write(name, data)
+        if name.startswith("parts/"):
+            stalled.set()
+            go_on.wait(60)
+        write(name, data)
+
+    slow.files.write = late_write  # type: ignore[method-assign]
+    told: list[BaseException] = []
+
+    def work() -> None:
+        with slow.claim():
+            try:
+                slow.commit({"trials": done_by("slow")})
+            except StoreClaimedError as error:
+                told.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert stalled.wait(60)
+    with heir.claim(take_over=True):
+        heir.commit({"trials": done_by("heir")})
+        go_on.set()
+        thread.join()
+    assert "was taken over by" in str(told[0])
+    store = Store.open(tmp_path)
+    assert store.verify().ok
+    assert set(store.read("trials")["worker"].to_pylist()) == {"heir"}
+
+
+def test_a_commit_whose_answer_was_lost_is_repeated_without_harm(tmp_path: Path) -> None:
+    """The log's entry was written, and the driver told that it was not: it commits the rows again, a second later."""
+    store = Store.create(tmp_path)
+    with store.claim():
+        publish = store.log.publish
+
+        def lossy(make: object) -> None:
+            publish(make)  # type: ignore[arg-type]
+            store.log.publish = publish  # type: ignore[method-assign]
+            raise StoreUnwritableError("the answer was lost")
+
+        store.log.publish = lossy  # type: ignore[method-assign, assignment]
+        for _ in range(2):
+            with suppress(StoreUnwritableError):
+                store.commit({"trials": store_rows.trials(20)})  # committed_at is now
+    assert Store.open(tmp_path).verify().ok
+    assert Store.open(tmp_path).read("trials").num_rows == 20
+
+
+def test_a_store_whose_claims_were_lost_can_be_written_to(tmp_path: Path) -> None:
+    """Deleted, as the message on a damaged claim advises, or not copied with the rest."""
+    for batch in range(3):
+        Store.open_or_create(tmp_path).commit({"trials": store_rows.trials(10, start=10 * batch)})
+    shutil.rmtree(tmp_path / "claims")
+    store = Store.open(tmp_path, writable=True)
+    store.commit({"trials": store_rows.trials(10, start=30)})
+    assert store.read("trials").num_rows == 40
+
+
+@pytest.mark.parametrize(("seconds_ago", "at_work"), [(60, True), (3000, False)])
+def test_who_looks_is_told_of_nobody_who_was_not_heard_of_for_long(
+    tmp_path: Path, seconds_ago: float, at_work: bool
+) -> None:
+    with Store.create(tmp_path).claim():
+        pretend_elsewhere(tmp_path, seconds_ago=seconds_ago)
+        assert (Store.open(tmp_path).holder() is not None) == at_work

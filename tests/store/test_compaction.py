@@ -14,6 +14,7 @@ import store_rows
 
 from bnsweep.errors import StoreDamagedError
 from bnsweep.store import compact as compaction
+from bnsweep.store import store as stores
 from bnsweep.store.store import Store
 
 
@@ -155,3 +156,25 @@ def test_a_damaged_part_stops_compaction_and_nothing_changes(tmp_path: Path) -> 
     with pytest.raises(StoreDamagedError, match=f"{path.name} has .* bytes, but .* were committed.*--repair"):
         store.compact(tables=["trials"])
     assert Store.open(tmp_path).state.parts == before
+
+
+def test_a_driver_compacts_what_a_long_run_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "MANY_PARTS", 30)
+    store = Store.create(tmp_path)
+    counts = []
+    with store.claim():
+        for batch in range(80):
+            store.commit({"trials": store_rows.trials(10, start=10 * batch)})
+            store.tidy()
+            counts.append(len(store.parts("trials")))
+    assert max(counts) < 33
+    assert store.read("trials").num_rows == len(store.key_set("trials")) == 800
+    assert store.verify().ok
+    # A damaged part stops no driver: it is tried again once there are as many parts more.
+    path = Path(store.part_paths("trials")[0])
+    path.write_bytes(path.read_bytes()[:-8])
+    with store.claim():
+        for batch in range(80, 125):
+            store.commit({"trials": store_rows.trials(10, start=10 * batch)})
+            store.tidy()
+    assert len(store.parts("trials")) > 40

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import store_rows
 from buckets import ACCOUNT, Proxy, moto, new_bucket, proxy_before
 
 from bnsweep.errors import StoreClaimedError, StoreDamagedError, StoreError, StoreUnwritableError
+from bnsweep.store import filesystem
 from bnsweep.store.filesystem import open_files
 from bnsweep.store.store import Store
 
@@ -41,6 +43,34 @@ def proxy(server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 @pytest.fixture
 def location(proxy: Proxy) -> str:
     return new_bucket(proxy)
+
+
+def test_a_bucket_that_refuses_is_no_bucket_that_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """409 to every PUT: a commit whose part is not there must not go on to the log."""
+    asked = []
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            asked.append(self.path)
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(409)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for name, value in ACCOUNT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(filesystem, "CONFLICT_WAITS_S", (0.0, 0.0, 0.0))
+    server = HTTPServer(("127.0.0.1", 0), Refuses)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    files = open_files(f"s3://b/store?endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=us-east-1")
+    with pytest.raises(StoreUnwritableError, match="cannot write s3://b/store/parts/x: the object store refuses to"):
+        files.write("parts/x", b"rows")
+    assert len(asked) == 3
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_store_in_a_bucket(location: str) -> None:

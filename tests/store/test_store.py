@@ -53,7 +53,7 @@ def test_every_table_can_be_committed_and_read(store: Store, name: str) -> None:
     assert pq.read_schema(store.part_paths(name)[0]).field(0).metadata[b"meaning"]
 
 
-def test_a_part_is_named_by_its_keys_and_its_bytes_depend_on_its_rows_alone(tmp_path: Path) -> None:
+def test_a_part_is_named_by_its_keys_and_its_bytes_which_depend_on_its_rows_alone(tmp_path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     rows = store_rows.trials(500)
     stamped = rows.append_column("committed_at", pa.repeat(pa.scalar(now, pa.timestamp("us", tz="UTC")), 500))
@@ -63,8 +63,9 @@ def test_a_part_is_named_by_its_keys_and_its_bytes_depend_on_its_rows_alone(tmp_
         made += Store.create(tmp_path / name).commit({"trials": table})
     assert len({(part.path, part.sha256) for part in made}) == 1
     other = Store.create(tmp_path / "d").commit({"trials": store_rows.trials(500, seed=1)})
-    assert other[0].path == made[0].path
-    assert other[0].sha256 != made[0].sha256
+    assert Path(other[0].path).name[:32] == Path(made[0].path).name[:32]
+    assert other[0].path != made[0].path
+    assert other[0].sha256.startswith(Path(other[0].path).stem[32:])
 
 
 def test_committing_the_same_rows_again_adds_nothing(store: Store) -> None:
@@ -76,8 +77,7 @@ def test_committing_the_same_rows_again_adds_nothing(store: Store) -> None:
 
 def test_rows_that_disagree_with_live_ones_are_kept_beside_them(store: Store) -> None:
     store.commit({"trials": store_rows.trials(50)})
-    (second,) = store.commit({"trials": store_rows.trials(50, seed=1)})
-    assert second.path.endswith("-2.parquet")
+    store.commit({"trials": store_rows.trials(50, seed=1)})
     assert store.rows("trials") == 100
     first = store.read("trials", unique=True)
     assert sorted(first["correct"].to_pylist()) == sorted(store_rows.trials(50)["correct"].to_pylist())
