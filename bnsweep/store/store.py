@@ -13,12 +13,12 @@ lists and never look at folders, so unfinished, orphaned and replaced files cann
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -298,13 +298,11 @@ class Store:
             if path.startswith(start) and path not in leaving and self._same(live, rows):
                 return None
         data = part_files.encode(name, rows)
-        path = first = f"{start}{hashlib.sha256(data).hexdigest()[:16]}"
-        for number in count(2):
-            if f"{path}.parquet" not in self.state.parts and f"{path}.parquet" not in self.state.retired:
-                break
-            path = f"{first}-{number}"
-        self.files.write(f"{path}.parquet", data)
-        return part_files.describe_part(name, f"{path}.parquet", rows, data)
+        part = part_files.describe_part(name, "", rows, data)
+        names = (f"{start}{part.sha256[:16]}{f'-{number}' if number > 1 else ''}.parquet" for number in count(1))
+        path = next(each for each in names if each not in self.state.parts and each not in self.state.retired)
+        self.files.write(path, data)
+        return replace(part, path=path)
 
     def _same(self, part: Part, rows: pa.Table) -> bool:
         columns = [column for column in rows.column_names if column not in schema.VOLATILE]
@@ -332,16 +330,18 @@ class Store:
         """Rewrite small parts as large ones while others read and write; see compact.py for the options."""
         return compaction.compact(self, **options)
 
-    def tidy(self) -> None:
-        """Compact tables of very many small parts, as long runs leave them; for a driver, between commits.
+    def tidy(self, *, many: int | None = None) -> None:
+        """Compact tables of `many` small parts (default: as many as an hour of a run leaves); for drivers.
 
         Not tables of so many rows that it would hold the driver up: `bnsweep store compact` does those.
         """
         small = Counter(part.table for part in self.state.parts.values() if part.rows < compaction.SMALL_ROWS)
-        many = [table for table, parts in small.items() if parts >= self._many and self.rows(table) <= TIDY_ROWS]
-        if many:
+        wanted = [
+            table for table, parts in small.items() if parts >= (many or self._many) and self.rows(table) <= TIDY_ROWS
+        ]
+        if wanted:
             try:
-                self.compact(tables=many)
+                self.compact(tables=wanted)
             except (StoreDamagedError, StoreUnwritableError):  # commits say it where it matters to them
                 self._many += MANY_PARTS
 

@@ -17,6 +17,8 @@ from bnsweep.training.datasets import load_dataset
 
 __all__ = ["run_sweep"]
 
+MANY_PARTS = 50  # small ones: what has landed is read run by run, and opening them takes a millisecond each time
+
 
 def run_sweep(
     plan: Plan,
@@ -61,7 +63,7 @@ def run_sweep(
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
         check_kind(store, plan.spec)
-        store.tidy()  # reading thousands of small parts anew for each run would take longer
+        store.tidy(many=MANY_PARTS)
         datasets = _loaders(work, data_root)
         driver = Driver(
             work,

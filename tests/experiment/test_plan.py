@@ -166,6 +166,23 @@ def test_all_and_none_keep_their_names():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("source", "label"),
+    [
+        ("folder:/x/my digits", "my-digits"),
+        ("folder:.", "images"),
+        ("parquet:/", "images"),
+        ("parquet:/d/cifar10/", "cifar10"),
+    ],
+)
+def test_a_data_set_is_called_what_a_name_may_be(source, label):
+    """A store keeps it as the name, and reads it back."""
+    spec = parse_spec(f"name: t\ndata: {{source: '{source}'}}\nmodels: small\n")
+    assert spec.data[0].dataset == label
+    kept = spec.with_source("digits").model_dump(mode="json")
+    assert type(spec).model_validate(kept).data[0].dataset == label
+
+
 def test_one_data_set_under_two_names_is_refused():
     with pytest.raises(SpecError, match="data.1: holds the same images as entry 1 of `data`"):
         make_plan(parse_spec("name: t\ndata: [digits, {source: digits, name: other}]\n" + BASE), Shelf())

@@ -62,6 +62,15 @@ def test_all_problems_come_at_once_with_their_lines():
         ("a: [", "line 1: not valid YAML"),
         ("a: &x [1]\nb: *x\n", "anchors and aliases"),
         (SMALL + "name: b\n", "line 4: name: the key stands here twice"),
+        # Keys that are named as members of a union are in pydantic's own paths.
+        (
+            SMALL + "training: {cosine: true}\n",
+            "line 4: training.cosine: unknown key; valid keys here: epochs, batch_size",
+        ),
+        (SMALL + "step: 3\n", "line 4: step: unknown key; valid keys here: version, name"),
+        (SMALL + "probes: {ats: 1}\n", "line 4: probes.ats: unknown key; valid keys here: at, cost_frac"),
+        (SMALL + "serach: {trainings: 3}\n", "line 4: serach: unknown key; valid keys here: .*probes, search"),
+        (SMALL + "training: {augment: false}\n", r"training.augment: auto, or a mapping such as .*, but got False"),
         (SMALL + f"noise_seed: {'9' * 5000}\n", "at most 40 characters"),
         (SMALL + "data2: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
         (SMALL + "eta: [.nan]\n", "eta.0"),

@@ -231,6 +231,24 @@ def test_searches_are_joined_if_they_went_one_way(tmp_path):
     assert (store.rows("proposals"), store.rows("points"), store.rows("sweeps")) == (3, 3, 1)
 
 
+def test_a_search_in_which_what_failed_was_done_again_is_the_same_search(tmp_path):
+    """The second of its proposals failed there and here; done again, it led elsewhere, under a number that is taken."""
+
+    def search(name, *numbered):
+        columns = {"sweep": "seek", "spec_sha256": "s", "study": "front", "origin": "surrogate", "why": ""}
+        columns |= {"number": [number for number, _ in numbered], "run_id": [f"run{mask}" for _, mask in numbered]}
+        columns |= {**store_rows.NETWORK, "bn_mask": [mask for _, mask in numbered]}
+        spec = with_columns(store_rows.sweeps(), sweep="seek", spec_sha256="s")
+        rows = store_rows.build("proposals", len(numbered), columns)
+        return store_of(tmp_path / name, ("sweeps", spec), ("proposals", rows))
+
+    store = search("here", (1, "11"), (2, "10"), (3, "00"))
+    assert store.merge(search("there", (1, "11"), (2, "10"), (3, "00"), (3, "01"))).kept == ()
+    told = store.read("proposals", unique=True).select(["number", "bn_mask"]).to_pylist()
+    assert [(row["number"], row["bn_mask"]) for row in told] == [(1, "11"), (2, "10"), (3, "00"), (3, "01")]
+    assert store.verify().ok
+
+
 def test_much_is_taken_in_groups_of_whole_runs(halves, tmp_path, monkeypatch):
     monkeypatch.setattr(merging, "TRIALS_AT_ONCE", ALL // 4)
     store = Store.create(tmp_path / "all")

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bnsweep.errors import ModelError, PlacementError
+from bnsweep.training import models
 from bnsweep.training.images import DataShape
 from bnsweep.training.models import build
 from bnsweep.training.sites import BATCH_NORM, ChannelBias, find_sites, fold, fold_plan, place
@@ -170,3 +171,38 @@ def test_looking_leaves_no_trace():
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(before[path], values) for path, values in network.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+class WithActivation(nn.BatchNorm2d):
+    """Does more than BN."""
+
+    def forward(self, input):  # noqa: A002
+        return super().forward(input).relu()
+
+
+class Unusual(nn.Module):
+    """BN with an activation, BN that is called by keyword, BN after an activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3)
+        self.a, self.b, self.c = WithActivation(4), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = self.b(input=self.second(self.a(self.first(x))))
+        return self.head(self.c(x.relu()).mean((2, 3)))
+
+
+def test_what_can_be_done_with_each_site_is_known_before_anything_is_trained():
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            found = models._inspect("unusual", Unusual(), DataShape(channels=1, size=8, classes=10), device=device)
+        assert [site.path for site in found.sites] == ["a", "b", "c"]
+        assert found.fixed == ("a",)
+        reasons = dict(found.unfoldable)
+        assert set(reasons) == {"a", "c"}
+        assert "a forward of its own" in reasons["a"]
+        assert reasons["c"] == "follows no convolution or linear layer"
+    plain = models.describe("resnet8", DataShape(1, 8, 10))
+    assert plain.fixed == plain.unfoldable == ()
