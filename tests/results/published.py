@@ -15,6 +15,7 @@ __all__ = [
     "ENDS",
     "FULL",
     "HUNDRED",
+    "LONG",
     "MAIN",
     "PUZZLES",
     "ROOT",
@@ -33,10 +34,12 @@ __all__ = [
 ROOT = Path(__file__).parent.parent.parent
 FULL, MAIN, PUZZLES, DEPTH = "cifar10-full", "cifar10-results", "cifar10-puzzles", "cifar10-depth"
 SGD, VGG = "cifar10-sgd", "cifar10-vgg16"
+LONG = "cifar10-long"
 HUNDRED, SMALL_HUNDRED = "cifar100-results", "cifar100-small"
 STORES = {
     FULL: "results/cifar10-full",
     SGD: "results/cifar10-sgd",
+    LONG: "results/cifar10-long",
     MAIN: "results/cifar10",
     PUZZLES: "results/cifar10",
     DEPTH: "results/cifar10-depth",
