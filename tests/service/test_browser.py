@@ -154,7 +154,7 @@ def test_who_has_no_token_is_refused(browser):
     browser.open("/sweeps")
     assert "/signin?next=%2Fsweeps" in browser.driver.current_url
     browser.sign_in("bnsweep-00000000-guessed")
-    assert "That is no valid token." in browser.text()
+    browser.until(lambda: "That is no valid token." in browser.text())
     assert browser.driver.get_cookie("bnsweep_token") is None
     browser.keep("refused")
     browser.complaints()  # of the 401
