@@ -145,6 +145,9 @@ class _Remains(Spec):
     def _distinct(cls, values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
         return values
 
+    def _check_models(self) -> None:
+        pass
+
     @field_validator("images")
     @classmethod
     def _reachable(cls, value: Any, info: ValidationInfo) -> Any:

@@ -399,8 +399,9 @@ class Spec(Frozen):
             match value:
                 case Data():
                     return value.dataset
-                case Model():
-                    return value.name, value.training
+                case Model():  # what is not said of a recipe is filled in later
+                    said = None if value.training is None else frozenset(value.training.model_fields_set)
+                    return value.name, value.training, said
             return value
 
         seen: set[Any] = set()  # a hundred thousand seeds may be listed
@@ -431,8 +432,16 @@ class Spec(Frozen):
             models.append(
                 model.model_copy(update={"training": self.training.model_copy(update=said)}) if own else model
             )
-        object.__setattr__(self, "models", tuple(models))
+        object.__setattr__(self, "models", tuple(models))  # frozen for everybody else
+        self._check_models()
         return self
+
+    def _check_models(self) -> None:
+        """Recipes that are one once the sweep's has been filled in."""
+        recipes = [(model.name, model.training) for model in self.models]
+        if len(set(recipes)) < len(recipes):
+            twice = next(name for number, (name, own) in enumerate(recipes) if (name, own) in recipes[:number])
+            raise ValueError(f"`models` names {twice} twice; give each once, or with another `training`")
 
     def with_source(self, source: str) -> Self:
         """The same sweep with images from elsewhere: size, prefixes and the data set's label stay.

@@ -135,7 +135,7 @@ def noise_curve(
     levels = _levels(eta)
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise InputError(f"`trials >= 1` must hold, but got trials={trials!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise InputError(f"seed must be a whole number, but got {seed!r}")
     cell = Cell(
         sigma_reference, targets, bn_treatment, images_for_recalibration=_calibration_count(calibration_images, images)

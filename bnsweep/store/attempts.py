@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
-from bnsweep.store.log import LogEntry, Part
+from bnsweep.store.log import LogEntry, Part, State
 
 if TYPE_CHECKING:
     from bnsweep.store.store import Store
@@ -52,41 +52,64 @@ def trained_runs(store: Store, parts: Sequence[Part]) -> list[TrainedRun]:
     return found
 
 
-def set_aside_older(store: Store, run: TrainedRun) -> None:
-    """Move a run's rows of earlier networks to quarantine/, so that the next run makes its trials again.
+def set_aside_older(store: Store, runs: Sequence[TrainedRun]) -> None:
+    """Move these runs' rows of earlier networks to quarantine/, so that the next run makes their trials again.
 
-    Needs the claim.
+    Of every sweep that shares the runs. May be repeated. Needs the claim.
     """
-    now = pa.scalar(run.committed_at, schema.TIME)
+    if not runs:
+        return
+    older = {(run.run_id, attempt) for run in runs for attempt in run.others}
+    ids = pa.array([run.run_id for run in runs], pa.string())
+    times = pa.array([run.committed_at for run in runs], schema.TIME)
 
-    def older_run(rows: pa.Table) -> pa.ChunkedArray:
-        return pc.and_(
-            pc.equal(rows["run_id"], run.run_id), pc.is_in(rows["attempt"], pa.array(run.others, pa.int32()))
-        )
+    def older_run(rows: pa.Table) -> pa.Array:
+        keys = zip(rows["run_id"].to_pylist(), rows["attempt"].to_pylist(), strict=True)
+        return pa.array([key in older for key in keys], pa.bool_())
 
-    def older_trial(rows: pa.Table) -> pa.ChunkedArray:
-        return pc.and_(pc.equal(rows["run_id"], run.run_id), pc.less(rows["committed_at"], now))
+    def before_it(rows: pa.Table) -> pa.ChunkedArray:
+        counts_from = pc.take(times, pc.index_in(rows["run_id"].combine_chunks(), value_set=ids))
+        return pc.fill_null(pc.less(rows["committed_at"], counts_from), False)
 
-    _drop(store, "runs", older_run)
-    _drop(store, "trials", older_trial)
+    # Attempts last: until then whoever looks, or starts anew after a crash, sees that there is something to set aside.
+    for name in ("trials", "epochs", "probes"):
+        _drop(store, name, ids, before_it)
+    _drop(store, "runs", ids, older_run)
 
 
-def _drop(store: Store, name: str, unwanted: Callable[[pa.Table], pa.ChunkedArray]) -> None:
-    """Rewrite the parts of a table that hold unwanted rows; the old files go to quarantine/."""
-    changed: dict[str, pa.Table] = {}
-    for part in store.parts(name):
-        rows = part_files.load(store.files, part).cast(schema.SCHEMAS[name])
-        kept = rows.filter(pc.invert(unwanted(rows)))
-        if kept.num_rows < rows.num_rows:
-            changed[part.path] = kept
-    added: list[Part] = []
-    removed = list(changed)
-    for kept in changed.values():
-        new = store.write_part(name, kept, replacing=removed) if kept.num_rows else None
-        if new is not None and new.path not in {part.path for part in added}:
-            added.append(new)
-    if removed:
-        entry = LogEntry("repair", add=tuple(added), remove=tuple(removed), epoch=store.epoch)
-        store.log.publish(lambda _: entry)
-    for path in removed:
-        store.files.move(path, f"quarantine/{time.time_ns()}/{path}")
+def _drop(store: Store, name: str, run_ids: pa.Array, unwanted: Callable[[pa.Table], pa.Array]) -> None:
+    """Rewrite the parts of a table that hold unwanted rows, which go to quarantine/ first."""
+    while True:
+        changed: dict[str, pa.Table] = {}
+        dropped: list[pa.Table] = []
+        for part in store.refresh().parts(name):
+            held = part_files.load(store.files, part, columns=["run_id"])["run_id"]
+            if not pc.any(pc.is_in(held, value_set=run_ids)).as_py():
+                continue
+            rows = part_files.load(store.files, part).cast(schema.SCHEMAS[name])
+            bad = unwanted(rows)
+            if pc.any(bad).as_py():
+                changed[part.path] = rows.filter(pc.invert(bad))
+                dropped.append(rows.filter(bad))
+        if not changed:
+            return
+        aside = part_files.encode(name, part_files.sort_by_key(name, pa.concat_tables(dropped)))
+        store.files.write(f"quarantine/{time.time_ns()}/parts/{name}/rows.parquet", aside)
+        added: dict[str, Part] = {}
+        for kept in changed.values():
+            new = store.write_part(name, kept, replacing=changed) if kept.num_rows else None
+            if new is not None:
+                added[new.path] = new
+        if _replaced(store, tuple(changed), tuple(added.values())):
+            return
+
+
+def _replaced(store: Store, removed: tuple[str, ...], added: tuple[Part, ...]) -> bool:
+    """Let parts take the place of others, which go with the next compaction; False if one of those is gone already."""
+
+    def entry(state: State) -> LogEntry | None:
+        there = all(path in state.parts for path in removed)
+        return LogEntry("set-aside", add=added, remove=removed, epoch=store.epoch) if there else None
+
+    state = store.log.publish(entry)
+    return not any(path in state.parts for path in removed)

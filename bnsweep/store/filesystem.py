@@ -266,7 +266,7 @@ class ObjectFiles(Files):
 
 
 S3_ATTEMPTS = 8  # of one request that the object store refuses for the moment
-CONFLICT_WAITS_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+CONFLICT_WAITS_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 S3_OPTIONS = ("endpoint_override", "scheme", "region")
 
 
@@ -343,7 +343,7 @@ class S3Client:
             except BotoCoreError as error:
                 raise self._unwritable(key, error) from error
             return True
-        return False
+        raise StoreUnwritableError(f"cannot write s3://{self._bucket}/{key}: another write of it does not end")
 
     def delete(self, key: str) -> None:
         from botocore.exceptions import BotoCoreError, ClientError

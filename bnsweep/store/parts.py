@@ -1,7 +1,7 @@
 """Part files: rows of one table, checked against its schema, in the order of their key, as one Parquet file.
 
-A part's name is the digest of its table and row keys, then that of its bytes, which depend on its rows alone (not on the
-order they came in): whoever writes a name again writes the same file.
+A part's name is the digest of its table and row keys, then that of its bytes, which depend on its rows alone (not on
+the order they came in): whoever writes a name again writes the same file.
 """
 
 from __future__ import annotations

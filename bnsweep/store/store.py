@@ -33,9 +33,9 @@ from bnsweep._version import __version__
 from bnsweep.errors import (
     NoStoreError,
     SchemaError,
+    StoreClaimedError,
     StoreDamagedError,
     StoreError,
-    StoreUnwritableError,
     UnknownNameError,
 )
 from bnsweep.store import compact as compaction
@@ -342,7 +342,9 @@ class Store:
         if wanted:
             try:
                 self.compact(tables=wanted)
-            except (StoreDamagedError, StoreUnwritableError):  # commits say it where it matters to them
+            except StoreClaimedError:
+                raise
+            except StoreError:  # whatever is wrong is said where it matters: rows have landed
                 self._many += MANY_PARTS
 
     def export(self, directory: str | Path, **options: Any) -> list[Path]:

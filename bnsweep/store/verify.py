@@ -250,7 +250,7 @@ def _check_networks(store: Store, parts: list[Part], result: Verification, *, re
         if run.others:
             done = ""
             if repair:
-                set_aside_older(store, run)
+                set_aside_older(store, [run])
                 done = "the newest network was kept; rows of the others are in quarantine/; run again"
             attempts = ", ".join(map(str, (*run.others, run.attempt)))
             message = (

@@ -84,7 +84,8 @@ class Summary:
         if self.networks_changed:
             lines.append(
                 f"{self.networks_changed} networks that were lost came out different when they were trained again "
-                "(another processor, other versions): trials of the earlier ones are in quarantine/, and are made anew"
+                "(another processor, other versions): rows of the earlier ones are in quarantine/. This sweep's trials "
+                "are made anew; run other sweeps that share these networks again"
             )
         shown = self.errors[:5]
         lines += [f"failed: {error}" for error in shown]
@@ -129,6 +130,11 @@ class Driver:
         self._listener = listener
         self.retry_failed = retry_failed
         self._allow_import = allow_import
+        # Networks that count, by run; and rows of others, which a driver that was interrupted may have left.
+        planned = {run.run_id for run in plan.runs}
+        trained = [each for each in trained_runs(store, store.parts("runs")) if each.run_id in planned]
+        set_aside_older(store, [each for each in trained if each.others])
+        self._counts = {each.run_id: each.sha256 for each in trained}
         self._ledger = read_ledger(store, plan)
         self._networks: dict[str, TrainedRun] = {}  # of runs whose trials are wanted
         self._ready: deque[TrainingRun] = deque()  # trained, blocks not yet asked for
@@ -367,27 +373,27 @@ class Driver:
         run = outcome.task.run
         trained = TrainedRun.of(outcome.row)
         known = self._ledger.runs.get(run.run_id)
-        landed = 0 if known is None else known.epochs  # by an earlier attempt, whose epochs were the same
+        before, now = self._counts.get(run.run_id), trained.checkpoint_sha256
+        other = None not in (before, now) and before != now
+        landed = 0 if known is None or other else known.epochs  # by an earlier attempt, whose epochs were the same
         self._rows.add("epochs", outcome.epochs[landed:])
         self._rows.add("probes", [row for row in outcome.probes if not landed or row["epoch"] > landed])
-        self._rows.add(
-            "runs", [outcome.row]
-        )  # last: with it the run is over, and what is not there by then never will be
-        if known is not None and None not in (known.checkpoint_sha256, trained.checkpoint_sha256):
-            self._compare_networks(run, known, trained)
+        # Last: with it the run is over, and what is not there by then never will be.
+        self._rows.add("runs", [outcome.row])
+        if other:
+            self._set_aside(run)
+        if now is not None:
+            self._counts[run.run_id] = now
         self.summary.runs_done += 1
         self.summary.runs_diverged += trained.status == "diverged"
         if trained.status in NETWORK_ENDS and trained.checkpoint_sha256:
             self._trained(run, trained)
 
-    def _compare_networks(self, run: TrainingRun, known: TrainedRun, trained: TrainedRun) -> None:
-        """Trained again, another network came out: what was scored on the earlier one is set aside and made anew."""
-        if known.checkpoint_sha256 == trained.checkpoint_sha256:
-            return
+    def _set_aside(self, run: TrainingRun) -> None:
+        """Trained again, another network came out: what was scored on the earlier one is made anew."""
         self._rows.flush()
-        for each in trained_runs(self.store, self.store.parts("runs")):
-            if each.run_id == run.run_id and each.others:
-                set_aside_older(self.store, each)
+        runs = trained_runs(self.store, self.store.parts("runs"))
+        set_aside_older(self.store, [each for each in runs if each.run_id == run.run_id and each.others])
         for point in self.plan.points(run):
             self._ledger.trials.pop(point.point_id, None)
         self.summary.networks_changed += 1

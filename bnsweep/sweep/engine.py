@@ -132,7 +132,7 @@ class InlineEngine:
                 raise  # no fault of the task's: the sweep stops, and goes on once this is put right
             except StoreUnreadableError as error:
                 last: Exception = error
-                sleep(RETRY_S * attempt)
+                sleep(RETRY_S * attempt if attempt < ATTEMPTS else 0)
             except BnsweepError as error:
                 if isinstance(error, StoreDamagedError) and isinstance(task, TrialTask):
                     return NetworkGone(task, str(error))

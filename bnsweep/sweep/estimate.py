@@ -146,7 +146,9 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
 
 def _without_network(plan: Plan, store: Store | None, ledger: Ledger) -> list[TrainingRun]:
     """Runs that ended with a network which the store does not hold."""
-    there = store.checkpoints.networks() if store else set()
+    if store is None or ledger.of_search:  # a search takes its answers from rows
+        return []
+    there = store.checkpoints.networks()
     ended = [(run, ledger.runs[run.run_id]) for run in plan.runs if run.run_id in ledger.runs]
     return [
         run
@@ -178,9 +180,10 @@ def _caution(plan: Plan) -> str | None:
     trials = plan.spec.trials
     if not isinstance(trials, AdaptiveTrials) or plan.spec.images != "all" or (missed := 0.9**trials.min) < MISSED:
         return None
+    more = "`min: 48`, or " if trials.max >= 48 else ""
     return (
         f"with `images: all` a point may stop after {trials.min} draws, which miss what happens in one draw of ten "
-        f"{100 * missed:.0f} times in 100: `min: 48`, or `images: auto`, where noise may break single draws"
+        f"{100 * missed:.0f} times in 100: {more}`images: auto`, where noise may break single draws"
     )
 
 

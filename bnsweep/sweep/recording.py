@@ -66,9 +66,9 @@ class RowBuffer:
             self._store.commit(tables)
             self._rows.clear()
             self._count = 0
-            self._store.tidy()
         finally:
             self._committing = False
+        self._store.tidy()  # which may be interrupted
         if self._asked_to_stop:
             self._asked_to_stop = False  # said once: what is kept afterwards is committed too
             raise KeyboardInterrupt

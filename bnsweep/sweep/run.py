@@ -17,7 +17,7 @@ from bnsweep.training.datasets import load_dataset
 
 __all__ = ["run_sweep"]
 
-MANY_PARTS = 50  # small ones: what has landed is read run by run, and opening them takes a millisecond each time
+FEW_PARTS = 50  # small ones: what has landed is read run by run, and opening them takes a millisecond each time
 
 
 def run_sweep(
@@ -63,7 +63,7 @@ def run_sweep(
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
         check_kind(store, plan.spec)
-        store.tidy(many=MANY_PARTS)
+        store.tidy(many=FEW_PARTS)
         datasets = _loaders(work, data_root)
         driver = Driver(
             work,

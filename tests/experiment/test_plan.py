@@ -144,6 +144,15 @@ def test_a_model_s_recipe_is_the_sweep_s_but_for_what_it_says():
     assert [each.run_id for each in again.runs] == [run.run_id]
 
 
+def test_two_recipes_of_one_network_are_told_apart_by_what_comes_of_them():
+    sweep = "training: {epochs: 60, learning_rate: 0.05}\nplacements: [all]\nmodels: [{name: small, training: {A}}, "
+    sweep += "{name: small, training: {B}}]\n"
+    two = plan_of(sweep.replace("A", "epochs: 30").replace("B", "learning_rate: 0.001")).runs
+    assert [(run.training.epochs, run.training.learning_rate) for run in two] == [(30, 0.05), (60, 0.001)]
+    with pytest.raises(SpecError, match="`models` names small twice"):
+        plan_of(sweep.replace("A", "epochs: 60").replace("B", "learning_rate: 0.05"))
+
+
 def test_the_default_number_of_images_is_one_cell_whether_it_is_written_or_not():
     written = "noise: {bn_treatment: recalibrated, recalibration_images: 1000}\n"
     plans = plan_of(BASE + written), plan_of(BASE + written.replace(", recalibration_images: 1000", ""))

@@ -16,7 +16,7 @@ from bnsweep.errors import InputError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store.store import Store
-from bnsweep.sweep import engine, work
+from bnsweep.sweep import driver, engine, work
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.recording import RowBuffer
@@ -49,6 +49,40 @@ def test_a_network_that_comes_out_otherwise_leaves_no_trials_of_the_other(tmp_pa
     assert rows(store) == rows(fresh)
     assert Store.open(store).verify().ok
     assert list((store / "quarantine").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("trouble", ["interrupted", "failed between"])
+def test_trials_of_two_networks_are_never_left_together(tmp_path, run, monkeypatch, trouble):
+    """Whether the driver ends before it has set the old ones aside, or another attempt failed in between."""
+    store, text = tmp_path / "store", ODD.replace("trials: 4", "trials: 6")
+    run(ODD, store)
+    shutil.rmtree(store / "networks")
+    with monkeypatch.context() as here:
+        if trouble == "interrupted":
+            aside = driver.set_aside_older
+
+            def end(where, runs):
+                if runs:
+                    raise KeyboardInterrupt
+                aside(where, runs)
+
+            here.setattr(driver, "set_aside_older", end)
+            here.setattr(odd_network, "SCALE", 1.001)
+        else:
+
+            def fail(*_, **__):
+                raise RuntimeError("no memory")
+
+            here.setattr(work, "train_run", fail)
+        run(text, store)
+    monkeypatch.setattr(odd_network, "SCALE", 1.001)
+    run(text, store, retry_failed=True)
+    fresh = tmp_path / "fresh"
+    run(text, fresh)
+    assert rows(store) == rows(fresh)
+    for table in ("epochs", "probes"):
+        assert rows(store, table) == rows(fresh, table)
+    assert Store.open(store).verify().problems == []
 
 
 def test_a_network_that_comes_out_the_same_keeps_its_trials(tmp_path, run):

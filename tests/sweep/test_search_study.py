@@ -240,6 +240,11 @@ def test_a_run_that_was_lost_says_nothing_of_its_network(catalog):
     follow(again, good)
     assert again.answer == 0
 
+    beyond = MinimalStudy(study.subject)  # the answer stands where only the count above it is not known
+    follow(beyond, lambda run: good(run) if run.bn_kept in (0, 9) else Verdict("failed"))
+    assert beyond.answer == 0
+    assert "whether 1 BN layers converge is not known" in "\n".join(beyond.lines())
+
     def front(run):
         return Verdict("failed") if run.bn_mask.endswith("1") else rule(run)
 

@@ -45,7 +45,9 @@ def front_sweep(spec: SearchSpec, fronts: Mapping[tuple[str, str], Sequence[str]
     models: list[dict[str, Any]] = []
     for model in spec.models:
         if masks.get(model.name):
-            own = model.model_dump(mode="json", exclude_defaults=True, exclude={"placements"})
+            own = model.model_dump(mode="json", exclude_defaults=True, exclude={"placements", "training"})
+            if model.training is not None:  # in full: what is left out is the sweep's
+                own["training"] = model.training.model_dump(mode="json")
             models.append({**own, "placements": sorted(masks[model.name], key=lambda mask: (mask.count("1"), mask))})
     content["models"] = models
     content["train_seeds"] = train_seeds

@@ -78,7 +78,7 @@ class MinimalStudy:
     def lines(self) -> list[str]:
         """The answer and what it rests on."""
         title = self.subject.title
-        if self.unclear:
+        if self.answer is None and self.unclear:
             return [f"{title}: {self.unclear}"]
         if self.answer is None:
             return [f"{title}: not even BN at every site converges; train longer, or at a lower rate"]
@@ -87,6 +87,8 @@ class MinimalStudy:
             parts = [f"{len(evidence.failed)} failed"] if evidence.failed else []
             parts += [f"{evidence.converged} converged"] if evidence.converged else []
             lines.append(f"  {count} kept: {', '.join(parts)}")
+        if self.unclear:
+            lines.append(f"  {self.unclear}")
         untried = [count for count in range(self.answer) if count not in self.counts]
         if untried:
             lines.append(f"  not tried, taken to fail since more layers fail: {', '.join(map(str, untried))}")

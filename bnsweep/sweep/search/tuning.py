@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from bnsweep.errors import BnsweepError, EngineError, GpuLostError, StoreUnwritableError
+from bnsweep.errors import BnsweepError, EngineError, GpuLostError, StoreUnreadableError, StoreUnwritableError
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.experiment.search import Search, Subject
 from bnsweep.store.store import Store
@@ -372,6 +372,8 @@ def _train(config: Mapping[str, Any], job: Job, bases: list[TrainingRun], refere
             perform(job, Trainee(run, _unpacked(config["trained"])), dataset, _report)
     except GpuLostError as error:
         tune.report({"outcome": GpuLost.here(error)})
+    except StoreUnreadableError:
+        raise  # Tune starts the run once more
     except BnsweepError as error:
         tune.report({"outcome": error})
 
