@@ -38,7 +38,9 @@ DEVICE = _column("device", pa.string(), "where it was computed, e.g. cpu or NVID
 DURATION = _column("duration_s", pa.float64(), "wall time of this piece of work", "s")
 VERSIONS = _column("versions", pa.string(), "bnsweep, torch and Python versions")
 WORKER = _column("worker", pa.string(), "host and process that did the work")
-STARTED = _column("started_at", TIME, "when the work began", "UTC")
+STARTED = _column(
+    "started_at", TIME, "when the work began; of a training that was resumed: as if without breaks", "UTC"
+)
 COMMITTED = _column("committed_at", TIME, "when the driver committed the row", "UTC")
 
 NETWORK = [

@@ -56,6 +56,7 @@ def train_run(
     with _threads(task.resource):
         network = _network(run, dataset, allow_import=task.allow_import)
         parameters = sum(parameter.numel() for parameter in network.parameters())
+        called = monotonic()
         result = train(
             network,
             dataset,
@@ -67,6 +68,7 @@ def train_run(
             on_epoch=on_epoch,
             on_resume=on_resume,
         )
+        earlier_s = max(0.0, result.duration_s - (monotonic() - called))  # before it was interrupted
         sha256, strata_sizes = None, None
         if result.test_correct is not None:
             # Sweeps that score in other precisions or batches share these strata: they are the network's.
@@ -94,7 +96,7 @@ def train_run(
         "checkpoint_sha256": sha256,
         "strata_sizes": strata_sizes,
         "attempt": task.attempt,
-        **where_and_when(device, started, monotonic() - begin),
+        **where_and_when(device, started - timedelta(seconds=earlier_s), earlier_s + monotonic() - begin),
     }
     epochs, probes = (tuple({"run_id": run.run_id, **each} for each in rows) for rows in (result.epochs, result.probes))
     return Trained(task, row, epochs, probes)

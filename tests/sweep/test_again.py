@@ -19,7 +19,9 @@ from bnsweep.store.store import Store
 from bnsweep.sweep import driver, engine, work
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
+from bnsweep.sweep.progress import Silent
 from bnsweep.sweep.recording import RowBuffer
+from bnsweep.sweep.tasks import Progressed
 
 ODD = """\
 name: odd
@@ -83,6 +85,23 @@ def test_trials_of_two_networks_are_never_left_together(tmp_path, run, monkeypat
     for table in ("epochs", "probes"):
         assert rows(store, table) == rows(fresh, table)
     assert Store.open(store).verify().problems == []
+
+
+def test_a_training_that_was_interrupted_says_how_long_all_of_it_took(tmp_path, run, monkeypatch):
+    class Stops(Silent):
+        def heard(self, outcome):
+            if isinstance(outcome, Progressed):
+                raise KeyboardInterrupt
+
+    store, text = tmp_path / "store", ODD.replace("epochs: 1", "epochs: 3")
+    monkeypatch.setattr(odd_network, "PAUSE_S", 0.5)
+    assert run(text, store, listener=Stops()).interrupted
+    monkeypatch.setattr(odd_network, "PAUSE_S", 0.0)
+    run(text, store)
+    (trained,) = Store.open(store).read("runs").to_pylist()
+    epochs = [row["duration_s"] for row in Store.open(store).read("epochs").to_pylist()]
+    assert max(epochs) > 1.5  # four steps before the interruption
+    assert sum(epochs) <= trained["duration_s"] < sum(epochs) + 20
 
 
 def test_a_network_that_comes_out_the_same_keeps_its_trials(tmp_path, run):
