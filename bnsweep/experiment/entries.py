@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["Count", "Eta", "Frozen", "Seed", "Trials"]
+__all__ = ["Count", "Eta", "Frozen", "Precision", "Seed", "Trials", "form"]
 
 
 def _no_word(value: Any) -> Any:
@@ -16,6 +16,7 @@ def _no_word(value: Any) -> Any:
     return value
 
 
+Precision = Literal["fp32", "bf16"]
 Eta = Annotated[Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
 Count = Annotated[int, BeforeValidator(_no_word), Field(ge=1, le=1_000_000_000)]
 Trials = Annotated[int, BeforeValidator(_no_word), Field(ge=1, le=1_000_000)]
@@ -26,3 +27,8 @@ class Frozen(BaseModel):
     """Immutable; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def form(value: Any) -> str:
+    """Which member of a union was meant, so that only its errors are reported."""
+    return "mapping" if isinstance(value, (dict, BaseModel)) else "word" if isinstance(value, str) else "number"

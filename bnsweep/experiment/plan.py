@@ -20,7 +20,8 @@ from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.fitting import check_fixed, folding_problems, image_problems, same_images
 from bnsweep.experiment.identity import canonical_json, digest, noise_seed
 from bnsweep.experiment.placement import add_label
-from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec, Training, resolve_augment
+from bnsweep.experiment.recipe import Training, resolve_augment
+from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec
 
 __all__ = ["MOST_RUNS", "Catalog", "Plan", "Point", "TrainingRun", "make_plan", "run_maker"]
 
@@ -287,7 +288,7 @@ def run_maker(
     spec: Spec, model: Model, data: Data, fingerprint: str, counts: tuple[int, int], architecture: Architecture
 ) -> Callable[[str, str, int], TrainingRun]:
     """(mask, label, training seed) -> training run, for one network on one data set."""
-    training = resolve_augment(model.training or spec.training, data)
+    training = resolve_augment(model.training or spec.training, data.source)
     recipe = canonical_json(
         {
             "data": fingerprint,

@@ -343,17 +343,17 @@ def _message(item: Any, path: list[int | str]) -> str:
 
 def _valid_keys(path: list[int | str]) -> list[str]:
     """The fields of the model that the last but one part of the path leads to."""
-    from bnsweep.experiment import search, spec
+    from bnsweep.experiment import recipe, search, spec
 
     models: dict[str, type[Frozen]] = {
         "data": spec.Data,
         "models": spec.Model,
-        "training": spec.Training,
+        "training": recipe.Training,
         "noise": spec.NoiseCell,
         "evaluation": spec.Evaluation,
         "resources": spec.Resources,
         "trials": spec.AdaptiveTrials,
-        "augment": spec.Augment,
+        "augment": recipe.Augment,
         "train": spec.Resource,
         "trial": spec.Resource,
         "search": search.Search,
@@ -363,7 +363,7 @@ def _valid_keys(path: list[int | str]) -> list[str]:
     }
     names = [part for part in path[:-1] if isinstance(part, str)]
     if names and names[-1] == "schedule":
-        return sorted({*spec.Constant.model_fields, *spec.Step.model_fields, *spec.Cosine.model_fields})
+        return sorted({*recipe.Constant.model_fields, *recipe.Step.model_fields, *recipe.Cosine.model_fields})
     model: type[Frozen] = models.get(names[-1], search.SearchSpec) if names else search.SearchSpec
     return list(model.model_fields)
 

@@ -12,45 +12,33 @@ from itertools import product
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from bnsweep.errors import InputError
-from bnsweep.experiment.entries import Count, Eta, Frozen, Seed, Trials
+from bnsweep.experiment.entries import Count, Eta, Frozen, Precision, Seed, Trials, form
 from bnsweep.experiment.placement import Placement
+from bnsweep.experiment.recipe import Training, resolve_augment
 
 __all__ = [
     "AdaptiveTrials",
-    "Augment",
     "BnTreatment",
-    "Constant",
-    "Cosine",
     "Data",
     "Evaluation",
     "Model",
     "NoiseCell",
-    "Precision",
     "Probes",
     "Resources",
     "SigmaReference",
     "Spec",
-    "Step",
     "Targets",
-    "Training",
-    "resolve_augment",
 ]
 
 SigmaReference = Literal["tensor_std", "tensor_max", "channel_max", "global_rms", "absolute"]
 Targets = Literal["weights", "weights+bias", "weights+bias+affine", "all"]
 BnTreatment = Literal["stale", "folded", "recalibrated"]
-Precision = Literal["fp32", "bf16"]
 
 MOST_CELLS = 10_000
 RECALIBRATION_IMAGES = 1000  # unless a cell says otherwise
-
-
-def _form(value: Any) -> str:
-    """Which member of a union was meant, so that only its errors are reported."""
-    return "mapping" if isinstance(value, (dict, BaseModel)) else "word" if isinstance(value, str) else "number"
 
 
 class Data(Frozen):
@@ -75,77 +63,6 @@ class Data(Frozen):
         """The label that rows carry: a `name`, whatever the source is called."""
         word = re.sub(r"[^\w.+-]", "-", self.source.rstrip("/").split(":")[-1].split("/")[-1])[:100]
         return self.name or (word if word.strip(".") else "images")
-
-
-class Augment(Frozen):
-    """Random changes to training images, drawn per image and epoch, on the device."""
-
-    flip: bool = Field(False, description="mirror left-right with probability 1/2")
-    shift: float = Field(0.0, ge=0, le=0.5, description="largest shift, as a fraction of the image's side")
-
-
-class Constant(Frozen):
-    """The learning rate stays as it is."""
-
-    kind: Literal["constant"] = "constant"
-
-
-class Step(Frozen):
-    """The learning rate is multiplied by `factors[i]` from `milestones[i]` on (fractions of all epochs)."""
-
-    kind: Literal["step"] = "step"
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.5, 0.75), description="fractions of epochs")
-    factors: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.1, 0.01), description="of the initial rate")
-
-    @model_validator(mode="after")
-    def _paired(self) -> Self:
-        if len(self.milestones) != len(self.factors):
-            raise ValueError(
-                "`milestones` and `factors` must be equally long, "
-                f"but got {len(self.milestones)} and {len(self.factors)}"
-            )
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"`milestones` must increase, but got {list(self.milestones)}")
-        return self
-
-
-class Cosine(Frozen):
-    """The learning rate falls along half a cosine to `final` times its initial value."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup: float = Field(0.0, ge=0, lt=1, description="fraction of all steps with a linear rise")
-    final: float = Field(0.0, ge=0, le=1, description="last rate as a fraction of the initial one")
-
-
-Schedule = Annotated[Constant | Step | Cosine, Field(discriminator="kind")]
-
-
-class Training(Frozen):
-    """How a network is trained. Everything here is part of `run_id`."""
-
-    epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(30, description="passes over the training images")
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="images per step")
-    optimizer: Literal["adam", "sgd"] = Field("adam", description="adam (0.9, 0.999, 1e-7) or sgd (Nesterov 0.9)")
-    learning_rate: float = Field(1e-3, gt=0, le=100, description="initial rate")
-    schedule: Schedule = Field(Cosine(), description="constant, step or cosine")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="L2 coefficient on kernels, added to the gradient")
-    augment: Annotated[
-        Annotated[Augment, Tag("mapping")]
-        | Annotated[Literal["auto"], Tag("word")]
-        | Annotated[Literal["auto"], Tag("number")],
-        Discriminator(_form),
-    ] = Field("auto", description="auto: CIFAR flip + shift 0.1; digits shift 0.1; other data none")
-    init: Literal["glorot_uniform", "he_normal"] = Field("glorot_uniform", description="of every kernel")
-    precision: Precision = Field("fp32", description="of the forward and backward pass; weights stay fp32")
-    bn_epsilon: float = Field(1e-3, gt=0, le=1, description="added to BN's variance (Keras' default)")
-    bn_momentum: float = Field(0.1, gt=0, le=1, description="weight of the newest batch in BN's running statistics")
-    patience: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="`converged` after so many epochs without a lower training loss; default: use all epochs"
-    )
-    min_delta: float = Field(1e-3, ge=0, description="a smaller fall of the training loss does not count")
-    chance_epochs: Annotated[int, Field(ge=1)] | None = Field(
-        10, description="`diverged` if training accuracy is still no better than chance after so many epochs"
-    )
 
 
 class Model(Frozen):
@@ -335,13 +252,13 @@ class Spec(Frozen):
     )
     trials: Annotated[
         Annotated[AdaptiveTrials, Tag("mapping")] | Annotated[Trials, Tag("word")] | Annotated[Trials, Tag("number")],
-        Discriminator(_form),
+        Discriminator(form),
     ] = Field(10, description="per point: a number, or until the interval is narrow")
     images: Annotated[
         Annotated[Literal["all", "auto"], Tag("word")]
         | Annotated[Count, Tag("number")]
         | Annotated[Count, Tag("mapping")],
-        Discriminator(_form),
+        Discriminator(form),
     ] = Field("all", description="test images per trial: all, a random N, or auto (stratified by the clean margin)")
     noise_seed: Seed = Field(0, description="root of every noise stream")
     evaluation: Evaluation = Evaluation()
@@ -453,28 +370,16 @@ class Spec(Frozen):
             raise InputError(f"one source can stand in for one data set, but the sweep has {len(self.data)}")
         data = self.data[0]
         models = tuple(
-            model.model_copy(update={"training": model.training and resolve_augment(model.training, data)})
+            model.model_copy(update={"training": model.training and resolve_augment(model.training, data.source)})
             for model in self.models
         )
         return self.model_copy(
             update={
                 "data": (data.model_copy(update={"source": source, "name": data.dataset}),),
                 "models": models,
-                "training": resolve_augment(self.training, data),  # `auto` depends on the source
+                "training": resolve_augment(self.training, data.source),  # `auto` depends on the source
             }
         )
-
-
-def resolve_augment(training: Training, data: Data) -> Training:
-    """The recipe with `augment: auto` spelled out for the data set."""
-    if training.augment != "auto":
-        return training
-    augment = {
-        "digits": Augment(shift=0.1),
-        "cifar10": Augment(flip=True, shift=0.1),
-        "cifar100": Augment(flip=True, shift=0.1),
-    }.get(data.source, Augment())
-    return training.model_copy(update={"augment": augment})
 
 
 TREATMENTS: tuple[str, ...] = get_args(BnTreatment)

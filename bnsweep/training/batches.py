@@ -18,7 +18,7 @@ from bnsweep.training.inputs import pixels_of
 from bnsweep.training.streams import stream
 
 if TYPE_CHECKING:
-    from bnsweep.experiment.spec import Augment
+    from bnsweep.experiment.recipe import Augment
 
 __all__ = ["Batches", "batch_bounds"]
 

@@ -16,7 +16,7 @@ from bnsweep.errors import ModelError, StoreDamagedError
 from bnsweep.training.checkpoint import load_values, metadata_of, pack, unpack
 
 if TYPE_CHECKING:
-    from bnsweep.experiment.spec import Training
+    from bnsweep.experiment.recipe import Training
 
 __all__ = ["Progressed", "Slot", "identity", "restore", "snapshot"]
 

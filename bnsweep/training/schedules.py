@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bnsweep.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from bnsweep.experiment.spec import Constant, Cosine, Step
+    from bnsweep.experiment.recipe import Constant, Cosine, Step
 
 __all__ = ["SCHEDULES", "Progress", "rate_factor"]
 

@@ -31,7 +31,8 @@ from bnsweep.training.schedules import Progress, rate_factor
 from bnsweep.training.streams import stream
 
 if TYPE_CHECKING:
-    from bnsweep.experiment.spec import Probes, Training
+    from bnsweep.experiment.recipe import Training
+    from bnsweep.experiment.spec import Probes
 
 __all__ = ["OPTIMIZERS", "Slot", "TrainingResult", "chance_bound", "train"]
 

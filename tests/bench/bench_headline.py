@@ -19,7 +19,8 @@ import torch
 from scipy.stats import t as student_t
 from torch import nn
 
-from bnsweep.experiment.spec import Augment, Data, Training
+from bnsweep.experiment.recipe import Augment, Training
+from bnsweep.experiment.spec import Data
 from bnsweep.noise.curve import Cell
 from bnsweep.noise.evaluate import Evaluator, Score
 from bnsweep.noise.sampling import Design, Stop, _Summary, interval, rounds

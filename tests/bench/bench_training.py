@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from bnsweep.experiment.spec import Augment, Training
+from bnsweep.experiment.recipe import Augment, Training
 from bnsweep.training.batches import Batches
 from bnsweep.training.images import Dataset as Images
 from bnsweep.training.images import DataShape, Split

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnsweep.experiment.spec import Augment, Cosine, Data, Training
+from bnsweep.experiment.recipe import Augment, Cosine, Training
+from bnsweep.experiment.spec import Data
 from bnsweep.noise.curve import Cell
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.training.checkpoint import from_bytes, to_bytes

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnsweep.experiment.spec import Data, Training
+from bnsweep.experiment.recipe import Training
+from bnsweep.experiment.spec import Data
 from bnsweep.training.datasets import load_dataset
 from bnsweep.training.models import build
 from bnsweep.training.sites import find_sites, place

@@ -13,7 +13,7 @@ from bnsweep.analysis.database import open_database
 from bnsweep.errors import DataError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
-from bnsweep.experiment.spec import Augment
+from bnsweep.experiment.recipe import Augment
 from bnsweep.store.store import Store
 from bnsweep.sweep import work
 from bnsweep.sweep.catalog import LocalCatalog

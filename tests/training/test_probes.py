@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bnsweep.experiment.spec import Augment, Probes, Training
+from bnsweep.experiment.recipe import Augment, Training
+from bnsweep.experiment.spec import Probes
 from bnsweep.training.models import build
 from bnsweep.training.probes import GradientWatch, Moment, Sizes, measure, moments, per_image_gradients, sizes
 from bnsweep.training.sites import place

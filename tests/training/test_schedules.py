@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from bnsweep.errors import UnknownNameError
-from bnsweep.experiment.spec import Constant, Cosine, Step
+from bnsweep.experiment.recipe import Constant, Cosine, Step
 from bnsweep.training.schedules import Progress, rate_factor
 
 

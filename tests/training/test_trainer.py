@@ -15,7 +15,7 @@ from scipy.stats import binom
 from torch import nn
 
 from bnsweep.errors import InputError, ModelError
-from bnsweep.experiment.spec import Augment, Constant, Training
+from bnsweep.experiment.recipe import Augment, Constant, Training
 from bnsweep.training.checkpoint import to_bytes
 from bnsweep.training.images import Dataset, Split
 from bnsweep.training.models import build
@@ -107,7 +107,8 @@ def test_a_fresh_process_goes_on_to_the_same_bits(digits, tmp_path):
         import sys
         from pathlib import Path
         import torch
-        from bnsweep.experiment.spec import Augment, Data, Training
+        from bnsweep.experiment.recipe import Augment, Training
+        from bnsweep.experiment.spec import Data
         from bnsweep.training.checkpoint import to_bytes
         from bnsweep.training.datasets import load_dataset
         from bnsweep.training.models import build
