@@ -66,20 +66,27 @@ class Overview:
 
     def look(self, *, newest: bool = False) -> Seen:
         """The sweeps and jobs as they are; their rows are at most 20 s old, or those of the newest snapshot."""
-        with self._lock:
-            seen = self._seen
-            if seen is None or monotonic() - seen.at > FRESH_S or (newest and seen.seq != self._rows.snapshot.seq):
-                self._seen = seen = self._look(newest=newest)
+        if (seen := self._fresh(newest=newest)) is not None:
             return seen
+        seq = self._rows.snapshot.seq if newest else None
+        ask = self._rows.newest if newest else self._rows.ask
+        known = ask("ask", "sweeps", limit=10_000, seconds=30.0)  # may take long: nobody else waits for it
+        with self._lock:
+            if (seen := self._fresh(newest=newest)) is None:
+                self._seen = seen = self._look(known.to_dicts(), seq)
+            return seen
+
+    def _fresh(self, *, newest: bool) -> Seen | None:
+        seen = self._seen
+        if seen is None or monotonic() - seen.at > FRESH_S or (newest and seen.seq != self._rows.snapshot.seq):
+            return None
+        return seen
 
     def forget(self) -> None:
         """Something was submitted or cancelled: look anew."""
         self._seen = None
 
-    def _look(self, *, newest: bool) -> Seen:
-        seq = self._rows.snapshot.seq if newest else None
-        ask = self._rows.newest if newest else self._rows.ask
-        known = ask("ask", "sweeps", limit=10_000, seconds=30.0).to_dicts()
+    def _look(self, known: list[dict[str, Any]], seq: int | None) -> Seen:
         rows = {row["sweep"]: row for row in known}
         jobs = self._jobs.all()
         latest: dict[str, Job] = {}

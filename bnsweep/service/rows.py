@@ -3,6 +3,7 @@
 A thread looks at the store's log once a second and has a new snapshot built when it grew. Answers are computed by
 worker processes (analysis/reader.py) and kept per snapshot. While a sweep runs the store grows all the time: then the
 last answer is given at once and a new one is computed behind it, so that a page is never slower than its cache.
+Programs are told of the newest snapshot only: what they ask again and again is computed before a snapshot takes over.
 What takes seconds (a whole report, a snapshot) has a process of its own, so that what a page begins with never waits
 behind it.
 """
@@ -15,8 +16,7 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +39,8 @@ KEPT = 400  # answers
 OLDEST_S = 20.0  # an answer about an older state is not given any more: who asks waits for the new one
 WAIT_S = 120.0
 MOMENT_S = 0.2
+READY_S = 10.0  # a new snapshot waits so long for the answers that programs ask for
+ASKED_AGAIN = 20  # questions of programs that are answered beforehand
 PROCESSES = 2  # for answers that take moments
 SLOW = frozenset({"build", "report_sections", "full_report", "script"})
 SNAPSHOTS = 3  # kept, for questions that are still reading them
@@ -72,6 +74,7 @@ class Rows:
         self._lock = threading.Lock()
         self._answers: OrderedDict[Any, _Answer] = OrderedDict()
         self._under_way: dict[tuple[Any, int], Future[Any]] = {}  # by question, and number of the snapshot
+        self._programs: dict[Any, None] = {}  # what programs asked since the newest snapshot took over
         self._pools = {slow: _pool(slow=slow) for slow in (False, True)}
         self._snapshot: Snapshot | None = None
         self._built_at, self._rest_s, self._current_at = 0.0, 0.0, float("-inf")
@@ -112,7 +115,10 @@ class Rows:
 
     def newest(self, function: str, *arguments: Any, **options: Any) -> Any:
         """The same of the newest snapshot, for programs: who waited for a sweep must not be told what was before."""
-        return self._ask(WAIT_S, 0.0, function, *arguments, **options)
+        answer = self._ask(WAIT_S, 0.0, function, *arguments, **options)
+        with self._lock:
+            self._programs[_question(function, arguments, options)] = None
+        return answer
 
     def soon(self, function: str, *arguments: Any, **options: Any) -> Any:
         """The same if it is there in a moment, else None: then ask again later. Raises what it raises."""
@@ -123,14 +129,14 @@ class Rows:
 
     def _ask(self, wait_s: float, oldest_s: float, function: str, *arguments: Any, **options: Any) -> Any:
         snapshot = self.snapshot
-        key = (function, arguments, tuple(sorted(options.items())))
+        key = _question(function, arguments, options)
         with self._lock:
             answer = self._answers.get(key)
             if answer is not None:
                 self._answers.move_to_end(key)
-        if answer is not None and answer.seq == snapshot.seq:
+        if answer is not None and answer.seq >= snapshot.seq:
             return answer.value
-        future = self._compute(key, snapshot, partial(self._submit, function, snapshot.path, *arguments, **options))
+        future = self._compute(key, snapshot)
         if answer is not None and monotonic() - answer.current_until < oldest_s:
             return answer.value
         return future.result(timeout=wait_s)
@@ -139,11 +145,12 @@ class Rows:
         """The same, never kept: for what is asked once."""
         return self._submit(function, self.snapshot.path, *arguments, **options).result(timeout=WAIT_S)
 
-    def _compute(self, key: Any, snapshot: Snapshot, submit: Callable[[], Future[Any]]) -> Future[Any]:
+    def _compute(self, key: Any, snapshot: Snapshot) -> Future[Any]:
+        function, arguments, options = key
         with self._lock:
             if (known := self._under_way.get((key, snapshot.seq))) is not None:
                 return known
-            future = submit()
+            future = self._submit(function, snapshot.path, *arguments, **dict(options))
             self._under_way[key, snapshot.seq] = future
         future.add_done_callback(partial(self._keep, key, snapshot))
         return future
@@ -156,7 +163,7 @@ class Rows:
             if future.cancelled() or future.exception() is not None:
                 self._answers.pop(key, None)
                 return
-            newest = self._snapshot is None or self._snapshot.seq == snapshot.seq
+            newest = self._snapshot is None or self._snapshot.seq <= snapshot.seq
             self._answers[key] = _Answer(snapshot.seq, future.result(), float("inf") if newest else monotonic())
             while len(self._answers) > KEPT:
                 self._answers.popitem(last=False)
@@ -191,15 +198,30 @@ class Rows:
         path = self._folder / f"snapshot-{seq}.duckdb"
         built, took_s = self._submit("build", self._location, str(path)).result(timeout=600)
         path.chmod(0o644)
+        snapshot = Snapshot(str(path), built)
+        self._prepare(snapshot)
         with self._lock:
             for answer in self._answers.values():
-                answer.current_until = min(answer.current_until, monotonic())
-            self._snapshot = Snapshot(str(path), built)
+                if answer.seq < built:
+                    answer.current_until = min(answer.current_until, monotonic())
+            self._snapshot = snapshot
         self._built_at, self._current_at = monotonic(), looked_at
         self._rest_s = min(MOST_AGE_S, max(LEAST_AGE_S, BUILD_SHARE * took_s))
         self._ready.set()
         for old in sorted(self._folder.glob("snapshot-*.duckdb"), key=lambda p: p.stat().st_mtime)[:-SNAPSHOTS]:
             old.unlink(missing_ok=True)
+
+    def _prepare(self, snapshot: Snapshot) -> None:
+        """Answer what programs have asked, so that those who ask again need not wait."""
+        with self._lock:
+            asked, self._programs = list(self._programs)[-ASKED_AGAIN:], {}
+        answers = {self._compute(key, snapshot): key for key in asked}
+        for future in wait(answers, timeout=READY_S).done:
+            self._keep(answers[future], snapshot, future)  # its callbacks may not have been called yet
+
+
+def _question(function: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return function, arguments, tuple(sorted(options.items()))
 
 
 def _pool(*, slow: bool) -> ProcessPoolExecutor:

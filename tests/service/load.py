@@ -43,15 +43,23 @@ PAGES = (
 class Tally:
     """What the clients saw."""
 
-    seconds: list[float] = field(default_factory=list)
+    pages: dict[str, list[float]] = field(default_factory=dict)  # the seconds until each answer, by page
     errors: list[str] = field(default_factory=list)
     bytes: int = 0
     rows: int = 0  # that the sweep wrote meanwhile
 
+    @property
+    def seconds(self) -> list[float]:
+        return [each for page in self.pages.values() for each in page]
+
     def pct(self, share: float) -> float:
         """A percentile of the seconds per page, in ms."""
-        ordered = sorted(self.seconds)
-        return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return 1000 * _quantile(self.seconds, share)
+
+    def by_page(self) -> str:
+        """The slowest tenth of each page's answers begins here."""
+        found = {page: 1000 * _quantile(seconds, 0.9) for page, seconds in self.pages.items()}
+        return "p90 " + ", ".join(f"{page} {ms:.0f} ms" for page, ms in sorted(found.items(), key=lambda it: -it[1]))
 
     def line(self, clients: int) -> str:
         return (
@@ -59,6 +67,10 @@ class Tally:
             f"p50 {self.pct(0.5):.0f} ms, p95 {self.pct(0.95):.0f} ms, p99 {self.pct(0.99):.0f} ms, "
             f"most {self.pct(1):.0f} ms; the sweep wrote {self.rows} rows meanwhile"
         )
+
+
+def _quantile(seconds: list[float], share: float) -> float:
+    return sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))]
 
 
 async def read(address: str, token: str, pages: list[str], tally: Tally, until: float, *, thought_s: float) -> None:
@@ -76,7 +88,7 @@ async def read(address: str, token: str, pages: list[str], tally: Tally, until: 
         status, *headers = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         size = next(int(line.split(":")[1]) for line in headers if line.lower().startswith("content-length"))
         await reader.readexactly(size)
-        tally.seconds.append(time.monotonic() - begin)
+        tally.pages.setdefault(page, []).append(time.monotonic() - begin)
         tally.bytes += size
         if " 200 " not in status:
             tally.errors.append(f"{page}: {status}")
@@ -154,6 +166,7 @@ def main() -> None:
             return
         for tally in measure(Path(folder), clients=given.clients, seconds=given.seconds, thought_s=given.thought):
             print(tally.line(given.clients))
+            print(tally.by_page())
             print(json.dumps(sorted(set(tally.errors))[:10]))
 
 
