@@ -72,8 +72,11 @@ class Overview:
         ask = self._rows.newest if newest else self._rows.ask
         known = ask("ask", "sweeps", limit=10_000, seconds=30.0)  # may take long: nobody else waits for it
         with self._lock:
-            if (seen := self._fresh(newest=newest)) is None:
-                self._seen = seen = self._look(known.to_dicts(), seq)
+            if (seen := self._fresh(newest=newest)) is not None:
+                return seen
+            seen = self._look(known.to_dicts(), seq)
+            if seq is None or seq == self._rows.snapshot.seq:  # else others have seen what is newer meanwhile
+                self._seen = seen
             return seen
 
     def _fresh(self, *, newest: bool) -> Seen | None:

@@ -3,7 +3,7 @@
 A thread looks at the store's log once a second and has a new snapshot built when it grew. Answers are computed by
 worker processes (analysis/reader.py) and kept per snapshot. While a sweep runs the store grows all the time: then the
 last answer is given at once and a new one is computed behind it, so that a page is never slower than its cache.
-Programs are told of the newest snapshot only: what they ask again and again is computed before a snapshot takes over.
+Programs are told of the newest snapshot only: what they ask of one after the other is computed before it takes over.
 What takes seconds (a whole report, a snapshot) has a process of its own, so that what a page begins with never waits
 behind it.
 """
@@ -39,8 +39,8 @@ KEPT = 400  # answers
 OLDEST_S = 20.0  # an answer about an older state is not given any more: who asks waits for the new one
 WAIT_S = 120.0
 MOMENT_S = 0.2
-READY_S = 10.0  # a new snapshot waits so long for the answers that programs ask for
-ASKED_AGAIN = 20  # questions of programs that are answered beforehand
+READY_S = 5.0  # a new snapshot waits so long for the answers that programs ask for
+AGAIN_S = 30.0  # who asked so long ago is not expected to ask again
 PROCESSES = 2  # for answers that take moments
 SLOW = frozenset({"build", "report_sections", "full_report", "script"})
 SNAPSHOTS = 3  # kept, for questions that are still reading them
@@ -63,6 +63,15 @@ class _Answer:
     current_until: float  # when its snapshot was replaced; infinity: it is the newest
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A question of programs: the snapshots that it was asked of first and last, and when last."""
+
+    first: int
+    last: int
+    at: float
+
+
 class Rows:
     """Answers from the newest snapshot. Safe from several threads."""
 
@@ -72,9 +81,10 @@ class Rows:
         self._temporary = tempfile.TemporaryDirectory(prefix="bnsweep-", dir=folder, ignore_cleanup_errors=True)
         self._folder = Path(self._temporary.name)
         self._lock = threading.Lock()
+        self._submitting = threading.Lock()  # not `_lock`, which `_keep` takes while a pool that broke holds its own
         self._answers: OrderedDict[Any, _Answer] = OrderedDict()
         self._under_way: dict[tuple[Any, int], Future[Any]] = {}  # by question, and number of the snapshot
-        self._programs: dict[Any, None] = {}  # what programs asked since the newest snapshot took over
+        self._programs: dict[Any, _Asked] = {}
         self._pools = {slow: _pool(slow=slow) for slow in (False, True)}
         self._snapshot: Snapshot | None = None
         self._built_at, self._rest_s, self._current_at = 0.0, 0.0, float("-inf")
@@ -115,9 +125,13 @@ class Rows:
 
     def newest(self, function: str, *arguments: Any, **options: Any) -> Any:
         """The same of the newest snapshot, for programs: who waited for a sweep must not be told what was before."""
+        seq, key = self.snapshot.seq, _question(function, arguments, options)
         answer = self._ask(WAIT_S, 0.0, function, *arguments, **options)
         with self._lock:
-            self._programs[_question(function, arguments, options)] = None
+            before = self._programs.pop(key, None)
+            self._programs[key] = _Asked(before.first if before else seq, seq, monotonic())
+            while len(self._programs) > KEPT:
+                del self._programs[next(iter(self._programs))]
         return answer
 
     def soon(self, function: str, *arguments: Any, **options: Any) -> Any:
@@ -147,23 +161,28 @@ class Rows:
 
     def _compute(self, key: Any, snapshot: Snapshot) -> Future[Any]:
         function, arguments, options = key
-        with self._lock:
+        with self._submitting:
             if (known := self._under_way.get((key, snapshot.seq))) is not None:
                 return known
             future = self._submit(function, snapshot.path, *arguments, **dict(options))
-            self._under_way[key, snapshot.seq] = future
+            with self._lock:
+                self._under_way[key, snapshot.seq] = future
         future.add_done_callback(partial(self._keep, key, snapshot))
         return future
 
     def _keep(self, key: Any, snapshot: Snapshot, future: Future[Any]) -> None:
         with self._lock:
-            self._under_way.pop((key, snapshot.seq), None)
+            if self._under_way.get((key, snapshot.seq)) is not future:
+                return
+            if self._snapshot is not None and self._snapshot.seq < snapshot.seq:
+                return  # not before its snapshot takes over: who was told of new rows must find them in every answer
+            del self._under_way[key, snapshot.seq]
             if (kept := self._answers.get(key)) is not None and kept.seq > snapshot.seq:
                 return
             if future.cancelled() or future.exception() is not None:
                 self._answers.pop(key, None)
                 return
-            newest = self._snapshot is None or self._snapshot.seq <= snapshot.seq
+            newest = self._snapshot is None or self._snapshot.seq == snapshot.seq
             self._answers[key] = _Answer(snapshot.seq, future.result(), float("inf") if newest else monotonic())
             while len(self._answers) > KEPT:
                 self._answers.popitem(last=False)
@@ -198,26 +217,39 @@ class Rows:
         path = self._folder / f"snapshot-{seq}.duckdb"
         built, took_s = self._submit("build", self._location, str(path)).result(timeout=600)
         path.chmod(0o644)
-        snapshot = Snapshot(str(path), built)
-        self._prepare(snapshot)
-        with self._lock:
-            for answer in self._answers.values():
-                if answer.seq < built:
-                    answer.current_until = min(answer.current_until, monotonic())
-            self._snapshot = snapshot
-        self._built_at, self._current_at = monotonic(), looked_at
+        self._built_at = monotonic()
+        self._prepare(snapshot := Snapshot(str(path), built))
+        self._take_over(snapshot)
+        self._current_at = looked_at
+        took_s += monotonic() - self._built_at
         self._rest_s = min(MOST_AGE_S, max(LEAST_AGE_S, BUILD_SHARE * took_s))
         self._ready.set()
         for old in sorted(self._folder.glob("snapshot-*.duckdb"), key=lambda p: p.stat().st_mtime)[:-SNAPSHOTS]:
             old.unlink(missing_ok=True)
 
     def _prepare(self, snapshot: Snapshot) -> None:
-        """Answer what programs have asked, so that those who ask again need not wait."""
+        """Answer what programs ask of every snapshot, so that those who ask again need not wait."""
         with self._lock:
-            asked, self._programs = list(self._programs)[-ASKED_AGAIN:], {}
-        answers = {self._compute(key, snapshot): key for key in asked}
-        for future in wait(answers, timeout=READY_S).done:
-            self._keep(answers[future], snapshot, future)  # its callbacks may not have been called yet
+            recent = {key: asked for key, asked in self._programs.items() if monotonic() - asked.at < AGAIN_S}
+            self._programs = recent
+        try:
+            futures = [self._compute(key, snapshot) for key, asked in recent.items() if asked.first < asked.last]
+        except Exception as error:  # noqa: BLE001 (no process can be started, perhaps: then they wait)
+            logger.warning("nothing is answered beforehand: %s", error)
+            return
+        until = monotonic() + READY_S
+        while not self._stop.is_set() and monotonic() < until and wait(futures, timeout=0.1).not_done:
+            pass
+
+    def _take_over(self, snapshot: Snapshot) -> None:
+        with self._lock:
+            for answer in self._answers.values():
+                answer.current_until = min(answer.current_until, monotonic())
+            self._snapshot = snapshot
+            begun = [(key, future) for (key, seq), future in self._under_way.items() if seq == snapshot.seq]
+        for key, future in begun:
+            if future.done():
+                self._keep(key, snapshot, future)
 
 
 def _question(function: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:

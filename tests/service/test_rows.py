@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,30 +26,86 @@ SWEEPS = ("ask", "sweeps")
 LIMITS = {"limit": 100, "seconds": 30.0}
 
 
-def test_what_programs_ask_again_is_answered_before_a_snapshot_takes_over(tmp_path, monkeypatch):
+@pytest.fixture
+def store(tmp_path):
     store = Store.create(tmp_path / "store")
     store.commit(synthetic.tables(trials=4))
+    return store
+
+
+@pytest.fixture
+def rows(store, monkeypatch):
+    """Rows over the store, which note what they ask of their processes, and hold back what `held` says."""
     with closing(Rows(store.location)) as rows:
-        asked = []
-        submit = rows._submit
+        rows.asked, rows.held, submit = [], {}, rows._submit
 
         def noted(function, *arguments, **options):
-            asked.append((function, *arguments))
-            return submit(function, *arguments, **options)
+            rows.asked.append((function, *arguments))
+            return rows.held.get(function) or submit(function, *arguments, **options)
 
         monkeypatch.setattr(rows, "_submit", noted)
         rows.start()
-        assert [row["sweep"] for row in rows.newest(*SWEEPS, **LIMITS).to_dicts()] == ["synthetic"]
-        with pytest.raises(UnknownNameError):  # what cannot be answered is not asked beforehand
-            rows.newest("one_run", "0" * 16)
-        rows.ask("sweep_facts", "synthetic")  # by a page: computed when a page asks again
-        before = rows.snapshot
-        store.commit(synthetic.tables(sweep="again", models=("resnet8",), trials=5, failures=False))
-        wait_until(lambda: rows.snapshot.seq > before.seq, every_s=0.01)
-        after, beforehand = rows.snapshot, list(asked)
-        assert {row["sweep"] for row in rows.newest(*SWEEPS, **LIMITS).to_dicts()} == {"synthetic", "again"}
-        assert asked == beforehand, "the answer was not there when the snapshot took over"
-        assert [each for each in asked if each[1:2] == (after.path,)] == [("ask", after.path, "sweeps")]
+        yield rows
+
+
+def extend(store, rows, name):
+    """One more sweep in the store; returns when a snapshot that holds it has taken over."""
+    before = rows.snapshot.seq
+    store.commit(synthetic.tables(sweep=name, models=("resnet8",), trials=5, failures=False))
+    wait_until(lambda: rows.snapshot.seq > before, every_s=0.01)
+
+
+def names(rows):
+    return {row["sweep"] for row in rows.newest(*SWEEPS, **LIMITS).to_dicts()}
+
+
+def test_what_programs_ask_of_every_snapshot_is_answered_before_the_next_takes_over(store, rows):
+    assert names(rows) == {"synthetic"}
+    extend(store, rows, "second")
+    assert ("ask", rows.snapshot.path, "sweeps") not in rows.asked  # asked once so far
+    assert names(rows) == {"synthetic", "second"}
+    rows.newest("sweep_facts", "second")  # once
+    rows.ask("sweep_facts", "synthetic")  # by a page: computed when a page asks again
+    with pytest.raises(UnknownNameError):
+        rows.newest("one_run", "0" * 16)
+    extend(store, rows, "third")
+    beforehand = list(rows.asked)
+    assert [each for each in beforehand if each[1:2] == (rows.snapshot.path,)] == [
+        ("ask", rows.snapshot.path, "sweeps")
+    ]
+    assert names(rows) == {"synthetic", "second", "third"}
+    assert rows.asked == beforehand, "the answer was not there when the snapshot took over"
+
+
+def test_no_answer_is_of_a_snapshot_that_has_not_taken_over(store, rows, monkeypatch):
+    monkeypatch.setattr("bnsweep.service.rows.READY_S", 120)  # until `slow` is there
+    for name in ("second", "third"):
+        assert names(rows)
+        rows.newest("sweep_facts", "synthetic")
+        extend(store, rows, name)
+    assert names(rows) == {"synthetic", "second", "third"}
+    rows.newest("sweep_facts", "synthetic")
+    rows.held["sweep_facts"] = slow = Future()
+    store.commit(synthetic.tables(sweep="fourth", models=("resnet8",), trials=5, failures=False))
+    seq = rows.snapshot.seq
+    try:
+        following = wait_until(
+            lambda: next((f for f in list(rows._under_way) if f[1] > seq and f[0][0] == "ask"), None)
+        )
+        wait_until(rows._under_way[following].done, every_s=0.01)
+        assert rows.snapshot.seq == seq
+        assert names(rows) == {"synthetic", "second", "third"}, "told of rows that other answers do not know of yet"
+    finally:
+        del rows.held["sweep_facts"]
+        slow.set_exception(UnknownNameError("sweep", "synthetic", []))
+    wait_until(lambda: rows.snapshot.seq > seq)
+    assert names(rows) == {"synthetic", "second", "third", "fourth"}
+    assert rows.newest("sweep_facts", "synthetic")  # what failed beforehand is asked again
+    assert not rows._under_way
+    monkeypatch.setattr("bnsweep.service.rows.KEPT", 2)
+    for query in ("accuracy", "coverage", "accuracy", "sweeps"):
+        rows.newest("ask", query, **LIMITS)
+    assert [key[1] for key in rows._programs] == [("accuracy",), ("sweeps",)]
 
 
 def test_no_page_waits_while_a_program_waits_for_the_newest_rows(tmp_path):
