@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bnsweep.errors import InputError
 from bnsweep.experiment.identity import noise_seed
 from bnsweep.noise.evaluate import Evaluator, Score
+from bnsweep.noise.forward import full_fp32
 from bnsweep.noise.perturb import check_cell
 
 __all__ = ["Cell", "Curve", "Interval", "noise_curve"]
@@ -156,8 +157,9 @@ def noise_curve(
     )
     # The same seeds at every level: levels differ by the noise's size, not by luck.
     seeds = [noise_seed(f"curve {seed}", trial) for trial in range(trials)]
-    scores = {level: evaluator.trials(cell, level, seeds) for level in levels if level > 0}
-    baseline = evaluator.baseline()
+    with full_fp32():  # as a sweep has it; nothing else where the passes are bf16
+        scores = {level: evaluator.trials(cell, level, seeds) for level in levels if level > 0}
+        baseline = evaluator.baseline()
     rows = [_row(0.0, [baseline]), *(_row(level, scores[level]) for level in levels if level > 0)]
     return Curve(cell, len(labels), precision, rows, _average_normalized(baseline, list(scores.values())))
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bnsweep.training.sites import BATCH_NORM, PRODUCERS, ChannelBias, foldable
 
-__all__ = ["Forward"]
+__all__ = ["Forward", "full_fp32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _confirmed(network: nn.Module, example: Tensor) -> list[_Fold]:
     probe = _scrambled(network)
     try:
         folded = _without_sites(probe, folds)
-        with torch.no_grad(), _full_fp32():
+        with torch.no_grad(), full_fp32():
             _load(folded, probe, folds)
             wanted, got = probe(example.clone()), folded(example.clone())
     except Exception:  # noqa: BLE001 - a forward that looks into its BN modules breaks in its own way
@@ -118,14 +118,15 @@ def _confirmed(network: nn.Module, example: Tensor) -> list[_Fold]:
 
 
 @contextmanager
-def _full_fp32() -> Iterator[None]:
-    """No TF32 in cuDNN's convolutions, whose error is about as large as that of a wrong fold."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+def full_fp32() -> Iterator[None]:
+    """No TF32 in cuDNN's convolutions, where torch has it by default: its error is about as large as a wrong fold's."""
+    # Not `cudnn.allow_tf32`, which cannot be read where this was set.
+    conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before, conv.fp32_precision = conv.fp32_precision, "ieee"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        conv.fp32_precision = before
 
 
 def _possible(network: nn.Module, example: Tensor) -> list[_Fold]:

@@ -120,7 +120,7 @@ class InlineEngine:
         self._blocks.clear()
 
     def _attempt(self, task: TrainTask | TrialTask) -> Outcome:
-        from bnsweep.sweep import work  # torch: not for those who only want to know what an engine is
+        from bnsweep.sweep import gpu, work  # torch: not for those who only want to know what an engine is
 
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -137,8 +137,11 @@ class InlineEngine:
                 if isinstance(error, StoreDamagedError) and isinstance(task, TrialTask):
                     return NetworkGone(task, str(error))
                 return Failed(task, str(error), attempt)
-            except Exception as error:  # noqa: BLE001 - whatever a network of the user's raises becomes a row
-                last = error
+            except Exception as error:  # whatever a network of the user's raises becomes a row
+                if gpu.is_cuda_error(error):  # this process can use its GPU no more
+                    first = str(error).partition("\n")[0]
+                    raise GpuLostError(f"{type(error).__name__}: {first}") from error
+                last = error.with_traceback(None)  # its frames hold the network, and so a GPU's memory
         return Failed(task, f"{type(last).__name__}: {last}", ATTEMPTS)
 
     def _report(self, task: TrainTask) -> Callable[[Row], None]:

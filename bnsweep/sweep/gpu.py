@@ -31,11 +31,20 @@ def require_gpu(wanted: float) -> None:
 
 def is_cuda_error(error: BaseException) -> bool:
     """Whether CUDA failed; running out of its memory is another matter, and may pass."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return False
-    return isinstance(error, torch.AcceleratorError) or (
-        isinstance(error, RuntimeError)
-        and str(error).startswith(("CUDA ", "cuDNN ", "No CUDA GPUs", "Found no NVIDIA"))
+    return not _is_out_of_memory(error) and (
+        isinstance(error, torch.AcceleratorError)
+        or (
+            isinstance(error, RuntimeError)
+            and str(error).startswith(("CUDA ", "cuDNN ", "No CUDA GPUs", "Found no NVIDIA"))
+        )
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """By torch's own class, or in the words of the libraries: a context or cuBLAS that finds no room has no class."""
+    words = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(each in str(error) for each in words)
     )
 
 
@@ -43,11 +52,15 @@ def is_cuda_error(error: BaseException) -> bool:
 def guarded() -> Iterator[None]:
     """For a worker: an error of CUDA's becomes GpuLostError if it is the GPU's fault; else the process ends.
 
+    Running out of a GPU's memory becomes MemoryError, which may pass: others may use the same GPU.
+
     After such an error a process can use its GPU no more. A worker that ends is replaced, and counts as an attempt.
     """
     try:
         yield
     except RuntimeError as error:
+        if _is_out_of_memory(error):
+            raise MemoryError(str(error).partition("\n")[0]) from error
         if not is_cuda_error(error):
             raise
         if _serves_others():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
@@ -21,6 +23,9 @@ def test_which_errors_are_cudas():
     assert not is_cuda_error(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     assert not is_cuda_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_cuda_error(ValueError("CUDA error"))
+    for no_room in ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."):
+        assert not is_cuda_error(RuntimeError(no_room))
+    assert not is_cuda_error(torch.AcceleratorError("CUDA error: out of memory"))
 
 
 @no_gpu
@@ -32,8 +37,14 @@ def test_an_error_of_cudas_on_a_node_whose_gpu_is_gone_is_the_nodes():
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="shapes"), guarded():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-    with pytest.raises(torch.OutOfMemoryError, match="2 GiB"), guarded():
-        raise torch.OutOfMemoryError("CUDA out of memory: 2 GiB")
+
+
+def test_where_a_gpu_has_no_room_the_next_try_may_find_some():
+    from bnsweep.sweep.ray_work import PASSING
+
+    with pytest.raises(MemoryError, match="2 GiB$") as found, guarded():
+        raise torch.OutOfMemoryError("CUDA out of memory: 2 GiB\nPlease ...")
+    assert isinstance(found.value, tuple(PASSING))
 
 
 @no_gpu
@@ -51,6 +62,35 @@ def test_inline_the_sweep_stops_and_nothing_counts_as_failed(run, tiny, tmp_path
         run(tiny + "resources: {train: {gpu: 1}}\n", tmp_path / "store")
     store = Store.open(str(tmp_path / "store"))
     assert store.rows("runs") == store.rows("failures") == 0
+
+
+def test_inline_an_error_of_cudas_stops_the_sweep_at_once(run, tiny, tmp_path, monkeypatch):
+    from bnsweep.store.store import Store
+
+    def fails(*_, **__):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+
+    monkeypatch.setattr("bnsweep.sweep.work.train_run", fails)
+    with pytest.raises(GpuLostError, match="AcceleratorError: CUDA error: an illegal memory access was encountered$"):
+        run(tiny, tmp_path / "store")
+    store = Store.open(str(tmp_path / "store"))
+    assert store.rows("runs") == store.rows("failures") == 0
+
+
+def test_inline_what_failed_holds_no_memory_when_it_is_tried_again(run, tiny, tmp_path, monkeypatch):
+    from bnsweep.store.store import Store
+
+    held = []
+
+    def fails(*_, **__):
+        assert all(each() is None for each in held), "the network of the attempt before is still there"
+        network = torch.nn.Linear(2, 2)
+        held.append(weakref.ref(network))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("bnsweep.sweep.work.train_run", fails)
+    run(tiny, tmp_path / "store")
+    assert len(held) == 3 * Store.open(str(tmp_path / "store")).rows("failures") > 0
 
 
 @pytest.mark.parametrize(
