@@ -16,6 +16,7 @@ __all__ = [
     "FULL",
     "HUNDRED",
     "LONG",
+    "LONG_SGD",
     "MAIN",
     "PUZZLES",
     "ROOT",
@@ -34,12 +35,13 @@ __all__ = [
 ROOT = Path(__file__).parent.parent.parent
 FULL, MAIN, PUZZLES, DEPTH = "cifar10-full", "cifar10-results", "cifar10-puzzles", "cifar10-depth"
 SGD, VGG = "cifar10-sgd", "cifar10-vgg16"
-LONG = "cifar10-long"
+LONG, LONG_SGD = "cifar10-long", "cifar10-long-sgd"
 HUNDRED, SMALL_HUNDRED = "cifar100-results", "cifar100-small"
 STORES = {
     FULL: "results/cifar10-full",
     SGD: "results/cifar10-sgd",
     LONG: "results/cifar10-long",
+    LONG_SGD: "results/cifar10-long-sgd",
     MAIN: "results/cifar10",
     PUZZLES: "results/cifar10",
     DEPTH: "results/cifar10-depth",

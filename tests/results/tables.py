@@ -23,6 +23,7 @@ from tests.results.published import (
     FULL,
     HUNDRED,
     LONG,
+    LONG_SGD,
     MAIN,
     PUZZLES,
     ROOT,
@@ -313,33 +314,26 @@ def work(ask: Answers) -> Lines:
     return table([*heads, "training, s", "draws", "scoring, s"], lines) + command("work", *STORES)
 
 
+# Sweeps whose tables II and IV stand in a document, by what the tables' names end with.
+TOLD = {"": MAIN, "_full": FULL, "_sgd": SGD, "_long": LONG, "_long_sgd": LONG_SGD, "_hundred": HUNDRED}
 TABLES: dict[str, Callable[[Answers], Lines]] = {
-    "accuracy": accuracy,
-    "accuracy_full": partial(accuracy, sweep=FULL),
-    "accuracy_sgd": partial(accuracy, sweep=SGD),
-    "accuracy_long": partial(accuracy, sweep=LONG),
-    "accuracy_hundred": partial(accuracy, sweep=HUNDRED),
+    **{
+        f"{name}{ending}": partial(tell, sweep=sweep)
+        for name, tell in (
+            ("accuracy", accuracy),
+            ("averages", averages),
+            ("comparison", comparison),
+            ("effect", effect),
+        )
+        for ending, sweep in TOLD.items()
+    },
     "headline": headline,
-    "averages": averages,
-    "averages_full": partial(averages, sweep=FULL),
-    "averages_sgd": partial(averages, sweep=SGD),
-    "averages_long": partial(averages, sweep=LONG),
-    "averages_hundred": partial(averages, sweep=HUNDRED),
-    "comparison": comparison,
-    "comparison_full": partial(comparison, sweep=FULL),
-    "comparison_sgd": partial(comparison, sweep=SGD),
-    "comparison_long": partial(comparison, sweep=LONG),
-    "comparison_hundred": partial(comparison, sweep=HUNDRED),
-    "effect": effect,
-    "effect_full": partial(effect, sweep=FULL),
-    "effect_sgd": partial(effect, sweep=SGD),
-    "effect_long": partial(effect, sweep=LONG),
-    "effect_hundred": partial(effect, sweep=HUNDRED),
     "effect_small_hundred": partial(effect, sweep=SMALL_HUNDRED),
     "hit": partial(effect, sweep=DEPTH),  # where all four sets of targets were scored
     "lost": lost,
     "lost_full": partial(lost, sweep=FULL),
     "lost_long": partial(lost, sweep=LONG),
+    "lost_long_sgd": partial(lost, sweep=LONG_SGD),
     "lost_vgg16": partial(lost, sweep=VGG),
     "layers": layers,
     "depth": depth,
