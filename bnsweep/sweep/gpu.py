@@ -52,9 +52,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def guarded() -> Iterator[None]:
     """For a worker: an error of CUDA's becomes GpuLostError if it is the GPU's fault; else the process ends.
 
-    Running out of a GPU's memory becomes MemoryError, which may pass: others may use the same GPU.
-
     After such an error a process can use its GPU no more. A worker that ends is replaced, and counts as an attempt.
+    Running out of the GPU's memory is none: it becomes MemoryError, which may pass, as others may use the same GPU.
     """
     try:
         yield
