@@ -11,7 +11,7 @@ Folding is used only where a comparison with the unfolded network confirms it; a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -133,38 +133,10 @@ def _possible(network: nn.Module, example: Tensor) -> list[_Fold]:
     """Sites that directly follow a convolution or linear layer, each layer at most once."""
     folds: dict[str, _Fold] = {}
     own = {name for name, _ in network.named_parameters()}
-    for site, producer in foldable(_with_norms(network, example), example)[0]:
-        norm: Any = network.get_submodule(site)
-        plain = isinstance(network.get_submodule(producer), PRODUCERS) and f"{producer}.weight" in own
-        if plain and (isinstance(norm, ChannelBias) or norm.running_var is not None):
+    for site, producer in foldable(network, example, (*BATCH_NORM, ChannelBias))[0]:
+        if isinstance(network.get_submodule(producer), PRODUCERS) and f"{producer}.weight" in own:
             folds.setdefault(producer, _Fold(site, producer))
     return list(folds.values())
-
-
-def _with_norms(network: nn.Module, example: Tensor) -> nn.Module:
-    """A copy with BN in place of `ChannelBias`, so that one search finds what both follow."""
-    if not any(isinstance(module, ChannelBias) for module in network.modules()):
-        return network
-    clone = copy.deepcopy(network)
-    ndims: dict[str, int] = {}
-
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, inputs: ndims.update({name: inputs[0].ndim})
-
-    hooks = [
-        module.register_forward_pre_hook(note(name))
-        for name, module in clone.named_modules()
-        if isinstance(module, ChannelBias)
-    ]
-    with torch.no_grad():
-        clone(example.clone())
-    for hook in hooks:
-        hook.remove()
-    for name, ndim in ndims.items():
-        bias: Any = clone.get_submodule(name).bias
-        norm = nn.BatchNorm2d if ndim == 4 else nn.BatchNorm1d
-        clone.set_submodule(name, norm(len(bias), device=bias.device).eval())
-    return clone
 
 
 def _scrambled(network: nn.Module) -> nn.Module:

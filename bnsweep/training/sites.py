@@ -34,7 +34,6 @@ __all__ = [
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-STOCK_FORWARDS = {kind.forward for kind in (*BATCH_NORM, *PRODUCERS)}
 # Names of the projection beside a residual branch: here, in torchvision's ResNets and RegNets, and in common code.
 SHORTCUTS = {"shortcut", "downsample", "proj", "projection", "skip"}
 
@@ -46,13 +45,16 @@ class ChannelBias(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C) or (N, C, ...) in, the same shape out."""
-        return x + self.bias.view(-1, *[1] * (x.dim() - 2))
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - a network may call its layers by this name
+        """(N, C) or (N, C, ...) in, the same shape and dtype out: autocast knows no rule for a sum, and widens it."""
+        return input + self.bias.to(input.dtype).view(-1, *[1] * (input.dim() - 2))
 
     def extra_repr(self) -> str:
         """The number of channels."""
         return str(len(self.bias))
+
+
+STOCK_FORWARDS = {kind.forward for kind in (*BATCH_NORM, *PRODUCERS, ChannelBias)}
 
 
 def find_sites(network: nn.Module, example: Tensor) -> list[Site]:
@@ -111,7 +113,11 @@ def place(network: nn.Module, mask: str, *, example: Tensor) -> nn.Module:
 
 def does_more(bn: nn.Module) -> bool:
     """Whether a BN layer has a forward of its own: an activation, perhaps, which would be taken out with it."""
-    return type(bn).forward not in STOCK_FORWARDS
+    return _own_forward(bn)
+
+
+def _own_forward(module: nn.Module) -> bool:
+    return type(module).forward not in STOCK_FORWARDS or "forward" in vars(module)
 
 
 def replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -139,9 +145,11 @@ def fold_plan(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     return plan
 
 
-def foldable(network: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
-    """What `fold_plan` gives for the BN layers that can be folded, and the paths of the others by reason."""
-    watch, given = _Watch(network), example.clone()  # some networks write into their input
+def foldable(
+    network: nn.Module, example: Tensor, kinds: tuple[type[nn.Module], ...] = BATCH_NORM
+) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
+    """What `fold_plan` gives for layers of these kinds that can be folded, and the paths of the others by reason."""
+    watch, given = _Watch(network, kinds), example.clone()  # some networks write into their input
     try:
         with _evaluating(network), watch:
             watch.uses.update(id(value) for value in tree_iter(network(given)))
@@ -149,12 +157,12 @@ def foldable(network: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]]
         watch.remove()
     plan: list[tuple[str, str]] = []
     faults: dict[str, list[str]] = defaultdict(list)
-    for bn_path, values in watch.given.items():
+    for path, values in watch.given.items():
         producer = watch.made_by.get(id(values[0]))
-        if fault := watch.fault(bn_path, network.get_submodule(bn_path), producer, values):
-            faults[fault].append(bn_path)
+        if fault := watch.fault(path, network.get_submodule(path), producer, values):
+            faults[fault].append(path)
         elif producer is not None:
-            plan.append((bn_path, producer))
+            plan.append((path, producer))
     return plan, faults
 
 
@@ -219,25 +227,26 @@ def _check_fold(network: nn.Module, plan: list[tuple[str, str]], example: Tensor
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows tensors from the layer that made them to the operations that use them."""
+    """Follows tensors from the layer that made them to the operations that use them; `kinds` are to be folded."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.made: list[tuple[str, Tensor]] = []  # holding the tensors keeps their ids from being used again
         self.made_by: dict[int, str] = {}
         self.given: dict[str, list[Tensor]] = defaultdict(list)
-        self.uses: Counter[int] = Counter()  # by anything but a BN
+        self.uses: Counter[int] = Counter()  # by anything but a layer to be folded
+        watched: tuple[type[nn.Module], ...] = (*kinds, *PRODUCERS)
         # What does more than its kind, by a forward of its own or by hooks (which these here are not yet).
         self._more = {
             path
             for path, module in network.named_modules()
-            if isinstance(module, (*BATCH_NORM, *PRODUCERS))
-            and (type(module).forward not in STOCK_FORWARDS or module._forward_hooks or module._forward_pre_hooks)
+            if isinstance(module, watched)
+            and (_own_forward(module) or module._forward_hooks or module._forward_pre_hooks)
         }
         self._inside = 0
         self._hooks: list[Any] = []
         for path, module in network.named_modules():
-            if isinstance(module, BATCH_NORM):
+            if isinstance(module, kinds):
                 self._hooks.append(module.register_forward_pre_hook(self._entering(path), with_kwargs=True))
                 self._hooks.append(module.register_forward_hook(self._leaving))
             elif isinstance(module, PRODUCERS):
@@ -248,15 +257,15 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.uses.update(id(value) for value in tree_iter((args, kwargs)) if id(value) in self.made_by)
         return func(*args, **(kwargs or {}))
 
-    def fault(self, path: str, bn: nn.Module, producer: str | None, values: list[Tensor]) -> str | None:
-        """Why a BN that was given `values` cannot be folded into `producer`; None: it can."""
+    def fault(self, path: str, layer: nn.Module, producer: str | None, values: list[Tensor]) -> str | None:
+        """Why a layer that was given `values` cannot be folded into `producer`; None: it can."""
         if producer is None:
             return "follows no convolution or linear layer"
         if {path, producer} & self._more:
             return "or the layer before it has hooks, or a forward of its own, that do more than layers of their kind"
         if len(values) > 1 or sum(path == producer for path, _ in self.made) > 1:
             return "is used several times in one pass, or follows a layer that is"
-        if getattr(bn, "running_var", None) is None:
+        if isinstance(layer, BATCH_NORM) and layer.running_var is None:
             return "keeps no running statistics"
         given = [value for given in self.given.values() for value in given if value is values[0]]
         if self.uses[id(values[0])] or len(given) > 1:

@@ -25,6 +25,7 @@ from bnsweep.training.batches import Batches
 from bnsweep.training.images import Dataset
 from bnsweep.training.initial import KERNEL_LAYERS
 from bnsweep.training.inputs import Inputs
+from bnsweep.training.lending import biases_lent
 from bnsweep.training.probes import GradientWatch, Moment, measure, moments, sizes
 from bnsweep.training.resume import Progressed, Slot, identity, restore, snapshot
 from bnsweep.training.schedules import Progress, rate_factor
@@ -96,7 +97,7 @@ def train(
         for row in progress.rows:
             on_resume(row)
     begin, last_write = monotonic() - progress.duration_s, monotonic()
-    with _repeatable():
+    with _repeatable(), biases_lent(run.network, example=run.example):
         ending = run.ending(progress)
         if probing and not progress.rows:
             probing.after(progress, ending)
@@ -148,6 +149,11 @@ class _Run:
         self.test_labels = torch.tensor(dataset.test.labels).to(device)
         self.chance = chance_bound(dataset.train.labels)
         self.belongs_to = identity(network, recipe, seed=seed, images=len(dataset.train))
+
+    @property
+    def example(self) -> Tensor:
+        """(1 or 2, C, H, W) float32 training images."""
+        return self.batches.plain(torch.arange(min(2, self.batches.count), device=self.device))
 
     def resume(self, slot: Slot | None) -> Progressed:
         """Go back to where the slot says, or to the beginning."""
