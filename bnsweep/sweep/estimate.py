@@ -111,7 +111,8 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
     lost = _without_network(plan, store, ledger)
     todo = [run for run in plan.runs if ledger.untrained(run.run_id)] + lost
     ended = [ledger.runs[run.run_id].status for run in plan.runs if run.run_id in ledger.runs]
-    train_work = sum(r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo)
+    works = [r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo]
+    train_work = sum(works)
     workload = Workload(plan)
     missing = [workload.missing(run, ledger) for run in plan.runs]
     trial_work = sum(part.work for part in missing)
@@ -119,6 +120,9 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
     speeds = _speeds(plan, store, data_root, measure=measure) if needs_speed else Speeds(0, 0, "nothing is missing")
     cores = cpus or os.cpu_count() or 1
     train_s, trial_s = train_work * speeds.train_s, trial_work * speeds.trial_s
+    # A run is not split: where there are fewer runs than cores, the largest one is waited for.
+    longest_s = max(works, default=0) * speeds.train_s / plan.spec.resources.train.threads
+    seconds = max(train_s / cores, longest_s) + trial_s / cores
     return Preview(
         sweep=plan.spec.name,
         runs=len(plan.runs),
@@ -136,10 +140,10 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
         core_hours_training=train_s / 3600,
         core_hours_trials=trial_s / 3600,
         cpus=cores,
-        hours=(train_s + trial_s) / 3600 / cores,
+        hours=seconds / 3600,
         speeds_from=speeds.source,
         networks_lost=len(lost),
-        hint=_hint(plan) if (train_s + trial_s) / cores > LONG_S else None,
+        hint=_hint(plan) if seconds > LONG_S else None,
         caution=_caution(plan),
     )
 

@@ -34,6 +34,7 @@ from bnsweep.training.images import Dataset as Images
 from bnsweep.training.images import DataShape, Split
 from bnsweep.training.layout import layout_of
 from bnsweep.training.models import build
+from bnsweep.training.sites import find_sites, place
 from bnsweep.training.trainer import train
 from tests.bench import machine
 from tests.bench.bench_trials import MEAN, STD, interleaved, spread
@@ -69,7 +70,7 @@ class Augmented(Dataset[tuple[torch.Tensor, int]]):
 class PlainLoop:
     """Epochs of an everyday training loop."""
 
-    def __init__(self, model: str, images: int, *, workers: int) -> None:
+    def __init__(self, model: str, images: int, *, workers: int, bn: bool = True) -> None:
         data = random_images(images)
         pixels = np.ascontiguousarray(data.train.images.transpose(0, 2, 3, 1))
         self.loader = DataLoader(
@@ -79,7 +80,7 @@ class PlainLoop:
             num_workers=workers,
             persistent_workers=workers > 0,
         )
-        self.network = build(model, SHAPE)
+        self.network = network_of(model, bn=bn)
         self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3)
 
     def epoch(self) -> None:
@@ -88,6 +89,14 @@ class PlainLoop:
             self.optimizer.zero_grad()
             cross_entropy(self.network(inputs), labels).backward()
             self.optimizer.step()
+
+
+def network_of(model: str, *, bn: bool) -> torch.nn.Module:
+    network = build(model, SHAPE)
+    if bn:
+        return network
+    example = torch.zeros(2, SHAPE.channels, SHAPE.size, SHAPE.size)
+    return place(network, "0" * len(find_sites(network, example)), example=example)
 
 
 def random_images(images: int) -> Images:
@@ -132,18 +141,19 @@ def two_cores(model: str, images: int) -> list[dict[str, Any]]:
     ]
 
 
-def one_core(model: str, images: int) -> list[dict[str, Any]]:
+def one_core(model: str, images: int, *, bn: bool = True) -> list[dict[str, Any]]:
     """Processor time of one epoch, ours and the plain loop's."""
-    plain = PlainLoop(model, images, workers=0)
+    plain = PlainLoop(model, images, workers=0, bn=bn)
     data = random_images(images)
     works: dict[str, Callable[[], object]] = {"plain": plain.epoch}
     for name in machine.precisions():
-        works[name] = lambda name=name: train(build(model, SHAPE), data, recipe(name), seed=0)  # type: ignore[misc]
+        works[name] = lambda name=name: train(network_of(model, bn=bn), data, recipe(name), seed=0)  # type: ignore[misc]
     with machine.torch_threads(1):
         seconds = interleaved(works, repeats=REPEATS)
     rates = {name: [images / value for value in values] for name, values in seconds.items()}
+    which = model if bn else f"{model} without BN"
     return [
-        _row(f"training: {model}, {name}, per core, against a plain loop", model, name, rates, 1)
+        _row(f"training: {which}, {name}, per core, against a plain loop", model, name, rates, 1)
         for name in machine.precisions()
     ]
 
@@ -194,6 +204,7 @@ def figures(images: int = 1280) -> Iterator[dict[str, Any]]:
     """One row per figure: figure, value, unit, baseline, ratio, floor, n, spread."""
     yield from augmentation()
     yield from one_core("resnet20", images)
+    yield from one_core("resnet20", images, bn=False)
     yield from two_cores("resnet20", images)
 
 

@@ -85,9 +85,9 @@ def test_a_plan_s_time_comes_from_rows_of_its_own_precisions_and_says_where_bf16
     long = tiny.replace("epochs: 2,", "epochs: 100_000,")
     both = long.replace("{epochs:", "{precision: bf16, epochs:") + "evaluation: {precision: bf16}\n"
 
-    def previewed(text):
+    def previewed(text, cpus=2):
         plan = make_plan(parse_spec(text), LocalCatalog(tmp_path))
-        return preview(plan, Store.open(store), cpus=2, data_root=tmp_path, measure=True)
+        return preview(plan, Store.open(store), cpus=cpus, data_root=tmp_path, measure=True)
 
     assert previewed(long).speeds_from == "measured: 2 runs and 32 trials in the store"  # those with noise
     assert previewed(both).speeds_from.startswith("measured now: ")
@@ -95,6 +95,9 @@ def test_a_plan_s_time_comes_from_rows_of_its_own_precisions_and_says_where_bf16
     assert ("`training: {precision: bf16}`" in previewed(long).to_text()) == bool(flags)
     assert previewed(both).hint is None
     assert previewed(tiny).hint is None  # seconds
+    # Two runs, neither of which can be split, whatever the number of cores.
+    many = previewed(long, cpus=1000)
+    assert many.hours == pytest.approx(many.core_hours_training / 2 + many.core_hours_trials / 1000)
 
 
 @pytest.mark.parametrize(
