@@ -1,4 +1,4 @@
-"""The tables of docs/results.md and of the README's first screen, made from the rows under results/.
+"""The tables of docs/results*.md and of the README's first screen, made from the rows under results/.
 
 `python -m tests.results.tables` writes them anew between their marks; a test compares what stands there with what the
 rows give. Under each table stands the command that gives its figures.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from bnsweep.analysis.claims import judge
+from tests.results.glance import claims, glance, verdicts
 from tests.results.markdown import Lines, between, command, figure, table
 from tests.results.published import (
     DEPTH,
@@ -42,7 +42,13 @@ from tests.results.theory import correlation, equation_9, gradients, smoothness
 
 __all__ = ["DOCUMENTS", "MARKED", "TABLES", "filled"]
 
-DOCUMENTS = ("docs/results.md", "README.md")
+DOCUMENTS = (
+    "docs/results.md",
+    "docs/results-details.md",
+    "docs/results-puzzles.md",
+    "docs/results-theory.md",
+    "README.md",
+)
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BN = {"all": "everywhere", "none": "none"}
 MERGE = f"`bnsweep store merge {' '.join(TASK_STORES)} --store {TASK}`"
@@ -268,22 +274,6 @@ def _half(row: Row) -> float | None:
     return None if row["high_pct"] is None else float(row["high_pct"] - row["average_normalized_pct"])
 
 
-def verdicts(ask: Answers) -> Lines:
-    """The paper's claims; of the smaller sweeps those that the main one says nothing about."""
-    asked = {FULL: None, SGD: None, MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
-    lines = [
-        [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason]
-        for sweep, names in asked.items()
-        for verdict in judge(ask.database(sweep))
-        if verdict.evidence and (names is None or verdict.name in names)
-    ]
-    (harder,) = (verdict for verdict in judge(ask.database(TASK)) if verdict.name == "task")
-    lines.append([f"{MAIN}, {HUNDRED}", harder.text.rstrip("."), f"**{harder.verdict}**", harder.reason])
-    commands = [f"`bnsweep claims --store {STORES[sweep]} --sweep {sweep}`" for sweep in asked]
-    commands += [f"{MERGE} and `bnsweep claims --store {TASK}`"]
-    return [*table(["sweep", "claim", "verdict", "because"], lines), "", "; ".join(commands)]
-
-
 def work(ask: Answers) -> Lines:
     """What was trained and scored, and how long it took."""
     lines = [
@@ -328,6 +318,8 @@ TABLES: dict[str, Callable[[Answers], Lines]] = {
         for ending, sweep in TOLD.items()
     },
     "headline": headline,
+    "glance": glance,
+    "claims": claims,
     "effect_small_hundred": partial(effect, sweep=SMALL_HUNDRED),
     "hit": partial(effect, sweep=DEPTH),  # where all four sets of targets were scored
     "lost": lost,

@@ -1,0 +1,110 @@
+"""Tables of many sweeps at once: the effect of BN by recipe, and what became of the paper's claims."""
+
+from __future__ import annotations
+
+from bnsweep.analysis.claims import Verdict, judge
+from tests.results.markdown import Lines, figure, table
+from tests.results.published import (
+    DEPTH,
+    FULL,
+    HUNDRED,
+    LONG,
+    LONG_SGD,
+    MAIN,
+    PUZZLES,
+    SGD,
+    STORES,
+    TASK,
+    TASK_STORES,
+    Answers,
+    Row,
+)
+
+__all__ = ["claims", "glance", "verdicts"]
+
+GLANCED = (LONG_SGD, LONG, SGD, FULL, MAIN, HUNDRED)
+# Of the smaller sweeps those claims that the main ones say nothing about.
+JUDGED = {FULL: None, SGD: None, MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
+COSTS = (("weights", "stale"), ("all", "stale"), ("weights", "recalibrated"))
+
+
+def glance(ask: Answers) -> Lines:
+    """Clean accuracy and the effect of BN, one line for each network of a sweep."""
+    lines = []
+    for sweep in GLANCED:
+        recipes = {row["model"]: row for row in ask.database(sweep).query("runs").to_dicts()}
+        for model, run in sorted(recipes.items()):
+            effects = {(r["targets"], r["bn_treatment"]): r for r in ask("bn_effect", sweep, model=model)}
+            clean = {
+                row["placement"]: row["baseline_pct"]
+                for row in ask("average_normalized", sweep, model=model, targets="all", bn_treatment="stale")
+            }
+            both = effects["all", "stale"]
+            lines.append(
+                [
+                    sweep,
+                    f"{model}, {run['train_images']:,} images of {run['dataset'].upper().replace('CIFAR', 'CIFAR-')}",
+                    f"{OPTIMIZERS[run['optimizer']]}, {run['epochs']}",
+                    str(both["seeds"]),
+                    f"{figure(clean['all'])} / {figure(clean['none'])}",
+                    f"{figure(both['everywhere_pct'])} / {figure(both['fewest_pct'])}",
+                    *(_cost(effects[cell]) for cell in COSTS),
+                ]
+            )
+    paper = ask("paper_comparison", FULL, bn_treatment="stale", targets="all")
+    told = {(row["bn"], row["eta"]): row["paper_pct"] for row in paper}
+    pairs = [f"{figure(told['with', eta], digits=2)} / {figure(told['without', eta], digits=2)}" for eta in (0, None)]
+    cost = told["without", None] - told["with", None]
+    lines.append(["**the paper**", "ResNet-20, CIFAR-10", "?", "?", *pairs, "", f"{cost:.1f}", ""])
+    heads = ["sweep", "network and images", "recipe, epochs", "seeds", "clean: BN / none", "A_avr, noise on all: BN / none"]
+    costs = ["BN costs, noise on weights", "noise on all parameters", "on weights, statistics anew"]
+    asked = "`bnsweep query bn_effect --store STORE --sweep SWEEP`; the stores are those under results/."
+    return [*table([*heads, *costs], lines), "", asked]
+
+
+OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
+
+
+def _cost(row: Row) -> str:
+    """Points of A_avr that BN takes, and their interval."""
+    ends = "" if row["low_points"] is None else f" ({-row['high_points']:.1f} to {-row['low_points']:.1f})"
+    return f"{-row['effect_points']:.1f}{ends}"
+
+
+def _judged(ask: Answers) -> list[tuple[str, Verdict]]:
+    """(sweep, verdict) of every claim with evidence."""
+    told = [
+        (sweep, verdict)
+        for sweep, names in JUDGED.items()
+        for verdict in judge(ask.database(sweep))
+        if verdict.evidence and (names is None or verdict.name in names)
+    ]
+    (harder,) = (verdict for verdict in judge(ask.database(TASK)) if verdict.name == "task")
+    return [*told, (f"{MAIN}, {HUNDRED}", harder)]
+
+
+def claims(ask: Answers) -> Lines:
+    """Each claim of the paper's, and its verdict by sweep."""
+    told: dict[str, list[tuple[str, str]]] = {}
+    for sweep, verdict in _judged(ask):
+        told.setdefault(verdict.text.rstrip("."), []).append((sweep, verdict.verdict))
+    lines = []
+    for text, verdicts in told.items():
+        by_word: dict[str, list[str]] = {}
+        for sweep, word in verdicts:
+            by_word.setdefault(word, []).append(sweep)
+        lines.append([text, *("; ".join(by_word.get(word, ["-"])) for word in WORDS)])
+    return table(["the paper's claim", *(f"**{word}** in" for word in WORDS)], lines)
+
+
+WORDS = ("supported", "contradicted", "undecided")
+
+
+def verdicts(ask: Answers) -> Lines:
+    """Every verdict with its reason."""
+    lines = [
+        [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason] for sweep, verdict in _judged(ask)
+    ]
+    commands = [f"`bnsweep claims --store {STORES[sweep]} --sweep {sweep}`" for sweep in JUDGED]
+    commands += [f"`bnsweep store merge {' '.join(TASK_STORES)} --store {TASK}` and `bnsweep claims --store {TASK}`"]
+    return [*table(["sweep", "claim", "verdict", "because"], lines), "", "; ".join(commands)]
