@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnsweep.analysis.claims import Verdict, judge
-from tests.results.markdown import Lines, figure, table
+from tests.results.markdown import Lines, command, figure, table
 from tests.results.published import (
     DEPTH,
     FULL,
@@ -25,6 +25,8 @@ __all__ = ["claims", "glance", "verdicts"]
 GLANCED = (LONG_SGD, LONG, SGD, FULL, MAIN, HUNDRED)
 # Of the smaller sweeps those claims that the main ones say nothing about.
 JUDGED = {FULL: None, SGD: None, MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
+OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
+WORDS = ("supported", "contradicted", "undecided")
 COSTS = (("weights", "stale"), ("all", "stale"), ("weights", "recalibrated"))
 
 
@@ -56,13 +58,9 @@ def glance(ask: Answers) -> Lines:
     pairs = [f"{figure(told['with', eta], digits=2)} / {figure(told['without', eta], digits=2)}" for eta in (0, None)]
     cost = told["without", None] - told["with", None]
     lines.append(["**the paper**", "ResNet-20, CIFAR-10", "?", "?", *pairs, "", f"{cost:.1f}", ""])
-    heads = ["sweep", "network and images", "recipe, epochs", "seeds", "clean: BN / none", "A_avr, noise on all: BN / none"]
-    costs = ["BN costs, noise on weights", "noise on all parameters", "on weights, statistics anew"]
-    asked = "`bnsweep query bn_effect --store STORE --sweep SWEEP`; the stores are those under results/."
-    return [*table([*heads, *costs], lines), "", asked]
-
-
-OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
+    heads = ["sweep", "network and images", "recipe, epochs", "seeds", "clean: BN / none"]
+    heads += ["A_avr, noise on all: BN / none", "BN costs, noise on weights", "noise on all parameters"]
+    return table([*heads, "on weights, statistics anew"], lines) + command("bn_effect", *GLANCED)
 
 
 def _cost(row: Row) -> str:
@@ -95,9 +93,6 @@ def claims(ask: Answers) -> Lines:
             by_word.setdefault(word, []).append(sweep)
         lines.append([text, *("; ".join(by_word.get(word, ["-"])) for word in WORDS)])
     return table(["the paper's claim", *(f"**{word}** in" for word in WORDS)], lines)
-
-
-WORDS = ("supported", "contradicted", "undecided")
 
 
 def verdicts(ask: Answers) -> Lines:

@@ -19,7 +19,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
 def command(query: str, *sweeps: str) -> Lines:
     """How to ask the same of one sweep, or of each of several."""
     if len(sweeps) > 1:
-        return ["", f"`bnsweep query {query} --store STORE --sweep SWEEP`, for each; the stores are those under results/."]
+        return ["", f"`bnsweep query {query} --store STORE --sweep SWEEP`; the stores are those under results/."]
     (name,) = sweeps or (MAIN,)
     return ["", f"`bnsweep query {query} --store {STORES[name]} --sweep {name}`"]
 
