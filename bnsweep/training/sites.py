@@ -72,7 +72,7 @@ def find_sites(network: nn.Module, example: Tensor) -> list[Site]:
 
             hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
     try:
-        with _evaluating(network):
+        with _mode(network, training=False):
             network(example.clone())  # some networks write into their input
     finally:
         for hook in hooks:
@@ -146,12 +146,15 @@ def fold_plan(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
 
 
 def foldable(
-    network: nn.Module, example: Tensor, kinds: tuple[type[nn.Module], ...] = BATCH_NORM
+    network: nn.Module, example: Tensor, kinds: tuple[type[nn.Module], ...] = BATCH_NORM, *, training: bool = False
 ) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
-    """What `fold_plan` gives for layers of these kinds that can be folded, and the paths of the others by reason."""
+    """What `fold_plan` gives for layers of these kinds that can be folded, and the paths of the others by reason.
+
+    `training`: watched in training mode, which updates what a network counts (running statistics, for one).
+    """
     watch, given = _Watch(network, kinds), example.clone()  # some networks write into their input
     try:
-        with _evaluating(network), watch:
+        with _mode(network, training=training), watch:
             watch.uses.update(id(value) for value in tree_iter(network(given)))
     finally:
         watch.remove()
@@ -215,7 +218,7 @@ def _fold_copy(network: nn.Module, plan: Iterable[tuple[str, str]]) -> nn.Module
 def _check_fold(network: nn.Module, plan: list[tuple[str, str]], example: Tensor) -> None:
     double = deepcopy(network).double()
     folded = _fold_copy(double, plan)
-    with _evaluating(double), _evaluating(folded):
+    with _mode(double, training=False), _mode(folded, training=False):
         before, after = double(example.clone()), folded(example.clone())
     scale = float(before.abs().nan_to_num(0, 0, 0).max()) or 1.0
     if not torch.allclose(after, before, rtol=1e-9, atol=1e-9 * scale, equal_nan=True):
@@ -300,16 +303,16 @@ def _input(inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients; each module's own mode comes back afterwards."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
+def _mode(network: nn.Module, *, training: bool) -> Iterator[None]:
+    """Training or evaluation mode, no gradients; each module's own mode comes back afterwards."""
+    before = {module: module.training for module in network.modules()}
+    network.train(training)
     try:
         with torch.no_grad():
             yield
     finally:
-        for module in training:
-            module.training = True
+        for module, was_training in before.items():
+            module.training = was_training
 
 
 def _device_of(module: nn.Module) -> torch.device:

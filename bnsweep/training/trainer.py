@@ -152,8 +152,8 @@ class _Run:
 
     @property
     def example(self) -> Tensor:
-        """(1 or 2, C, H, W) float32 training images."""
-        return self.batches.plain(torch.arange(min(2, self.batches.count), device=self.device))
+        """(up to 4, C, H, W) float32 training images."""
+        return self.batches.plain(torch.arange(min(4, self.batches.count), device=self.device))
 
     def resume(self, slot: Slot | None) -> Progressed:
         """Go back to where the slot says, or to the beginning."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from bnsweep.analysis.claims import Verdict, judge
 from tests.results.markdown import Lines, command, figure, table
 from tests.results.published import (
@@ -34,7 +36,7 @@ def glance(ask: Answers) -> Lines:
     """Clean accuracy and the effect of BN, one line for each network of a sweep."""
     lines = []
     for sweep in GLANCED:
-        recipes = {row["model"]: row for row in ask.database(sweep).query("runs").to_dicts()}
+        recipes = {row["model"]: row for row in ask("runs", sweep)}
         for model, run in sorted(recipes.items()):
             effects = {(r["targets"], r["bn_treatment"]): r for r in ask("bn_effect", sweep, model=model)}
             clean = {
@@ -69,6 +71,7 @@ def _cost(row: Row) -> str:
     return f"{-row['effect_points']:.1f}{ends}"
 
 
+@cache
 def _judged(ask: Answers) -> list[tuple[str, Verdict]]:
     """(sweep, verdict) of every claim with evidence."""
     told = [

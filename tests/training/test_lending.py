@@ -104,6 +104,78 @@ def test_a_layer_with_a_forward_of_its_own_keeps_it():
     assert "forward" in vars(first)
 
 
+class Tokens(nn.Module):
+    """Biases per token, the middle axis; a linear layer's own lie along the last."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.first, self.site, self.output = nn.Linear(6, features), nn.BatchNorm1d(6), nn.Linear(features, 2)
+
+    def forward(self, x):
+        return self.output(functional.relu(self.site(self.first(x.mean(1)))).mean(1))
+
+
+class InTraining(nn.Module):
+    """Something between a convolution and its site, or beside it, that evaluation does not have."""
+
+    def __init__(self, between: nn.Module, *, beside: bool = False) -> None:
+        super().__init__()
+        self.first, self.between, self.site = nn.Conv2d(3, 4, 3), between, nn.BatchNorm2d(4)
+        self.second, self.site2, self.output = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 2)
+        self.beside = beside
+
+    def forward(self, x):
+        x = self.first(x)
+        y = functional.relu(self.site(self.between(x)))
+        if self.beside and self.training:
+            y = y + x
+        return self.output(functional.relu(self.site2(self.second(y))).mean((2, 3)))
+
+
+class Picky(InTraining):
+    """Takes batches of eight alone."""
+
+    def forward(self, x):
+        assert len(x) == 8
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "lent"),
+    [
+        (InTraining(nn.Identity()), 2),
+        (InTraining(nn.Dropout(0.5)), 1),
+        (InTraining(nn.Dropout2d(0.5)), 1),
+        (InTraining(nn.Identity(), beside=True), 1),
+        (Tokens(5), 0),
+        (Tokens(6), 0),
+        (Picky(nn.Identity()), 0),
+    ],
+)
+def test_training_is_the_same(network, lent):
+    images = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    placed = without_bn(network.double(), images).train()
+    torch.manual_seed(5)
+    logits, plain = gradients(placed, images)
+    with biases_lent(placed, example=images[:4]) as count:
+        assert count == lent
+        torch.manual_seed(5)
+        lent_logits, theirs = gradients(placed, images)
+    torch.testing.assert_close(lent_logits, logits)
+    torch.testing.assert_close(theirs, plain)
+
+
+def test_biases_are_added_in_the_layer_s_dtype():
+    images = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    placed = place(InTraining(nn.Identity()).double(), "00", example=images)
+    assert placed.site.bias.dtype == torch.float32
+    nn.init.normal_(placed.site.bias)
+    logits = placed(images)
+    with biases_lent(placed, example=images) as count:
+        assert count == 2
+        torch.testing.assert_close(placed(images), logits)
+
+
 @pytest.mark.parametrize("lending", [True, False])
 def test_activations_stay_as_narrow_as_with_bn(lending):
     """bf16 + fp32 is fp32: arms without BN would otherwise train with other activations, and slower."""
