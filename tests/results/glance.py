@@ -59,7 +59,8 @@ def glance(ask: Answers) -> Lines:
     told = {(row["bn"], row["eta"]): row["paper_pct"] for row in paper}
     pairs = [f"{figure(told['with', eta], digits=2)} / {figure(told['without', eta], digits=2)}" for eta in (0, None)]
     cost = told["without", None] - told["with", None]
-    lines.append(["**the paper**", "ResNet-20, CIFAR-10", "?", "?", *pairs, "", f"{cost:.1f}", ""])
+    pairs[1] += ", noise on ?"
+    lines.append(["**the paper**", "ResNet-20, CIFAR-10", "?", "?", *pairs, "", f"{cost:.1f}, noise on ?", ""])
     heads = ["sweep", "network and images", "recipe, epochs", "seeds", "clean: BN / none"]
     heads += ["A_avr, noise on all: BN / none", "BN costs, noise on weights", "noise on all parameters"]
     return table([*heads, "on weights, statistics anew"], lines) + command("bn_effect", *GLANCED)

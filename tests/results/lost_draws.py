@@ -1,6 +1,6 @@
 """How often noise on BN's running variance must make a network guess, from its variances alone; beside what was seen.
 
-`python -m tests.results.lost_draws STORE` prints the table of docs/results.md. It needs the networks, which
+`python -m tests.results.lost_draws STORE` prints the table of docs/results-puzzles.md. It needs the networks, which
 results/ does not hold: run the sweep.
 
 A channel with running variance v is lost where v + epsilon + eta * s * z < 0, s the standard deviation of the layer's

@@ -9,6 +9,10 @@ from tests.results.published import MAIN, STORES, Row
 __all__ = ["Lines", "between", "command", "figure", "table"]
 
 Lines = list[str]
+# Where the rows of a sweep are: tests/results/published.py.
+WHERE = (
+    "STORE: results/SWEEP; of cifar10-results and cifar10-puzzles results/cifar10, of cifar100-results results/cifar100"
+)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
@@ -19,7 +23,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
 def command(query: str, *sweeps: str) -> Lines:
     """How to ask the same of one sweep, or of each of several."""
     if len(sweeps) > 1:
-        return ["", f"`bnsweep query {query} --store STORE --sweep SWEEP`; the stores are those under results/."]
+        return ["", f"`bnsweep query {query} --store STORE --sweep SWEEP`; {WHERE}."]
     (name,) = sweeps or (MAIN,)
     return ["", f"`bnsweep query {query} --store {STORES[name]} --sweep {name}`"]
 
