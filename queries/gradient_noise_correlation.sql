@@ -2,8 +2,9 @@
 --
 -- Spearman's rank correlation between C (eq. 6) and A_avr over all training runs of a data set, noise cell and way of
 -- scoring, with the interval of Bonett and Wright (Psychometrika 65:23, 2000):
--- tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). The paper's explanation (BN lowers C, and less noise in training
--- means less resistance later) says that r is above 0.
+-- tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). At r = 1 that has no width, whatever n: the interval is then
+-- taken about the next lower value that n ranks can have, 1 - 12 / (n^3 - n), and ends at 1; at r = -1 likewise.
+-- The paper's explanation (BN lowers C, and less noise in training means less resistance later) says that r is above 0.
 -- Runs count as independent, although seeds of one placement resemble each other: read the interval as the narrowest.
 --
 -- Parameters
@@ -61,14 +62,15 @@ correlated AS (
 ),
 bounded AS (
     SELECT correlated.*,
-           t_quantile(1001, $confidence) * sqrt((1 + r^2 / 2) / nullif(networks - 3, 0)) AS half
+           t_quantile(1001, $confidence) * sqrt((1 + r^2 / 2) / nullif(networks - 3, 0)) AS half,
+           CASE WHEN r IS NOT NULL THEN 1 - 12 / (networks^3 - networks) END AS most
     FROM correlated
 ),
 final AS (
     SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
            precision, sampling, measure, networks::BIGINT AS networks,
-           r AS rank_correlation, tanh(atanh(greatest(least(r, 0.999999), -0.999999)) - half) AS low,
-           tanh(atanh(greatest(least(r, 0.999999), -0.999999)) + half) AS high,
+           r AS rank_correlation, least(r, tanh(atanh(greatest(least(r, most), -most)) - half)) AS low,
+           greatest(r, tanh(atanh(greatest(least(r, most), -most)) + half)) AS high,
            CASE WHEN low > 0 THEN 'supported' WHEN high < 0 THEN 'contradicted' ELSE 'undecided' END AS explanation
     FROM bounded
 )

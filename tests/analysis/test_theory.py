@@ -56,6 +56,30 @@ def test_the_rank_correlation_is_scipy_s_with_the_interval_of_bonett_and_wright(
         assert answer["explanation"] == next((word for word, true in signs.items() if true), "undecided")
 
 
+@pytest.mark.parametrize(("seeds", "sign", "word"), [(2, 1, "undecided"), (5, 1, "supported"), (5, -1, "contradicted")])
+def test_a_perfect_order_of_few_networks_proves_nothing(tmp_path, seeds, sign, word):
+    """Four networks come in one order or its reverse twice in 24 times, by chance alone; ten never do."""
+    made = tables(models=("resnet8",), seeds=seeds, partial=False, failures=False)
+    store = Store.create(tmp_path / "store")
+    store.commit(made)
+    with open_database(store) as database:
+        kept = database.sql(
+            "SELECT run_id, average_normalized FROM curve WHERE targets = 'weights' AND bn_treatment = 'stale'"
+        ).to_dicts()
+    probe = {"epoch": 15, "probe": "gradient_noise", "site": "", "samples": 8, "duration_s": 0.1}
+    rows = [{**probe, "run_id": row["run_id"], "value": 10 + sign * row["average_normalized"]} for row in kept]
+    store.commit({"probes": pa.Table.from_pylist(rows, schema=SCHEMAS["probes"])})
+    with open_database(store) as database:
+        answers = database.query("gradient_noise_correlation").to_dicts()
+    (answer,) = (row for row in answers if (row["targets"], row["bn_treatment"]) == ("weights", "stale"))
+    assert (answer["networks"], answer["rank_correlation"]) == (2 * seeds, pytest.approx(sign))
+    assert answer["explanation"] == word
+    low, high = sorted((sign * answer["low"], sign * answer["high"]))
+    assert (low < 0) == (seeds == 2)
+    assert low < 1
+    assert high == pytest.approx(1)
+
+
 def test_eq_9_is_told_per_site_with_an_interval_over_seeds(tmp_path):
     """Over those that did not diverge."""
     made = tables(models=("resnet8",), seeds=4, partial=False, failures=False)

@@ -17,7 +17,7 @@ from tests.results.published import (
     SGD,
     STORES,
     TASK,
-    TASK_STORES,
+    TASK_MERGE,
     Answers,
     Row,
 )
@@ -105,5 +105,5 @@ def verdicts(ask: Answers) -> Lines:
         [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason] for sweep, verdict in _judged(ask)
     ]
     commands = [f"`bnsweep claims --store {STORES[sweep]} --sweep {sweep}`" for sweep in JUDGED]
-    commands += [f"`bnsweep store merge {' '.join(TASK_STORES)} --store {TASK}` and `bnsweep claims --store {TASK}`"]
+    commands += [f"{TASK_MERGE} and `bnsweep claims --store {TASK}`"]
     return [*table(["sweep", "claim", "verdict", "because"], lines), "", "; ".join(commands)]

@@ -25,7 +25,7 @@ __all__ = [
     "STORES",
     "TARGETS",
     "TASK",
-    "TASK_STORES",
+    "TASK_MERGE",
     "VGG",
     "Answers",
     "Row",
@@ -51,6 +51,7 @@ STORES = {
 }
 TASK = "both"  # the main sweeps of CIFAR-10 and CIFAR-100 in one store, whose name this is
 TASK_STORES = (STORES[MAIN], STORES[HUNDRED])
+TASK_MERGE = f"`bnsweep store merge {' '.join(TASK_STORES)} --store {TASK}`"
 TARGETS = {
     "weights": "weights",
     "weights+bias": "weights, biases",

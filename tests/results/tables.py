@@ -32,7 +32,7 @@ from tests.results.published import (
     STORES,
     TARGETS,
     TASK,
-    TASK_STORES,
+    TASK_MERGE,
     VGG,
     Answers,
     Row,
@@ -51,7 +51,6 @@ DOCUMENTS = (
 )
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BN = {"all": "everywhere", "none": "none"}
-MERGE = f"`bnsweep store merge {' '.join(TASK_STORES)} --store {TASK}`"
 TREATMENTS = ("stale", "folded", "recalibrated")
 
 
@@ -154,7 +153,7 @@ def task(ask: Answers) -> Lines:
             + [f"{average['n']} on {average['seeds']}"]
         )
     heads = ["BN", "noise on", "data set", "clean, %", *(f"{100 * eta:g} %" for eta in etas), "A_avr", "n"]
-    return [*table(heads, lines), "", f"{MERGE}; `bnsweep query task_complexity --store {TASK}`"]
+    return [*table(heads, lines), "", f"{TASK_MERGE}; `bnsweep query task_complexity --store {TASK}`"]
 
 
 def _task_order(arm: tuple[Any, ...]) -> tuple[Any, ...]:
