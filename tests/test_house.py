@@ -139,6 +139,19 @@ def test_the_tree_in_the_readme_is_the_tree():
     assert {name for name in listed if name.startswith("bnsweep/") and name.endswith(".py")} == real
 
 
+def test_rows_of_tables_have_as_many_cells_as_their_heads():
+    """A table whose second line has more or fewer is shown as text."""
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        cells = 0
+        for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.startswith("|"):
+                cells = 0
+                continue
+            own = len(re.findall(r"(?<!\\)\|", line))
+            cells = cells or own
+            assert own == cells, f"{document.name}:{number}"
+
+
 def test_links_in_the_documents_resolve():
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):

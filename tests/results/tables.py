@@ -88,7 +88,7 @@ def accuracy(ask: Answers, sweep: str = MAIN) -> Lines:
 def headline(ask: Answers) -> Lines:
     """The README's: ResNet-20 alone, without the paper's."""
     kept = [line for line in accuracy(ask, FULL)[:-2] if not line.startswith("| paper")]
-    return ["| " + " | ".join(line.strip("| ").split(" | ")[1:]) + " |" if "---" not in line else line for line in kept]
+    return ["| " + line.split(" | ", maxsplit=1)[1] for line in kept]
 
 
 def _arm_order(arm: tuple[Any, ...]) -> tuple[Any, ...]:
