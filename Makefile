@@ -20,8 +20,9 @@ quickstart: $(READY) ## train and perturb small networks on real digits; about a
 	$(BIN)/bnsweep run quickstart --store stores/quickstart
 	$(BIN)/bnsweep report --store stores/quickstart --sweep quickstart --out out/quickstart.html
 
+# In the order of the files: sorted by the number of their tests, those with a few long ones come last, on one core.
 test: $(READY) ## all tests, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
