@@ -27,7 +27,8 @@ class Work:
 
     The clock for it starts with the first thing heard: what comes before is the start of Ray and of its workers, and
     says nothing about the speed of work. What workers beside each other tell first comes all at once, hence nothing is
-    said of the time left until a run is heard of again.
+    said of the time left until a run is heard of again. An epoch under way is taken to go at the speed so far, so that
+    the time left falls while nothing is heard, and rises only once an epoch is overdue.
     """
 
     def __init__(self, driver: Driver, *, clock: Callable[[], float] = monotonic) -> None:
@@ -45,7 +46,9 @@ class Work:
         self.epochs_total, self.epochs_done = 0, 0  # of runs that are to be trained
         self._begin = clock()
         self._heard_first: float | None = None
-        self._done = 0.0  # since then
+        self._heard_last = 0.0
+        self._done = 0.0  # between these two
+        self._epochs_under_way: dict[str, float] = {}  # what an epoch costs, of runs that are being trained
         self._heard_of: set[str] = set()  # runs
         self._heard_again = False  # of one of them
         self._left = 0.0
@@ -84,7 +87,10 @@ class Work:
         """From the speed so far; None until a run was heard of twice."""
         if self._heard_first is None or not self._heard_again:
             return None
-        return (self._clock() - self._heard_first) * self._left / self._done
+        now, took = self._clock(), self._heard_last - self._heard_first
+        under_way = min(self._left, sum(self._epochs_under_way.values()))
+        begun = min(under_way, self._done * (now - self._heard_last) / took) if took else under_way
+        return (now - self._heard_first) * (self._left - begun) / (self._done + begun)
 
     @property
     def share_done(self) -> float:
@@ -118,7 +124,12 @@ class Work:
         new = max(0, epoch - self._epochs[run.run_id])
         self._epochs[run.run_id] += new
         self.epochs_done += new
-        self._move(run, new * self._training_cost(run))
+        cost = self._training_cost(run)
+        if self._epochs[run.run_id] < run.training.epochs:
+            self._epochs_under_way[run.run_id] = cost
+        else:
+            self._epochs_under_way.pop(run.run_id, None)
+        self._move(run, new * cost)
 
     def _expect(self, run: TrainingRun, trained: TrainedRun) -> None:
         """The run is trained: how many trials its points take at first is known exactly."""
@@ -152,8 +163,9 @@ class Work:
         self._left = max(0.0, self._left - cost)
         self._heard_again |= run.run_id in self._heard_of
         self._heard_of.add(run.run_id)
+        self._heard_last = self._clock()
         if self._heard_first is None:  # how long this took, nobody has seen
-            self._heard_first = self._clock()
+            self._heard_first = self._heard_last
         else:
             self._done += cost
 

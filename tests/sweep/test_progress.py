@@ -49,6 +49,16 @@ def test_time_left_follows_the_speed_of_work_and_not_the_start_of_the_workers(tm
     epochs_left = 2 * 5 + 2 * 100 / (3 * 200)
     assert work.seconds_left == pytest.approx(epochs_left * 4 / 9)
     assert work.line() == "runs 0/2  epochs 10/20  trials 0/2  0.0 trials/s  0:05 left"
+    # While nothing is heard it falls as a clock does, for as long as one epoch of each network takes at that speed.
+    before = work.seconds_left
+    now[0] += 2 * 4 / 9
+    assert work.seconds_left == pytest.approx(before - 2 * 4 / 9)
+    now[0] += 1  # and then it rises: what is overdue has been slow
+    assert work.seconds_left == pytest.approx((epochs_left - 2) * (4 + 2 * 4 / 9 + 1) / 11)
+    work.heard(Progressed(first, 10))
+    work.heard(Progressed(second, 10))  # no epoch is under way: what is left are trials
+    before, now[0] = work.seconds_left, now[0] + 1
+    assert work.seconds_left > before
 
 
 def test_lines_for_a_log_end_with_everything_done(tmp_path, run, tiny, monkeypatch):
