@@ -1,11 +1,13 @@
 -- Does gradient noise predict how much accuracy a network keeps?
 --
--- Spearman's rank correlation between C (eq. 6) and A_avr over all training runs of a data set, noise cell and way of
--- scoring, with the interval of Bonett and Wright (Psychometrika 65:23, 2000):
+-- Spearman's rank correlation between C (eq. 6) and A_avr over the training runs of one recipe, noise cell and way of
+-- scoring (by eq. 7 a step of SGD has C times the squared learning rate over the batch size, so that C says nothing
+-- across recipes), with the interval of Bonett and Wright (Psychometrika 65:23, 2000):
 -- tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). At r = 1 that has no width, whatever n: the interval is then
 -- taken about the next lower value that n ranks can have, 1 - 12 / (n^3 - n), and ends at 1; at r = -1 likewise.
 -- The paper's explanation (BN lowers C, and less noise in training means less resistance later) says that r is above 0.
--- Runs count as independent, although seeds of one placement resemble each other: read the interval as the narrowest.
+-- Runs count as independent, although seeds of one arm (network and placement) resemble each other: read the interval
+-- as the narrowest. Fewer than four arms are few comparisons, however many their seeds: undecided.
 --
 -- Parameters
 --   dataset     VARCHAR  NULL  only this data set; NULL: all
@@ -13,6 +15,7 @@
 --
 -- Columns
 --   dataset               -       data set label
+--   training              -       digest of recipe and data; see query runs
 --   noise_model           -       noise model
 --   sigma_reference       -       what eta multiplies
 --   targets               -       which parameters are hit
@@ -22,10 +25,11 @@
 --   sampling              -       test images per trial: full, random or strata
 --   measure               -       images: C from single images; batches: from batches, BN in training mode
 --   networks              runs    training runs behind the figure
+--   arms                  arms    networks and placements among them
 --   rank_correlation      -       Spearman's, equals share their mean rank; NULL: fewer than four runs, or all alike
 --   low                   -       lower end of its interval
 --   high                  -       upper end
---   explanation           -       supported (low > 0), contradicted (high < 0) or undecided
+--   explanation           -       supported (low > 0) or contradicted (high < 0), from four arms on, or undecided
 
 WITH
 last_measured AS (
@@ -35,26 +39,26 @@ last_measured AS (
     QUALIFY row_number() OVER (PARTITION BY run_id, probe ORDER BY epoch DESC) = 1
 ),
 paired AS (
-    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
-           precision, sampling,
+    SELECT dataset, training, model, placement, noise_model, sigma_reference, targets, bn_treatment,
+           recalibration_images, precision, sampling,
            CASE probe WHEN 'gradient_noise' THEN 'images' ELSE 'batches' END AS measure, value, average_normalized
     FROM curve JOIN last_measured USING (run_id)
     WHERE dataset = coalesce($dataset, dataset) AND average_normalized IS NOT NULL AND isfinite(value)
 ),
 ranked AS (
     -- Ranks from below less ranks from above: twice the mean rank of equals, less a constant.
-    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
-           precision, sampling, measure,
+    SELECT dataset, training, model, placement, noise_model, sigma_reference, targets, bn_treatment,
+           recalibration_images, precision, sampling, measure,
            rank() OVER (cell ORDER BY value) - rank() OVER (cell ORDER BY value DESC) AS rank_of_noise,
            rank() OVER (cell ORDER BY average_normalized)
                - rank() OVER (cell ORDER BY average_normalized DESC) AS rank_of_average
     FROM paired
-    WINDOW cell AS (PARTITION BY dataset, noise_model, sigma_reference, targets, bn_treatment,
+    WINDOW cell AS (PARTITION BY dataset, training, noise_model, sigma_reference, targets, bn_treatment,
                     recalibration_images, precision, sampling, measure)
 ),
 correlated AS (
-    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
-           precision, sampling, measure, count(*) AS networks,
+    SELECT dataset, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
+           precision, sampling, measure, count(*) AS networks, count(DISTINCT (model, placement)) AS arms,
            CASE WHEN count(*) >= 4 AND var_pop(rank_of_noise) > 0 AND var_pop(rank_of_average) > 0
                 THEN corr(rank_of_noise, rank_of_average) END AS r
     FROM ranked
@@ -67,13 +71,16 @@ bounded AS (
     FROM correlated
 ),
 final AS (
-    SELECT dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
-           precision, sampling, measure, networks::BIGINT AS networks,
+    SELECT dataset, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
+           precision, sampling, measure, networks::BIGINT AS networks, arms::BIGINT AS arms,
            r AS rank_correlation, least(r, tanh(atanh(greatest(least(r, most), -most)) - half)) AS low,
            greatest(r, tanh(atanh(greatest(least(r, most), -most)) + half)) AS high,
-           CASE WHEN low > 0 THEN 'supported' WHEN high < 0 THEN 'contradicted' ELSE 'undecided' END AS explanation
+           CASE WHEN arms < 4 THEN 'undecided'
+                WHEN low > 0 THEN 'supported'
+                WHEN high < 0 THEN 'contradicted'
+                ELSE 'undecided' END AS explanation
     FROM bounded
 )
 SELECT * FROM final
-ORDER BY dataset, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
-           precision, sampling, measure
+ORDER BY dataset, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
+         precision, sampling, measure

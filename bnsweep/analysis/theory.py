@@ -74,9 +74,10 @@ def explanation(correlations: Sequence[Row]) -> list[str]:
 
 
 def _sentence(row: Row, among: Sequence[Row]) -> str:
+    recipe = f", recipe {row['training']}" if len({each["training"] for each in among}) > 1 else ""
     return (
-        f"{row['dataset']}, {panel_of(row, among=among)}: over {counted(row['networks'], 'training run')} the rank "
-        f"correlation between gradient noise C ({MEASURES[row['measure']]}) and A_avr is "
+        f"{row['dataset']}{recipe}, {panel_of(row, among=among)}: over {counted(row['networks'], 'training run')} the "
+        f"rank correlation between gradient noise C ({MEASURES[row['measure']]}) and A_avr is "
         f"{row['rank_correlation']:+.2f}, 95 % interval {row['low']:+.2f} to {row['high']:+.2f}, "
         f"{VERDICTS[row['explanation']]} (less gradient noise, less "
         "resistance: a correlation above 0)."

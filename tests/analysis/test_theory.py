@@ -10,6 +10,7 @@ from synthetic import tables
 
 from bnsweep.analysis.database import open_database
 from bnsweep.analysis.report import write_report
+from bnsweep.analysis.theory import explanation
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 
@@ -48,6 +49,7 @@ def test_the_rank_correlation_is_scipy_s_with_the_interval_of_bonett_and_wright(
         pairs = np.array(by_cell[answer["targets"], answer["bn_treatment"]])
         r = spearmanr(*pairs.T).statistic
         assert answer["networks"] == len(pairs) == 18
+        assert answer["arms"] == 6
         assert answer["rank_correlation"] == pytest.approx(r)
         half = 1.959964 * np.sqrt((1 + r**2 / 2) / (18 - 3))
         assert answer["low"] == pytest.approx(np.tanh(np.arctanh(r) - half), rel=1e-5)
@@ -56,10 +58,21 @@ def test_the_rank_correlation_is_scipy_s_with_the_interval_of_bonett_and_wright(
         assert answer["explanation"] == next((word for word, true in signs.items() if true), "undecided")
 
 
-@pytest.mark.parametrize(("seeds", "sign", "word"), [(2, 1, "undecided"), (5, 1, "supported"), (5, -1, "contradicted")])
-def test_a_perfect_order_of_few_networks_proves_nothing(tmp_path, seeds, sign, word):
-    """Four networks come in one order or its reverse twice in 24 times, by chance alone; ten never do."""
-    made = tables(models=("resnet8",), seeds=seeds, partial=False, failures=False)
+@pytest.mark.parametrize(
+    ("models", "seeds", "sign", "word"),
+    [
+        (("resnet8", "resnet20"), 1, 1, "undecided"),
+        (("resnet8", "resnet20"), 5, 1, "supported"),
+        (("resnet8", "resnet20"), 5, -1, "contradicted"),
+        (("resnet8",), 10, 1, "undecided"),
+    ],
+)
+def test_a_perfect_order_of_few_networks_or_of_two_arms_proves_nothing(tmp_path, models, seeds, sign, word):
+    """Four networks come in one order or its reverse twice in 24 times, by chance alone; twenty never do.
+
+    But twenty of two arms (BN everywhere or none) are one comparison, made ten times.
+    """
+    made = tables(models=models, seeds=seeds, partial=False, failures=False)
     store = Store.create(tmp_path / "store")
     store.commit(made)
     with open_database(store) as database:
@@ -72,12 +85,34 @@ def test_a_perfect_order_of_few_networks_proves_nothing(tmp_path, seeds, sign, w
     with open_database(store) as database:
         answers = database.query("gradient_noise_correlation").to_dicts()
     (answer,) = (row for row in answers if (row["targets"], row["bn_treatment"]) == ("weights", "stale"))
-    assert (answer["networks"], answer["rank_correlation"]) == (2 * seeds, pytest.approx(sign))
+    arms = 2 * len(models)
+    assert (answer["networks"], answer["arms"]) == (arms * seeds, arms)
+    assert answer["rank_correlation"] == pytest.approx(sign)
     assert answer["explanation"] == word
     low, high = sorted((sign * answer["low"], sign * answer["high"]))
-    assert (low < 0) == (seeds == 2)
+    assert (low < 0) == (seeds == 1)
     assert low < 1
     assert high == pytest.approx(1)
+
+
+def test_networks_of_another_learning_rate_are_not_ranked_with_these(probed, tmp_path):
+    """By eq. 7 the noise of a step is the squared rate times C: C alone says nothing across rates."""
+    made = tables(models=("resnet8", "resnet20"), seeds=4, partial=False, failures=False)
+    runs = made["runs"]
+    recipes = pa.array([f'{{"learning_rate": {seed % 2}}}' for seed in runs["train_seed"].to_pylist()])
+    made["runs"] = runs.set_column(runs.schema.get_field_index("recipe"), runs.schema.field("recipe"), recipes)
+    probe = {"epoch": 15, "probe": "gradient_noise", "site": "", "samples": 8, "duration_s": 0.1}
+    rows = [{**probe, "run_id": run_id, "value": float(i)} for i, run_id in enumerate(runs["run_id"].to_pylist())]
+    made["probes"] = pa.Table.from_pylist(rows, schema=SCHEMAS["probes"])
+    store = Store.create(tmp_path / "rates")
+    store.commit(made)
+    with open_database(store) as database:
+        answers = database.query("gradient_noise_correlation").to_dicts()
+    assert {row["networks"] for row in answers} == {8}
+    assert len({row["training"] for row in answers}) == 2
+    for row, said in zip(answers, explanation(answers), strict=True):
+        assert f", recipe {row['training']}, noise on" in said
+    assert not any("recipe" in said for said in explanation(probed[0].query("gradient_noise_correlation").to_dicts()))
 
 
 def test_eq_9_is_told_per_site_with_an_interval_over_seeds(tmp_path):

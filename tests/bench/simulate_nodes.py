@@ -27,7 +27,9 @@ NODES = (1, 10, 30, 100, 300, 1000, 3000, 10_000)
 SLOTS_PER_NODE = 16
 WAITING = 2  # blocks per slot beyond the one at work; the engine lets 5 wait, which saturates no sooner and no later
 SCATTER = 0.2
-WARM_UP, ROUNDS = 5, 12  # block lengths before anything is counted (the blocks sent ahead are used up), and in all
+# Block lengths before anything is counted, and in all. A driver that keeps up with nine tenths of the slots uses up the
+# blocks sent ahead within 20.
+WARM_UP, ROUNDS = 25, 35
 ENDED, ARRIVED = 0, 1
 
 
@@ -131,10 +133,20 @@ def simulate(costs: Costs) -> list[dict[str, Any]]:
     return rows
 
 
-def saturation(fixed_s: float, drivers: int, costs: Costs) -> float:
+def saturation(way: Way, costs: Costs) -> float:
     """Nodes at which drivers have no time left, by arithmetic: the simulation must bend there."""
-    per_block = costs.block_s + costs.row_s * fixed_s
-    return drivers * (1 - costs.commit_s) / per_block * fixed_s / SLOTS_PER_NODE
+
+    def asked(nodes: float) -> float:
+        """Share of a driver's time."""
+        slots = nodes * SLOTS_PER_NODE / way.drivers
+        length = way.block_s(round(slots))
+        return costs.commit_s + slots * (costs.block_s / length + costs.row_s)
+
+    low, high = 0.0, 1e7
+    while high - low > 0.5:
+        middle = (low + high) / 2
+        low, high = (low, middle) if asked(middle) > 1 else (middle, high)
+    return high
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -171,8 +183,7 @@ def main() -> None:
     given = parser.parse_args()
     costs = Costs(given.block_ms / 1e3, given.row_us / 1e6, given.commit_ms / 1e3)
     for way in WAYS:
-        if way.fixed_s is not None:
-            print(f"{way.label:<34}saturates at {saturation(way.fixed_s, way.drivers, costs):,.0f} nodes", flush=True)
+        print(f"{way.label:<34}saturates at {saturation(way, costs):,.0f} nodes", flush=True)
     rows = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else simulate(costs)
     if given.rows:
         given.rows.write_text(json.dumps(rows))

@@ -30,7 +30,7 @@ GLANCED = (LONG_SGD, LONG, SGD, FULL, MAIN, HUNDRED_SGD, HUNDRED)
 JUDGED = {FULL: None, SGD: None, MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 WORDS = ("supported", "contradicted", "undecided")
-COSTS = (("weights", "stale"), ("all", "stale"), ("weights", "recalibrated"))
+COSTS = (("weights", "stale"), ("all", "stale"), ("all", "folded"), ("weights", "recalibrated"))
 
 
 def glance(ask: Answers) -> Lines:
@@ -61,9 +61,10 @@ def glance(ask: Answers) -> Lines:
     pairs = [f"{figure(told['with', eta], digits=2)} / {figure(told['without', eta], digits=2)}" for eta in (0, None)]
     cost = told["without", None] - told["with", None]
     pairs[1] += ", noise on ?"
-    lines.append(["**the paper**", "ResNet-20, CIFAR-10", "?", "?", *pairs, "", f"{cost:.1f}, noise on ?", ""])
+    costs = ["", f"{cost:.1f}, noise on ?", "", ""]
+    lines.append(["**the paper**", "ResNet-20, CIFAR-10", "Adam, ?", "?", *pairs, *costs])
     heads = ["sweep", "network and images", "recipe, epochs", "seeds", "clean: BN / none"]
-    heads += ["A_avr, noise on all: BN / none", "BN costs, noise on weights", "noise on all parameters"]
+    heads += ["A_avr, noise on all: BN / none", "BN costs, noise on weights", "on all parameters", "on all, BN folded"]
     return table([*heads, "on weights, statistics anew"], lines) + command("bn_effect", *GLANCED)
 
 

@@ -178,8 +178,9 @@ def effect(ask: Answers, sweep: str = MAIN) -> Lines:
         ]
         for row in sorted(ask("bn_effect", sweep), key=_effect_order)
     ]
-    heads = ["network", "noise on", "BN", "A_avr with BN", "A_avr without", "effect of BN, points"]
-    return table([*heads, "against all parameters, stale", "n"], lines) + command("bn_effect", sweep)
+    heads = ["network", "noise on", "BN", "A_avr with BN", "A_avr without", "effect of BN on A_avr, points"]
+    heads += ["that effect less the one of noise on all parameters, BN stale", "n"]
+    return table(heads, lines) + command("bn_effect", sweep)
 
 
 def _effect_order(row: Row) -> tuple[Any, ...]:

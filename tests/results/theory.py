@@ -41,14 +41,16 @@ def _span(values: Sequence[float]) -> str:
 
 
 def correlation(ask: Answers) -> Lines:
-    """Rank correlation of C and A_avr over the networks of a sweep."""
+    """Rank correlation of C and A_avr over the networks of one recipe."""
+    rates = {sweep: {row["training"]: row["learning_rate"] for row in ask("runs", sweep)} for sweep in STORES}
     lines = [
         [
             sweep,
+            f"{rates[sweep][row['training']]:g}",
             TARGETS[row["targets"]],
             row["bn_treatment"],
             row["measure"],
-            str(row["networks"]),
+            f"{row['networks']} in {row['arms']}",
             "-" if row["rank_correlation"] is None else f"{row['rank_correlation']:+.2f}",
             "-" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}",
             row["explanation"],
@@ -59,10 +61,11 @@ def correlation(ask: Answers) -> Lines:
     ]
     heads = [
         "sweep",
+        "learning rate",
         "noise on",
         "BN",
         "C of",
-        "networks",
+        "networks in arms",
         "rank correlation",
         "95 % interval",
         "the paper's explanation",
