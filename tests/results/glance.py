@@ -10,22 +10,21 @@ from tests.results.published import (
     DEPTH,
     FULL,
     HUNDRED,
-    HUNDRED_SGD,
     LONG,
     LONG_SGD,
     MAIN,
     PUZZLES,
     SGD,
     STORES,
-    TASKS,
+    TASK,
+    TASK_MERGE,
     Answers,
     Row,
-    merged,
 )
 
 __all__ = ["claims", "glance", "verdicts"]
 
-GLANCED = (LONG_SGD, LONG, SGD, FULL, MAIN, HUNDRED_SGD, HUNDRED)
+GLANCED = (LONG_SGD, LONG, SGD, FULL, MAIN, HUNDRED)
 # Of the smaller sweeps those claims that the main ones say nothing about.
 JUDGED = {FULL: None, SGD: None, MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
@@ -83,13 +82,8 @@ def _judged(ask: Answers) -> list[tuple[str, Verdict]]:
         for verdict in judge(ask.database(sweep))
         if verdict.evidence and (names is None or verdict.name in names)
     ]
-    harder = [
-        (", ".join(sweeps), verdict)
-        for task, sweeps in TASKS.items()
-        for verdict in judge(ask.database(task))
-        if verdict.name == "task"
-    ]
-    return [*told, *harder]
+    (harder,) = (verdict for verdict in judge(ask.database(TASK)) if verdict.name == "task")
+    return [*told, (f"{MAIN}, {HUNDRED}", harder)]
 
 
 def claims(ask: Answers) -> Lines:
@@ -112,5 +106,5 @@ def verdicts(ask: Answers) -> Lines:
         [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason] for sweep, verdict in _judged(ask)
     ]
     commands = [f"`bnsweep claims --store {STORES[sweep]} --sweep {sweep}`" for sweep in JUDGED]
-    commands += [f"{merged(task)} and `bnsweep claims --store {task}`" for task in TASKS]
+    commands += [f"{TASK_MERGE} and `bnsweep claims --store {TASK}`"]
     return [*table(["sweep", "claim", "verdict", "because"], lines), "", "; ".join(commands)]
