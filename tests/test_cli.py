@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from small_disks import mounted
@@ -101,6 +104,51 @@ def test_sql_of_one_s_own(work):
     sql = "SELECT count(*) AS n, sum(correct) AS correct FROM trials WHERE eta = 0"
     rows = json.loads(ask(work, "query", "--store", "store", "--sql", sql, "--json"))["rows"]
     assert rows[0]["n"] == 4
+
+
+def test_no_row_is_cut_without_a_word(work):
+    """DuckDB's range() has as many rows as one asks for; 10,000 is where a terminal's answer ends."""
+    query = ("query", "--store", "store", "--sql", "SELECT range AS number FROM range(20337)")
+    written = {ending: work / f"many.{ending}" for ending in ("csv", "json", "parquet", "tex")}
+    forms = dict(zip(written, ("csv", "json", "parquet", "latex"), strict=True))
+    for ending, path in written.items():
+        done = bnsweep(*query, "--format", forms[ending], "--out", path, cwd=work)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert written["csv"].read_text() == "number\n" + "".join(f"{number}\n" for number in range(20337))
+    told = json.loads(written["json"].read_text())
+    assert ([row["number"] for row in told["rows"]], told["truncated"]) == (list(range(20337)), False)
+    import pyarrow.parquet as pq
+
+    assert pq.read_table(written["parquet"]).num_rows == 20337
+    assert written["tex"].read_text().count(r" \\") == 20337 + 1
+    assert ask(work, *query, "--format", "csv").count("\n") == 20337 + 1
+
+    shown, fewer = bnsweep(*query, cwd=work), bnsweep(*query, "--format", "csv", "--limit", "5", cwd=work)
+    assert "(the first 10000 rows; there are more)" in shown.stdout
+    assert "only the first 10,000 rows; there are more" in shown.stderr
+    assert fewer.stdout.split() == ["number", "0", "1", "2", "3", "4"]
+    assert "only the first 5 rows; there are more: " in fewer.stderr
+    named = bnsweep("query", "accuracy", "--store", "store", "--limit", "2", "--json", cwd=work)
+    assert len(json.loads(named.stdout)["rows"]) == 2
+    assert "only the first 2 rows" in named.stderr
+
+
+def test_ctrl_c_ends_a_long_question(work):
+    forever = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range % 7 = b.range % 11"
+    command = [sys.executable, "-m", "bnsweep", "query", "--store", "store", "--sql", forever]
+    asking = subprocess.Popen(command, cwd=work, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while "duckdb" not in Path(f"/proc/{asking.pid}/maps").read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(2)  # from the import of DuckDB to the question
+        asking.send_signal(signal.SIGINT)
+        _, said = asking.communicate(timeout=60)
+    finally:
+        asking.kill()
+    assert asking.returncode in (130, -signal.SIGINT), said  # a shell says 130 of both
+    assert "bnsweep: interrupted" in said
+    assert "Traceback" not in said
 
 
 def test_questions_are_listed_and_shown(work):

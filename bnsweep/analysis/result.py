@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
+from textwrap import indent
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ LATEX = {"\\": r"\textbackslash{}", **{c: "\\" + c for c in "&%$#_{}"}, "~": r"\
 LATEX_UNITS = {"%": r"\%"}
 ROUNDED = frozenset({"%", "points", "nats", "s", "times"})  # units of what was measured
 COUNTED = frozenset({"runs", "trials"})
+PIECE_ROWS = 10_000  # as Python values at a time
 
 
 @dataclass(frozen=True)
@@ -79,23 +81,49 @@ class Result:
 
     def to_csv(self) -> str:
         """CSV with a line of column names; empty where there is no value."""
-        sink = io.StringIO()
-        writer = csv.writer(sink, lineterminator="\n")
-        writer.writerow([column.name for column in self.columns])
-        writer.writerows([["" if value is None else _plain(value) for value in row] for row in self.rows])
-        return sink.getvalue()
+        return "".join(self.csv_pieces())
+
+    def csv_pieces(self) -> Iterator[str]:
+        """What `to_csv` writes, a piece at a time: the rows as Python values take far more memory than as Arrow."""
+        yield _csv_lines([[column.name for column in self.columns]])
+        for rows in self._batches():
+            yield _csv_lines([["" if value is None else _plain(value) for value in row] for row in rows])
 
     def to_json(self) -> str:
         """An object with columns (name, unit, meaning), rows (objects) and truncated. NaN and infinity are null."""
-        return json.dumps(self.to_plain(), indent=1, allow_nan=False)
+        return "".join(self.json_pieces())
+
+    def json_pieces(self) -> Iterator[str]:
+        """What `to_json` writes, a piece at a time."""
+        empty = '"rows": []'  # nowhere else: quotes within texts are escaped
+        before, after = json.dumps({**self._head(), "rows": [], "truncated": self.truncated}, indent=1).split(empty)
+        yield before + empty[:-1]
+        separator, last = "\n", ""
+        for rows in self._batches():
+            texts = (json.dumps(self._object(row), indent=1, allow_nan=False) for row in rows)
+            yield separator + ",\n".join(indent(text, "  ") for text in texts)
+            separator, last = ",\n", "\n "
+        yield f"{last}]{after}"
 
     def to_plain(self) -> dict[str, Any]:
         """What `to_json` writes, as Python values."""
-        return {
-            "columns": [{"name": c.name, "unit": c.unit, "meaning": c.meaning} for c in self.columns],
-            "rows": [{name: json_value(value) for name, value in row.items()} for row in self.to_dicts()],
-            "truncated": self.truncated,
-        }
+        return {**self._head(), "rows": [self._object(row) for row in self.rows], "truncated": self.truncated}
+
+    def first(self, limit: int | None) -> Result:
+        """At most so many rows."""
+        if limit is None or len(self) <= limit:
+            return self
+        return Result(self.columns, self.table.slice(0, limit), True, self.sql)
+
+    def _head(self) -> dict[str, Any]:
+        return {"columns": [{"name": c.name, "unit": c.unit, "meaning": c.meaning} for c in self.columns]}
+
+    def _object(self, row: Sequence[Any]) -> dict[str, Any]:
+        return {column.name: json_value(value) for column, value in zip(self.columns, row, strict=True)}
+
+    def _batches(self) -> Iterator[list[tuple[Any, ...]]]:
+        for batch in self.table.to_batches(max_chunksize=PIECE_ROWS):
+            yield list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
     def to_latex(self, *, digits: int = 2) -> str:
         """A booktabs tabular."""
@@ -214,6 +242,12 @@ def _shown(value: Any, places: int | None) -> str:
             return value.isoformat(sep=" ", timespec="seconds")
         case _:
             return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def _csv_lines(rows: Sequence[Sequence[Any]]) -> str:
+    sink = io.StringIO()
+    csv.writer(sink, lineterminator="\n").writerows(rows)
+    return sink.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from bnsweep.cli.common import database_of, deliver, open_store, parameters_of, print_json, writing
+from bnsweep.cli.common import database_of, open_store, parameters_of, print_json, writing
+from bnsweep.cli.delivery import FORMS, deliver
 from bnsweep.cli.options import json_option, store_option, sweep_option
 from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
 
+if TYPE_CHECKING:
+    from bnsweep.analysis.database import Database, Result
+    from bnsweep.service.client import Client
+
 __all__ = ["claims", "query", "report"]
 
+TERMINAL_ROWS = 10_000  # of SQL of one's own, as text: whoever wants more wants a file
 NO_SWEEP_OF_THE_PAPER = "the paper's tables know no sweeps: leave out --sweep or --paper"
 
 
@@ -26,12 +34,19 @@ NO_SWEEP_OF_THE_PAPER = "the paper's tables know no sweeps: leave out --sweep or
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "csv", "json", "latex", "parquet"]),
+    type=click.Choice(FORMS),
     default="text",
     show_default=True,
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write to this file.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    help=f"At most N rows; default: all, and of --sql as text on a terminal {TERMINAL_ROWS:,}.",
+)
 @click.option("--show-sql", is_flag=True, help="Print the query's SQL and do not run it.")
 @or_server_options
 def query(
@@ -44,6 +59,7 @@ def query(
     form: str,
     out: Path | None,
     as_json: bool,
+    limit: int | None,
     show_sql: bool,
     server: str | None,
     token: str | None,
@@ -52,36 +68,78 @@ def query(
 
     Without NAME, list the questions.
     """
-    from bnsweep.analysis.database import QUERIES, open_paper
+    from bnsweep.analysis.database import QUERIES, find_query, open_paper
 
     if name is None and sql is None:
         width = max(map(len, QUERIES))
         for each in QUERIES.values():
             click.echo(f"{each.name:<{width}}  {each.question}")
         return
-    if name is not None and sql is not None:
-        raise InputError("give either the NAME of a query or --sql, not both")
-    if sql is not None and params:
-        raise InputError("--param is for a named query, but got --sql; write the value into the SQL")
-    if paper and sweep is not None:
-        raise InputError(NO_SWEEP_OF_THE_PAPER)
-    if sql is not None and sweep is not None and server and not paper:
-        raise InputError("a service answers --sql over all its sweeps; instead of --sweep, filter by the column sweep")
+    asked = Asked(name, sql, sweep, parameters_of(params), limit)
+    asked.check(paper=paper, server=server)
     if show_sql and name is not None:
-        from bnsweep.analysis.database import find_query
-
         click.echo(find_query(name).sql)
         return
-    parameters = parameters_of(params)
+    form = "json" if as_json else form
     if server and not paper:
-        client = client_of(server, token)
-        result = (
-            client.result(str(sql)) if sql is not None else client.result(name=str(name), sweep=sweep, **parameters)
-        )
+        result, notes = _of_service(asked, client_of(server, token))
     else:
         database = open_paper() if paper else database_of(open_store(location), sweep)
-        result = database.sql(sql) if sql is not None else database.query(str(name), **parameters)
-    deliver(result, "json" if as_json else form, out)
+        result, notes = _of_database(asked, database, all_rows=form != "text" or out is not None)
+    deliver(result, form, out)
+    for note in notes:
+        click.echo(f"bnsweep: {note}", err=True)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question of the command line: either `name` or `sql`."""
+
+    name: str | None
+    sql: str | None
+    sweep: str | None
+    parameters: dict[str, str]
+    limit: int | None
+
+    def check(self, *, paper: bool, server: str | None) -> None:
+        """Raise InputError for what does not go together."""
+        if self.name is not None and self.sql is not None:
+            raise InputError("give either the NAME of a query or --sql, not both")
+        if self.sql is not None and self.parameters:
+            raise InputError("--param is for a named query, but got --sql; write the value into the SQL")
+        if paper and self.sweep is not None:
+            raise InputError(NO_SWEEP_OF_THE_PAPER)
+        if self.sql is not None and self.sweep is not None and server and not paper:
+            raise InputError(
+                "a service answers --sql over all its sweeps; instead of --sweep, filter by the column sweep"
+            )
+
+
+def _of_database(asked: Asked, database: Database, *, all_rows: bool) -> tuple[Result, list[str]]:
+    """The answer, and what is to be said about it."""
+    if asked.sql is None:
+        result = database.query(str(asked.name), limit=asked.limit, **asked.parameters)
+    else:
+        limit = asked.limit or (None if all_rows else TERMINAL_ROWS)
+        result = database.sql(asked.sql, limit=limit, time_limit_s=None)  # who waits can press Ctrl-C
+    return result, _cut(result, "--limit N shows N of them, and --out FILE without --limit writes all")
+
+
+def _of_service(asked: Asked, client: Client) -> tuple[Result, list[str]]:
+    """The same from a service, which has limits of its own."""
+    if asked.sql is None:
+        result = client.result(name=str(asked.name), sweep=asked.sweep, **asked.parameters)
+    else:
+        result = client.result(asked.sql)
+    result = result.first(asked.limit)
+    return result, _cut(
+        result, "a service cuts at --limit or its own `sql_rows`; --store instead of --server gives all"
+    )
+
+
+def _cut(result: Result, remedy: str) -> list[str]:
+    """What is said of an answer whose rows are not all there."""
+    return [f"only the first {len(result):,} rows; there are more: {remedy}"] if result.truncated else []
 
 
 @click.command()

@@ -1,10 +1,10 @@
-"""What commands share: a spec, a store, a database opened; answers printed and written."""
+"""What commands share: a spec, a store, a database opened; JSON and tables printed."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import click
 from bnsweep.errors import BnsweepError, InputError
 
 if TYPE_CHECKING:
-    from bnsweep.analysis.database import Database, Result
+    from bnsweep.analysis.database import Database
     from bnsweep.experiment.plan import Plan
     from bnsweep.experiment.search import SearchSpec
     from bnsweep.store.store import Store
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERRUPTED",
     "database_of",
-    "deliver",
     "open_store",
     "parameters_of",
     "print_json",
@@ -94,40 +93,6 @@ def parameters_of(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise InputError(f"--param takes NAME=VALUE, but got {pair!r}")
         parameters[key] = value
     return parameters
-
-
-def deliver(result: Result, form: str, out: Path | None) -> None:
-    if form == "parquet":
-        if out is None:
-            raise InputError("--format parquet needs --out FILE")
-        import pyarrow.parquet as pq
-
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(result.to_arrow(), out)
-        return
-    writers: dict[str, Callable[[], str]] = {
-        "text": lambda: _narrow(result),
-        "csv": result.to_csv,
-        "json": result.to_json,
-        "latex": result.to_latex,
-    }
-    text = writers[form]()
-    if out is None:
-        click.echo(text.rstrip("\n"))
-        return
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-
-
-def _narrow(result: Result) -> str:
-    """For a terminal: columns with one value throughout are said once."""
-    shown, same = result.apart()
-    text = shown.to_text()
-    if not same:
-        return text
-    return f"{text}\n\nin every row: {', '.join(f'{name} = {value}' for name, value in same.items())}"
 
 
 @contextmanager

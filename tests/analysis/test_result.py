@@ -11,6 +11,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
+from bnsweep.analysis import result as module
 from bnsweep.analysis.queries import Column
 from bnsweep.analysis.result import Result
 from bnsweep.errors import InputError, UnknownNameError
@@ -58,6 +59,17 @@ def test_json_is_standard(result: Result) -> None:
     assert parsed["columns"][2] == {"name": "accuracy_pct", "unit": "%", "meaning": "mean"}
     assert parsed["rows"][2]["accuracy_pct"] is None  # NaN is no JSON
     assert parsed["truncated"] is False
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3])
+def test_pieces_make_the_same_whole(result: Result, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows a piece has: what is written in pieces is what `json.dumps` makes of all at once."""
+    whole = Result((Column('"rows": []'), *COLUMNS[1:]), result.table.slice(0, rows), rows == 2)
+    for most in (1, 2, 100):
+        monkeypatch.setattr(module, "PIECE_ROWS", most)
+        assert whole.to_json() == json.dumps(whole.to_plain(), indent=1)
+        assert list(csv.reader(io.StringIO(whole.to_csv())))[0] == [column.name for column in whole.columns]
+        assert whole.to_csv().count("\n") == rows + 1
 
 
 def test_json_of_other_types() -> None:

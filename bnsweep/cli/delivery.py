@@ -1,0 +1,65 @@
+"""An answer printed or written, in one of its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bnsweep.cli.common import writing
+from bnsweep.errors import InputError
+
+if TYPE_CHECKING:
+    from bnsweep.analysis.result import Result
+
+__all__ = ["FORMS", "deliver"]
+
+FORMS = ("text", "csv", "json", "latex", "parquet")
+
+
+def deliver(result: Result, form: str, out: Path | None) -> None:
+    """Write or print an answer."""
+    if form == "parquet":
+        _write_parquet(result, out)
+        return
+    pieces: dict[str, Callable[[], Iterable[str]]] = {
+        "text": lambda: [_narrow(result)],
+        "csv": result.csv_pieces,
+        "json": lambda: chain(result.json_pieces(), ["\n"]),
+        "latex": lambda: [result.to_latex()],
+    }
+    _write(pieces[form](), out)
+
+
+def _write_parquet(result: Result, out: Path | None) -> None:
+    if out is None:
+        raise InputError("--format parquet needs --out FILE")
+    import pyarrow.parquet as pq
+
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(result.to_arrow(), out)
+
+
+def _write(pieces: Iterable[str], out: Path | None) -> None:
+    if out is None:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+        return
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("w", encoding="utf-8") as file:
+            file.writelines(pieces)
+
+
+def _narrow(result: Result) -> str:
+    """For people: columns with one value throughout are said once."""
+    shown, same = result.apart()
+    text = shown.to_text()
+    if not same:
+        return text
+    rows = "row shown" if result.truncated else "row"
+    return f"{text}\n\nin every {rows}: {', '.join(f'{name} = {value}' for name, value in same.items())}\n"
