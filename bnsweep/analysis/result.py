@@ -152,11 +152,13 @@ class Result:
     def without_constants(self, *, keep: Sequence[str] = ()) -> Result:
         """Without columns that say the same in every row (of several), for a terminal's width.
 
-        What was measured stays, with its n and its interval, unless no row has a value.
+        What was measured stays, with its n and its interval, unless no row has a value; and so does everything where
+        nothing else would be left.
         """
         if len(self) < 2:
             return self
-        return self.select(*(c.name for i, c in enumerate(self.columns) if c.name in keep or self._says(c, i)))
+        left = [c.name for i, c in enumerate(self.columns) if c.name in keep or self._says(c, i)]
+        return self.select(*left) if left else self
 
     def apart(self) -> tuple[Result, dict[str, str]]:
         """The answer `without_constants`, and the value of each column that this leaves out, on one line."""

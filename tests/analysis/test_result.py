@@ -68,7 +68,7 @@ def test_pieces_make_the_same_whole(result: Result, rows: int, monkeypatch: pyte
     for most in (1, 2, 100):
         monkeypatch.setattr(module, "PIECE_ROWS", most)
         assert whole.to_json() == json.dumps(whole.to_plain(), indent=1)
-        assert list(csv.reader(io.StringIO(whole.to_csv())))[0] == [column.name for column in whole.columns]
+        assert next(csv.reader(io.StringIO(whole.to_csv()))) == [column.name for column in whole.columns]
         assert whole.to_csv().count("\n") == rows + 1
 
 
@@ -118,3 +118,12 @@ def test_columns_by_name(result: Result) -> None:
     for ask in (result.select, result.column):
         with pytest.raises(UnknownNameError, match="unknown column 'etta'. Did you mean 'eta'"):
             ask("etta")
+
+
+def test_rows_that_are_all_alike_are_shown() -> None:
+    """Without any column that tells them apart there would be no rows to see, three as they are."""
+    alike = Result((Column("run_id"), Column("model")), pa.table({"run_id": ["b5"] * 3, "model": ["resnet8"] * 3}))
+    assert alike.apart() == (alike, {})
+    assert alike.to_text().splitlines()[2:] == ["b5      resnet8"] * 3
+    single = alike.first(1)
+    assert single.apart() == (single, {})
