@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bnsweep.cli.common import database_of, open_store, parameters_of, print_json, writing
-from bnsweep.cli.delivery import FORMS, deliver
+from bnsweep.cli.delivery import FORMS, deliver, form_of
 from bnsweep.cli.options import json_option, store_option, sweep_option
 from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
@@ -35,8 +35,8 @@ NO_SWEEP_OF_THE_PAPER = "the paper's tables know no sweeps: leave out --sweep or
     "--format",
     "form",
     type=click.Choice(FORMS),
-    default="text",
-    show_default=True,
+    default=None,
+    help="Default: by the ending of --out (.csv, .json, .tex, .parquet), else text.",
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write to this file.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
@@ -56,7 +56,7 @@ def query(
     sql: str | None,
     paper: bool,
     params: tuple[str, ...],
-    form: str,
+    form: str | None,
     out: Path | None,
     as_json: bool,
     limit: int | None,
@@ -80,7 +80,7 @@ def query(
     if show_sql and name is not None:
         click.echo(find_query(name).sql)
         return
-    form = "json" if as_json else form
+    form = "json" if as_json else form or form_of(out)
     if server and not paper:
         result, notes = _of_service(asked, client_of(server, token))
     else:
@@ -132,9 +132,7 @@ def _of_service(asked: Asked, client: Client) -> tuple[Result, list[str]]:
     else:
         result = client.result(asked.sql)
     result = result.first(asked.limit)
-    return result, _cut(
-        result, "a service cuts at --limit or its own `sql_rows`; --store instead of --server gives all"
-    )
+    return result, _cut(result, "a service cuts at its `sql_rows`; --store instead of --server asks for all")
 
 
 def _cut(result: Result, remedy: str) -> list[str]:

@@ -15,9 +15,15 @@ from bnsweep.errors import InputError
 if TYPE_CHECKING:
     from bnsweep.analysis.result import Result
 
-__all__ = ["FORMS", "deliver"]
+__all__ = ["FORMS", "deliver", "form_of"]
 
 FORMS = ("text", "csv", "json", "latex", "parquet")
+ENDINGS = {".csv": "csv", ".json": "json", ".tex": "latex", ".parquet": "parquet"}
+
+
+def form_of(out: Path | None) -> str:
+    """The form that a file's name asks for."""
+    return ENDINGS.get(out.suffix.lower(), "text") if out else "text"
 
 
 def deliver(result: Result, form: str, out: Path | None) -> None:
