@@ -174,6 +174,8 @@ def test_the_store_is_looked_after(work):
     assert json.loads(ask(work, "store", "verify", "--store", "store", "--json"))["ok"] is True
     ask(work, "store", "export", "exported", "--store", "store")
     assert (work / "exported" / "provenance.json").exists()
+    ask(work, "store", "export", "of-one-sweep", "--store", "store", "--format", "csv", "--sweep", "tiny")
+    assert (work / "of-one-sweep" / "trials.csv").read_text().count("\n") == 1 + 16
 
 
 def test_the_claims_of_the_paper_are_judged(work):
@@ -209,6 +211,8 @@ def test_models_are_listed_with_their_sites(work):
         (["query", "--store", "store", "--sql", "SELECT 1", "--param", "a=1"], "for a named query"),
         (["query", "accuracy", "--paper", "--sweep", "tiny"], "know no sweeps"),
         (["claims", "--paper", "--sweep", "tiny"], "know no sweeps"),
+        (["store", "export", "rows", "--store", "store", "--query", "runs"], "latex, but got --format parquet"),
+        (["store", "export", "rows", "--store", "store", "--sweep", "tini"], "Did you mean 'tiny'"),
         (["launch", "quickstart", "--target", "compose", "--store", "folder"], "share no folder"),
         (["query", "accuracy", "--store", "store", "--sweep", "other"], "other"),
         (

@@ -100,11 +100,15 @@ def store_export(directory: Path, location: str, sweep: str | None, form: str, n
 
     latex writes one booktabs tabular per named query (see `bnsweep query`) whose answer has at most 200 rows. store
     writes rows without networks, so that whoever has DIRECTORY can ask `bnsweep query --store DIRECTORY` the same;
-    `store verify` will call the networks lost.
+    `store verify` will call the networks lost. With --sweep the rows are those that the sweep's newest version plans,
+    also where another sweep asked for them first and is named in their column `sweep`.
     """
     opened = open_store(location)
-    if form != "latex" and (names or sweep):
-        raise InputError("--query and --sweep go with --format latex: the other formats hold all rows")
+    if form != "latex" and names:
+        raise InputError(
+            f"--query goes with --format latex, but got --format {form}: it holds rows, not answers; "
+            "`bnsweep query NAME --out FILE.csv` writes one"
+        )
     with writing(directory):
         if form == "latex":
             from bnsweep.analysis.export import export_latex
@@ -112,8 +116,8 @@ def store_export(directory: Path, location: str, sweep: str | None, form: str, n
             with database_of(opened, sweep) as database:
                 paths = export_latex(database, opened, directory, names=names)
         elif form == "store":
-            paths = opened.copy_rows(directory)
+            paths = opened.copy_rows(directory, sweep=sweep)
         else:
-            paths = opened.export(directory, format=form)
+            paths = opened.export(directory, format=form, sweep=sweep)
         for path in paths:
             click.echo(path)

@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "copy_rows", "export", "write_files"]
 
+SITE_ORDER = [(key, "ascending") for key in schema.KEYS["sites"]]
 NO_LIMIT = np.iinfo(np.int64).max  # of trials of a point that no plan knows
 
 
@@ -59,35 +61,76 @@ def export(
     *,
     format: str = "parquet",  # noqa: A002
     tables: Iterable[str] | None = None,
+    sweep: str | None = None,
 ) -> list[Path]:
     """Write TABLE.parquet or TABLE.csv for each table (those with rows unless named), and provenance.json.
 
-    Each key is written once, in the order of keys. Raises UnknownNameError, StoreDamagedError, StoreUnwritableError.
+    Each key is written once, in the order of keys. Of one sweep: what its newest version plans, whichever sweep asked
+    for it first. Raises UnknownNameError, StoreDamagedError, StoreUnwritableError.
     """
     if format not in FORMATS:
         raise UnknownNameError("export format", format, FORMATS)
     names = [name for name in schema.SCHEMAS if store.rows(name)] if tables is None else list(tables)
     for name in names:
         part_files.check_table(name)
-    return write_files(store, directory, (_file(store, name, format) for name in names))
+    read = partial(store.read, unique=True) if sweep is None else _reader_of(store, sweep)
+    contents = (_file(name, read(name), format) for name in names)
+    return write_files(store, directory, contents, sweep=sweep)
 
 
-def copy_rows(store: Store, directory: str | Path) -> list[Path]:
+def copy_rows(store: Store, directory: str | Path, *, sweep: str | None = None) -> list[Path]:
     """Make a store in DIRECTORY with the rows alone, for publication: one part per table, no networks. Its parts.
 
-    Of each sweep the newest version and what that plans; of everything else all rows, each key once.
+    Of each sweep the newest version and what that plans; of everything else all rows, each key once. Of one sweep:
+    what its newest version plans, and nothing else.
 
-    Raises StoreError if there is a store already, StoreDamagedError, StoreUnwritableError.
+    Raises UnknownNameError, StoreError if there is a store already, StoreDamagedError, StoreUnwritableError.
     """
-    newest = _newest_sweeps(store.read("sweeps", unique=True))
-    planned = pc.is_in(pc.field("spec_sha256"), newest["spec_sha256"].combine_chunks())
-    tables = {"sweeps": newest, "points": store.read("points", unique=True, filter=planned)}
-    tables |= {name: store.read(name, unique=True) for name in schema.SCHEMAS if name not in tables}
-    tables["trials"] = _planned(tables["trials"], tables["points"])
+    if sweep is None:
+        newest = _newest_sweeps(store.read("sweeps", unique=True))
+        planned = pc.is_in(pc.field("spec_sha256"), newest["spec_sha256"].combine_chunks())
+        tables = {"sweeps": newest, "points": store.read("points", unique=True, filter=planned)}
+        tables |= {name: store.read(name, unique=True) for name in schema.SCHEMAS if name not in tables}
+        tables["trials"] = _planned(tables["trials"], tables["points"])
+    else:
+        read = _reader_of(store, sweep)
+        tables = {name: read(name) for name in schema.SCHEMAS}
     target = type(store).create(directory)
     added = target.commit(tables)
     shutil.rmtree(Path(directory, claim.FOLDER))  # who wrote on which machine; no copy needs it to be read or written
     return [Path(directory, part.path) for part in added]
+
+
+def _reader_of(store: Store, sweep: str) -> Callable[[str], pa.Table]:
+    """What reads a table's rows that one sweep's newest version plans. Raises UnknownNameError.
+
+    By points and runs: the column `sweep` of trials and runs names who asked for a row first, and sweeps share rows.
+    """
+    newest = _newest_sweeps(store.read("sweeps", unique=True))
+    known = newest["sweep"].to_pylist()
+    if sweep not in known:
+        raise UnknownNameError("sweep", sweep, sorted(known) or ["none yet"])
+    own = newest.slice(known.index(sweep), 1)
+    version = (pc.field("sweep") == sweep) & (pc.field("spec_sha256") == own["spec_sha256"][0])
+    points = store.read("points", unique=True, filter=version)
+    of_points, of_runs = (pc.is_in(pc.field(key), points[key].unique()) for key in ("point_id", "run_id"))
+    networks = points.group_by(["dataset", "model"]).aggregate([])
+    filters = {
+        "proposals": version,
+        "trials": of_points,
+        "failures": of_points | (pc.field("point_id").is_null() & of_runs),
+        "sites": None,
+    }
+
+    def read(table: str) -> pa.Table:
+        if table in ("sweeps", "points"):
+            return own if table == "sweeps" else points
+        rows = store.read(table, unique=True, filter=filters.get(table, of_runs))
+        if table == "sites":
+            return rows.join(networks, ["dataset", "model"], join_type="left semi").sort_by(SITE_ORDER)
+        return _planned(rows, points) if table == "trials" else rows
+
+    return read
 
 
 def _planned(trials: pa.Table, points: pa.Table) -> pa.Table:
@@ -110,13 +153,16 @@ def _newest_sweeps(sweeps: pa.Table) -> pa.Table:
     return sweeps.take(pa.array(sorted(last.values()), pa.int64()))
 
 
-def _file(store: Store, name: str, format: str) -> tuple[str, bytes, dict[str, Any]]:  # noqa: A002
-    rows = store.read(name, unique=True)
+def _file(name: str, rows: pa.Table, format: str) -> tuple[str, bytes, dict[str, Any]]:  # noqa: A002
     return f"{name}.{format}", FORMATS[format](name, rows), {"rows": rows.num_rows}
 
 
 def write_files(
-    store: Store, directory: str | Path, contents: Iterable[tuple[str, bytes, Mapping[str, Any]]]
+    store: Store,
+    directory: str | Path,
+    contents: Iterable[tuple[str, bytes, Mapping[str, Any]]],
+    *,
+    sweep: str | None = None,
 ) -> list[Path]:
     """Write (name, bytes, what else is to be recorded) as files, and provenance.json beside them. All paths.
 
@@ -131,14 +177,15 @@ def write_files(
             written[-1].write_bytes(data)
             files[name] = {**told, "sha256": hashlib.sha256(data).hexdigest()}
         written.append(folder / "provenance.json")
-        record = {**provenance(store), "files": files}
+        record = {**provenance(store, sweep), "files": files}
         written[-1].write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return written
 
 
-def provenance(store: Store) -> dict[str, Any]:
-    """Where rows come from: the specs, the versions that computed them, and the digest of each part."""
+def provenance(store: Store, sweep: str | None = None) -> dict[str, Any]:
+    """Where rows come from: the specs (of one sweep, or all), the versions that computed them, each part's digest."""
     told = ("sweep", "spec_sha256", "spec", "spec_yaml", "versions")
+    own = None if sweep is None else pc.field("sweep") == sweep
     computed = {row["versions"] for name in ("runs", "trials") for row in _versions(store, name)}
     return {
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -147,7 +194,7 @@ def provenance(store: Store) -> dict[str, Any]:
         "python": platform.python_version(),
         "store": {"schema_version": store.version, "log_entry": store.state.seq},
         "computed_with": sorted(version for version in computed if version),
-        "specs": store.read("sweeps", columns=told).to_pylist(),
+        "specs": store.read("sweeps", columns=told, filter=own).to_pylist(),
         "parts": [
             {"table": part.table, "path": part.path, "rows": part.rows, "sha256": part.sha256} for part in store.parts()
         ],

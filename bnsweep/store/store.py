@@ -351,9 +351,9 @@ class Store:
         """Write tables as single files with their provenance; see export.py for the options."""
         return exporting.export(self, directory, **options)
 
-    def copy_rows(self, directory: str | Path) -> list[Path]:
+    def copy_rows(self, directory: str | Path, *, sweep: str | None = None) -> list[Path]:
         """Make another store with the rows alone, as few parts; see export.py."""
-        return exporting.copy_rows(self, directory)
+        return exporting.copy_rows(self, directory, sweep=sweep)
 
     def merge(self, source: Store) -> merging.Merged:
         """Take the rows and networks of another store that are not here; see merge.py."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import pytest
 
 from bnsweep.analysis.database import open_database
-from bnsweep.errors import InputError, StoreClaimedError
+from bnsweep.errors import InputError, StoreClaimedError, UnknownNameError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store import merge as merging
@@ -335,6 +339,31 @@ def test_published_rows_are_those_that_the_newest_plan_asks_for(tmp_path):
     assert (source.rows("trials"), copy.rows("trials")) == (ALL, 4 * 2 * (1 + 2))
     with open_database(source) as original, open_database(copy) as published:
         assert published.query("accuracy").to_dicts() == original.query("accuracy").to_dicts()
+
+
+def test_a_sweep_s_rows_are_exported_whoever_asked_for_them_first(tmp_path):
+    """`other` plans half of what `tiny` ran before it, of fewer trials, and an eta of its own."""
+    run(tmp_path / "store")
+    other = SPEC.replace("tiny", "other").replace("[all, none]", "[all]").replace("[0, 0.1]", "[0, 0.1, 0.2]")
+    run(tmp_path / "store", other.replace("trials: 3", "trials: 2"))
+    source = Store.open(tmp_path / "store")
+    mine = 2 * 2 * (1 + 2 + 2)  # seeds, cells, trials per eta
+    for form, read in (("csv", pa_csv.read_csv), ("parquet", pq.read_table)):
+        source.export(tmp_path / form, format=form, sweep="other")
+        tables = {path.stem: read(path) for path in (tmp_path / form).glob(f"*.{form}")}
+        counts = {name: table.num_rows for name, table in tables.items()}
+        wanted = {"sweeps": 1, "points": 2 * 2 * 3, "runs": 2, "epochs": 2, "trials": mine}
+        assert {**counts, **wanted} == counts
+        assert {"tiny", "other"} == set(tables["trials"]["sweep"].to_pylist())
+    specs = json.loads((tmp_path / "csv" / "provenance.json").read_text())["specs"]
+    assert [spec["sweep"] for spec in specs] == ["other"]
+    copy_rows(source, tmp_path / "copy", sweep="other")
+    with open_database(source, sweep="other") as original, open_database(Store.open(tmp_path / "copy")) as published:
+        assert published.sweeps == ("other",)
+        assert published.query("accuracy").to_dicts() == original.query("accuracy").to_dicts()
+        assert sum(published.query("accuracy").column("n")) == mine
+    with pytest.raises(UnknownNameError, match="unknown sweep 'another'. Did you mean 'other'"):
+        source.export(tmp_path / "none", sweep="another")
 
 
 def test_two_stores_with_other_sweeps_become_one_with_both(halves, tmp_path):
