@@ -5,6 +5,47 @@
 -- `student` the quantiles of Student's t (one row per confidence), `paper_tables` the paper's own numbers.
 -- What is made here is in the singular: sweep, plan, planned_point, run, trial, point, curve. What depends on the plan
 -- alone is a table, since every question needs it; what depends on trials is a view.
+--
+-- The views below are for SQL of one's own, and about the chosen sweeps alone. A column that is not described here
+-- means what it means in the first of those behind the view that has it.
+--
+-- Views
+--   sweep          sweeps                 the newest version of each sweep
+--   plan           points                 the points that each sweep plans; one that two sweeps plan is here twice
+--   run            runs                   training runs by their last attempt, each once
+--   planned_point  points, runs           planned points, each once
+--   trial          planned_point, trials  noise draws, each once
+--   point          planned_point          what was measured of a training run at one eta of a noise cell
+--   curve          planned_point, point   A_avr of a training run in a noise cell
+--   paper          points, probes         the paper's Tables II, III (eta is given) and IV (eta is NULL)
+--
+-- Columns
+--   run.sweep                        -         name of the sweep that asked for this run first; which plan it: see plan
+--   run.training                     -         digest of recipe and data: rows where it differs must not be averaged
+--   planned_point.training           -         digest of recipe and data: rows where it differs must not be averaged
+--   planned_point.wanted_half_width  fraction  wanted half-width of the interval on mean accuracy; NULL: fixed trials
+--   planned_point.wanted_confidence  -         of that interval; NULL: fixed trials
+--   planned_point.series             -         number of network, placement and noise cell, over training seeds
+--   planned_point.curve              -         number of training run and noise cell, over eta
+--   point.n                          trials    noise draws
+--   point.accuracy                   fraction  their mean
+--   point.nonfinite                  images    scored images with a NaN or infinite logit, over all draws
+--   point.images                     images    test images scored, over all draws
+--   point.spread                     -         variance of accuracy between draws; NULL: one draw
+--   point.variance                   -         a draw's; variance / n is the mean's, also where trials stop early
+--   point.a0                         fraction  accuracy of the network without noise
+--   point.wide                       -         whether the interval is wider than wanted
+--   point.capped                     -         whether it stays so: all trials that are allowed were made
+--   curve.levels                     -         the eta above 0 that the average is over
+--   curve.etas                       levels    how many they are
+--   curve.least_n                    trials    noise draws at the eta with the fewest
+--   curve.most_n                     trials    noise draws at the eta with the most
+--   curve.n                          trials    noise draws over all eta above 0
+--   curve.average_normalized         fraction  A_avr: mean of accuracy / a0 over these eta
+--   curve.capped                     -         whether the interval of one of them stays wider than wanted
+--   paper.paper_model                -         the paper's name of the network
+--   paper.bn                         -         with or without BN
+--   paper.value                      fraction  accuracy; A_avr where eta is NULL
 
 -- Two-sided quantile of Student's t; beyond 1000 degrees of freedom the normal one. NULL for fewer than one.
 CREATE MACRO t_quantile(df, level) AS (

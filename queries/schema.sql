@@ -1,10 +1,13 @@
--- Which tables and columns are there, and in which units?
+-- Which tables, views and columns are there, and in which units?
+--
+-- Tables (plural) hold the rows of all sweeps as they were written; views (singular: run, trial, point, curve, ...)
+-- those of the chosen sweeps, each once. SQL of one's own is best asked of the views.
 --
 -- Parameters
---   table  VARCHAR  NULL  only this table; NULL: all
+--   table  VARCHAR  NULL  only this table or view; NULL: all
 --
 -- Columns
---   table_name   -  table
+--   table_name   -  table or view
 --   column_name  -  column
 --   type         -  Arrow type
 --   unit         -  unit; empty: none

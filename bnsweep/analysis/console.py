@@ -66,9 +66,7 @@ def answer(*, snapshot: str, sql: str, rows: int, bytes: int, seconds: float, me
     """The rows as an Arrow stream, and whether there were more. Raises RefusedError."""
     connection = duckdb.connect(snapshot, read_only=True, config={**CAGE, "memory_limit": f"{memory_mb}MB"})
     connection.execute("SET TimeZone = 'UTC'")
-    names = [
-        name for (name,) in connection.execute("SELECT table_name FROM information_schema.tables ORDER BY 1").fetchall()
-    ]
+    names = [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM described ORDER BY 1").fetchall()]
     connection.execute("SET lock_configuration = true")
     _renounce(seconds=seconds, memory_mb=memory_mb)
     timer = threading.Timer(seconds, connection.interrupt)

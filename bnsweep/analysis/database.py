@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from scipy.special import ndtri, stdtrit
 
 from bnsweep.analysis.locked import LOCKED, why_not
 from bnsweep.analysis.paper import paper_store, paper_tables
-from bnsweep.analysis.queries import QUERIES, Column, Query, find_query, views
+from bnsweep.analysis.queries import QUERIES, Column, Query, described_views, find_query, views
 from bnsweep.analysis.repeated import first_of_each_key, has_repeated_keys
 from bnsweep.analysis.result import Result
 from bnsweep.errors import InputError, QueryError, StoreDamagedError, UnknownNameError
@@ -90,6 +91,11 @@ class Database:
         rows = self._connection.execute(sql).fetchall()
         return tuple(name for (name,) in rows)
 
+    def _offered(self) -> tuple[str, ...]:
+        """Names of those that are for everybody, which `schema` describes."""
+        rows = self._connection.execute("SELECT DISTINCT table_name FROM described ORDER BY ALL").fetchall()
+        return tuple(name for (name,) in rows)
+
     def close(self) -> None:
         """Let go of files and memory."""
         self._connection.close()
@@ -137,7 +143,7 @@ class Database:
         except duckdb.InterruptException as error:
             raise QueryError("the time limit was reached; ask for less, or allow more time") from error
         except duckdb.CatalogException as error:
-            raise QueryError(f"{_message(error)}\nTables and views: {', '.join(self.tables())}") from error
+            raise QueryError(f"{_message(error)}\nTables and views: {', '.join(self._offered())}") from error
         except duckdb.OutOfMemoryException as error:
             raise QueryError(f"{_message(error)}\nAsk for less, or open the database with more memory.") from error
         except duckdb.PermissionException as error:
@@ -263,9 +269,9 @@ def _finish(connection: duckdb.DuckDBPyConnection, *, sweep: str | None, source:
     chosen = names if sweep is None else (sweep,)
     _copy(connection, "scope", pa.table({"sweep": pa.array(chosen, pa.string())}))
     _copy(connection, "paper_tables", paper_tables())
-    _copy(connection, "described", _described())
     connection.execute("CREATE TABLE student (confidence DOUBLE, quantiles DOUBLE[])")
     connection.execute(views())
+    _copy(connection, "described", _described(connection))
     database = Database(connection, sweeps=chosen, source=source)
     wanted = connection.execute("SELECT DISTINCT confidence FROM points WHERE confidence IS NOT NULL").fetchall()
     for confidence in {0.95, *(value for (value,) in wanted)}:
@@ -276,9 +282,15 @@ def _finish(connection: duckdb.DuckDBPyConnection, *, sweep: str | None, source:
     return database
 
 
-def _described() -> pa.Table:
-    """Every column of every table, with its unit."""
+def _described(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Every column of every table, and of the views that are for everybody, with its unit."""
+    meanings = {table: {name: (unit, told) for name, _, unit, told in describe(table)} for table in SCHEMAS}
     rows = [(table, *row) for table in SCHEMAS for row in describe(table)]
+    for view in described_views():
+        own = {column.name: (column.unit, column.meaning) for column in view.columns}
+        meanings[view.name] = dict(ChainMap(own, *(meanings[name] for name in view.behind)))
+        fields = connection.sql(f"FROM {view.name} LIMIT 0").to_arrow_table().schema
+        rows += [(view.name, field.name, str(field.type), *meanings[view.name][field.name]) for field in fields]
     names = ("table_name", "column_name", "type", "unit", "meaning")
     columns = {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(names)}
     return pa.table({**columns, "position": pa.array(range(len(rows)), pa.int64())})

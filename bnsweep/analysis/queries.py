@@ -10,7 +10,8 @@
     -- Columns
     --   name  unit  meaning
 
-Fields are set apart by two spaces or more; "none" stands for no parameters, "-" for no unit.
+Fields are set apart by two spaces or more; "none" stands for no parameters, "-" for no unit. The views that the
+questions stand on have a header of their own in 00_views.sql.
 """
 
 from __future__ import annotations
@@ -24,7 +25,18 @@ from types import MappingProxyType
 
 from bnsweep.errors import InputError, UnknownNameError
 
-__all__ = ["QUERIES", "Column", "Parameter", "Query", "find_query", "parse_query", "reference", "views"]
+__all__ = [
+    "QUERIES",
+    "Column",
+    "Parameter",
+    "Query",
+    "View",
+    "described_views",
+    "find_query",
+    "parse_query",
+    "reference",
+    "views",
+]
 
 VIEWS = "00_views.sql"
 
@@ -55,6 +67,16 @@ class Parameter:
             return int(value) if self.type in {"INTEGER", "BIGINT"} else float(value)
         except ValueError as error:
             raise InputError(f"parameter {self.name!r} ({self.meaning}) must be a number, but got {value!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view for SQL of one's own: its own columns, and the tables and views that the others are described in."""
+
+    name: str
+    behind: tuple[str, ...]
+    meaning: str
+    columns: tuple[Column, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +138,22 @@ def _text(name: str) -> str:
 def views() -> str:
     """The SQL that every question stands on."""
     return _text(VIEWS)
+
+
+@cache
+def described_views() -> tuple[View, ...]:
+    """The views that are for everybody, by the header of 00_views.sql."""
+    blocks = re.search(r"^-- Views\n(.+?)\n--\n-- Columns\n(.+?)\n\n", views(), re.DOTALL | re.MULTILINE)
+    assert blocks is not None
+    names, columns = (re.sub(r"^--", "", block, flags=re.MULTILINE) for block in blocks.groups())
+    own: dict[str, list[Column]] = {}
+    for name, unit, meaning in _fields(columns, 3):
+        view, _, column = name.partition(".")
+        own.setdefault(view, []).append(Column(column, "" if unit == "-" else unit, meaning))
+    return tuple(
+        View(name, tuple(behind.split(", ")), meaning, tuple(own.get(name, ())))
+        for name, behind, meaning in _fields(names, 3)
+    )
 
 
 def reference(name: str) -> str:
