@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from bnsweep.analysis.database import QUERIES, Database, find_query, open_paper
-from bnsweep.analysis.queries import parse_query, views
+from bnsweep.analysis.queries import View, described_views, parse_query, views
 from bnsweep.errors import InputError, UnknownNameError
+from bnsweep.store.schema import SCHEMAS
 
 UNITS = {"", "%", "points", "fraction", "runs", "trials", "sites", "images", "levels", "classes", "epochs", "nats", "s"}
 UNITS |= {"times", "UTC", "parameters", "placements"}
@@ -58,6 +61,30 @@ def test_a_seed_that_diverged_spoils_no_mean(name: str, database: Database) -> N
     assert not any(pc.any(pc.is_nan(column)).as_py() for column in columns if pa.types.is_floating(column.type))
 
 
+@pytest.mark.parametrize("view", described_views(), ids=lambda view: view.name)
+def test_views_have_the_columns_that_their_header_describes(view: View, database: Database, paper: Database) -> None:
+    """Each column that DuckDB says is there, and no other; `schema` tells of each."""
+    there = [name for (name,) in database.sql(f"SELECT column_name FROM (DESCRIBE {view.name})").rows]
+    assert {column.name for column in view.columns} <= set(there)
+    assert {column.unit for column in view.columns} <= UNITS
+    for source in (database, paper):
+        told = source.query("schema", table=view.name).to_dicts()
+        assert [row["column_name"] for row in told] == there
+        assert all(row["meaning"] for row in told)
+        own = {row["column_name"]: (row["unit"], row["meaning"]) for row in told}
+        assert own == {**own, **{column.name: (column.unit, column.meaning) for column in view.columns}}
+    assert view.meaning
+    assert view.behind
+
+
+def test_the_schema_tells_of_tables_and_views_alike(database: Database) -> None:
+    told = set(database.query("schema").column("table_name"))
+    assert told == {*SCHEMAS, *(view.name for view in described_views())}
+    assert {"run", "point", "curve", "trial"} <= told <= set(database.tables())
+    (n,) = (row for row in database.query("schema", table="curve").to_dicts() if row["column_name"] == "run_id")
+    assert n["meaning"] == "digest of everything that influences the network's weights"  # as in table runs
+
+
 def test_views_are_within_the_line_length() -> None:
     assert max(map(len, views().splitlines())) <= 120
 
@@ -82,6 +109,20 @@ def test_unknown_names_are_told_with_the_valid_ones(database: Database) -> None:
         database.query("accuracy", confidence=1.5)
     with pytest.raises(InputError, match="must be a number, but got 'high'"):
         database.query("accuracy", confidence="high")
+
+
+def test_the_readme_s_sql_pools_nothing_that_differs(database: Database) -> None:
+    """Its means are those of query accuracy, one for each network, placement and noise cell."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (sql,) = re.findall(r'bnsweep query --sql "([^"]+)"', readme)
+    means = {row[:-1]: 100 * row[-1] for row in database.sql(sql).rows}
+    cell = ("model", "placement", "targets", "bn_treatment", "eta")
+    rows = database.query("accuracy").to_dicts()
+    assert {tuple(map(str, key[:-1])) for key in means} == {tuple(row[name] for name in cell[:-1]) for row in rows}
+    for row in rows:
+        key = (*(row[name] for name in cell[:-1]), Decimal(str(row["eta"])).quantize(Decimal("0.000001")))
+        assert means.pop(key) == pytest.approx(row["accuracy_pct"])
+    assert not means
 
 
 def test_a_header_that_is_not_one_is_refused() -> None:
