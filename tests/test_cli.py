@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +138,35 @@ def test_no_row_is_cut_without_a_word(work):
     assert "only the first 2 rows" in named.stderr
 
 
+def test_sql_about_one_of_two_sweeps(work, tmp_path):
+    """`half` plans half of tiny's points, whose rows say `tiny`: the ways that are named find them, the column not."""
+    shutil.copytree(work / "store", tmp_path / "store")
+    (tmp_path / "half.yaml").write_text(SPEC.replace("tiny", "half").replace("[weights, all]", "[weights]"))
+    ask(tmp_path, "run", "half.yaml", "--store", "store", "--engine", "inline")
+
+    def count(source, *sweep):
+        done = bnsweep(
+            "query", "--store", "store", *sweep, "--sql", f"SELECT count(*) AS n FROM {source}", "--json", cwd=tmp_path
+        )
+        return json.loads(done.stdout)["rows"][0]["n"], done.stderr
+
+    half = ("--sweep", "half")
+    assert count("trial") == (16, "")
+    assert count("trial", *half) == (8, "")
+    whole, said = count("trials", *half)
+    assert whole == 16
+    assert "table trials holds the rows of all sweeps: view trial has those of half" in said
+    assert count("trials WHERE sweep = 'half'")[0] == 0
+    _, said = count("epochs, (SELECT * FROM runs) AS r", *half)
+    for way in ("view run has those", "FROM epochs SEMI JOIN run USING (run_id) has those"):
+        assert way in said
+    assert count("epochs SEMI JOIN run USING (run_id)", *half)[0] == 2
+    refused = bnsweep("query", "--server", "http://127.0.0.1:9", *half, "--sql", "SELECT 1", cwd=tmp_path)
+    assert refused.returncode == 2
+    (way,) = re.findall(r"WHERE (point_id IN \(SELECT .*\)), of runs", refused.stderr)
+    assert count(f"trials WHERE {way}")[0] == 8
+
+
 def test_ctrl_c_ends_a_long_question(work):
     forever = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range % 7 = b.range % 11"
     command = [sys.executable, "-m", "bnsweep", "query", "--store", "store", "--sql", forever]
@@ -231,8 +262,6 @@ def test_bad_input_is_one_message_and_exit_code_2(work, arguments, message):
     done = bnsweep(*arguments, cwd=work)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    import re
-
     assert re.search(message, done.stderr), done.stderr
 
 
@@ -247,8 +276,6 @@ def test_no_store_is_said_in_one_line(work, command):
 
 
 def test_a_store_of_a_newer_schema_is_refused(work, tmp_path):
-    import shutil
-
     shutil.copytree(work / "store", tmp_path / "store")
     head = tmp_path / "store" / "bnsweep-store.json"
     head.write_text(json.dumps({**json.loads(head.read_text()), "schema_version": 99}))

@@ -96,6 +96,12 @@ class Database:
         rows = self._connection.execute("SELECT DISTINCT table_name FROM described ORDER BY ALL").fetchall()
         return tuple(name for (name,) in rows)
 
+    def whole_tables(self, text: str) -> tuple[str, ...]:
+        """Tables of the store that a SELECT reads itself, not through a view: they hold the rows of all sweeps."""
+        (tree,) = self._connection.execute("SELECT json_serialize_sql($text)", {"text": text}).fetchall()[0]
+        named = set(re.findall(r'"type":"BASE_TABLE"[^{}]*?"table_name":"(\w+)"', tree))
+        return tuple(table for table in SCHEMAS if table in named)
+
     def close(self) -> None:
         """Let go of files and memory."""
         self._connection.close()

@@ -21,13 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["claims", "query", "report"]
 
 TERMINAL_ROWS = 10_000  # of SQL of one's own, as text: whoever wants more wants a file
+VIEW_OF = {"sweeps": "sweep", "points": "plan", "runs": "run", "trials": "trial"}  # of the table's rows, one sweep's
+PLANNED_BY = "WHERE point_id IN (SELECT point_id FROM plan WHERE sweep = 'NAME'), of runs by run_id"
 NO_SWEEP_OF_THE_PAPER = "the paper's tables know no sweeps: leave out --sweep or --paper"
 
 
 @click.command()
 @click.argument("name", required=False)
 @store_option
-@sweep_option
+@click.option(
+    "--sweep",
+    default=None,
+    help="Only this sweep, in named queries and in the views (run, trial, point, curve) of --sql; default: all.",
+)
 @click.option("--sql", default=None, help="Your own SELECT instead of a named query.")
 @click.option("--paper", is_flag=True, help="Ask the paper's own tables instead of a store.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the query; repeatable.")
@@ -111,7 +117,8 @@ class Asked:
             raise InputError(NO_SWEEP_OF_THE_PAPER)
         if self.sql is not None and self.sweep is not None and server and not paper:
             raise InputError(
-                "a service answers --sql over all its sweeps; instead of --sweep, filter by the column sweep"
+                "a service answers --sql over all its sweeps; instead of --sweep, ask for the points that it plans: "
+                + PLANNED_BY.replace("NAME", self.sweep)
             )
 
 
@@ -122,7 +129,25 @@ def _of_database(asked: Asked, database: Database, *, all_rows: bool) -> tuple[R
     else:
         limit = asked.limit or (None if all_rows else TERMINAL_ROWS)
         result = database.sql(asked.sql, limit=limit, time_limit_s=None)  # who waits can press Ctrl-C
-    return result, _cut(result, "--limit N shows N of them, and --out FILE without --limit writes all")
+    notes = _cut(result, "--limit N shows N of them, and --out FILE without --limit writes all")
+    return result, notes + _not_narrowed(asked, database)
+
+
+def _not_narrowed(asked: Asked, database: Database) -> list[str]:
+    """What is said of tables that --sweep does not narrow."""
+    if asked.sql is None or asked.sweep is None:
+        return []
+    notes = []
+    for table in database.whole_tables(asked.sql):
+        view = VIEW_OF.get(table)
+        if view:
+            way = f"view {view} has those of {asked.sweep}"
+        elif table == "sites":  # of networks, whichever sweep trains them
+            continue
+        else:
+            way = f"FROM {table} SEMI JOIN run USING (run_id) has those of {asked.sweep}"
+        notes.append(f"--sweep narrows views, but table {table} holds the rows of all sweeps: {way}")
+    return notes
 
 
 def _of_service(asked: Asked, client: Client) -> tuple[Result, list[str]]:
