@@ -167,6 +167,15 @@ def test_sql_about_one_of_two_sweeps(work, tmp_path):
     assert count(f"trials WHERE {way}")[0] == 8
 
 
+def test_an_empty_answer_says_why(work):
+    done = bnsweep("query", "paired", "--store", "store", "--param", "b=noone", "--json", cwd=work)
+    assert (done.returncode, json.loads(done.stdout)["rows"]) == (0, [])
+    assert (
+        done.stderr
+        == "bnsweep: no rows: parameter b: unknown placement 'noone'. Did you mean 'none'? Valid: all, none\n"
+    )
+
+
 def test_ctrl_c_ends_a_long_question(work):
     forever = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range % 7 = b.range % 11"
     command = [sys.executable, "-m", "bnsweep", "query", "--store", "store", "--sql", forever]

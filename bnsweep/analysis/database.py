@@ -72,7 +72,7 @@ class Database:
         query = find_query(name)
         values = query.bind(parameters)
         self._ready_for(values.get("confidence", 0.95))
-        bound = {p.name: values.get(p.name, _default(p.default)) for p in query.parameters}
+        bound = {p.name: values.get(p.name, p.value) for p in query.parameters}
         table, truncated = self._fetch(query.sql, bound, limit=limit, time_limit_s=time_limit_s)
         return Result(_columns(query, table), table, truncated, query.sql)
 
@@ -340,13 +340,6 @@ def _stopped(connection: duckdb.DuckDBPyConnection, time_limit_s: float | None) 
 def _columns(query: Query, table: pa.Table) -> tuple[Column, ...]:
     known = {column.name: column for column in query.columns}
     return tuple(known.get(name, Column(name)) for name in table.column_names)
-
-
-def _default(literal: str) -> object:
-    """The value of an SQL literal in a header: NULL, 'text' or a number."""
-    if literal == "NULL":
-        return None
-    return literal[1:-1] if literal.startswith("'") else float(literal)
 
 
 def _damaged(source: str, error: duckdb.Error) -> StoreDamagedError:

@@ -59,6 +59,13 @@ class Parameter:
     default: str
     meaning: str
 
+    @property
+    def value(self) -> object:
+        """The default as a Python value."""
+        if self.default == "NULL":
+            return None
+        return self.default[1:-1] if self.default.startswith("'") else float(self.default)
+
     def convert(self, value: object) -> object:
         """A value as text, from a command line, as the parameter's type. Raises InputError."""
         if not isinstance(value, str) or self.type == "VARCHAR":

@@ -124,13 +124,17 @@ class Asked:
 
 def _of_database(asked: Asked, database: Database, *, all_rows: bool) -> tuple[Result, list[str]]:
     """The answer, and what is to be said about it."""
+    from bnsweep.analysis.absence import why_empty
+
+    remedy = "--limit N shows N of them, and --out FILE without --limit writes all"
     if asked.sql is None:
         result = database.query(str(asked.name), limit=asked.limit, **asked.parameters)
+        notes = [] if len(result) else why_empty(database, str(asked.name), asked.parameters)
     else:
         limit = asked.limit or (None if all_rows else TERMINAL_ROWS)
         result = database.sql(asked.sql, limit=limit, time_limit_s=None)  # who waits can press Ctrl-C
-    notes = _cut(result, "--limit N shows N of them, and --out FILE without --limit writes all")
-    return result, notes + _not_narrowed(asked, database)
+        notes = _not_narrowed(asked, database)
+    return result, [*notes, *_cut(result, remedy)]
 
 
 def _not_narrowed(asked: Asked, database: Database) -> list[str]:
@@ -152,12 +156,15 @@ def _not_narrowed(asked: Asked, database: Database) -> list[str]:
 
 def _of_service(asked: Asked, client: Client) -> tuple[Result, list[str]]:
     """The same from a service, which has limits of its own."""
+    from bnsweep.analysis.absence import about
+
     if asked.sql is None:
         result = client.result(name=str(asked.name), sweep=asked.sweep, **asked.parameters)
+        notes = [] if len(result) else about(str(asked.name), asked.parameters)
     else:
-        result = client.result(asked.sql)
+        result, notes = client.result(asked.sql), []
     result = result.first(asked.limit)
-    return result, _cut(result, "a service cuts at its `sql_rows`; --store instead of --server asks for all")
+    return result, notes + _cut(result, "a service cuts at its `sql_rows`; --store instead of --server asks for all")
 
 
 def _cut(result: Result, remedy: str) -> list[str]:
