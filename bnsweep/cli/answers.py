@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -104,7 +104,7 @@ class Asked:
     name: str | None
     sql: str | None
     sweep: str | None
-    parameters: dict[str, str]
+    parameters: dict[str, Any]
     limit: int | None
 
     def check(self, *, paper: bool, server: str | None) -> None:
