@@ -151,12 +151,15 @@ def run(
     SPEC is a YAML file or the name of a ready sweep. The same command again does only what is missing.
     Ctrl-C keeps every finished block.
     """
+    from bnsweep.sweep.notes import notes
     from bnsweep.sweep.progress import Silent, choose_progress
     from bnsweep.sweep.run import run_sweep
 
     if engine == "inline" and (address or cpus or patience_s is not None):
         raise InputError("--address, --cpus and --wait-for-nodes are for Ray, but --engine inline uses none")
     plan_, text = read_plan(spec, data_root, source)
+    for note in notes(plan_, open_store(location, missing_ok=True)):
+        click.echo(f"note: {note}", err=True)
     summary = run_sweep(
         plan_,
         location,

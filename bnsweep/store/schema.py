@@ -81,8 +81,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "sweeps": pa.schema(
         [
             _column("sweep", pa.string(), "name of the sweep"),
-            _column("revision", pa.int32(), "1, 2, ...: each time the sweep was run with another spec than before"),
-            _column("spec_sha256", pa.string(), "digest of the spec in canonical JSON"),
+            _column("revision", pa.int32(), "1, 2, ...: each time the sweep was run with another spec or other runs"),
+            _column("spec_sha256", pa.string(), "digest of the spec, and of the runs if others had the same spec"),
             _column("spec", pa.string(), "the spec in canonical JSON"),
             _column("spec_yaml", pa.string(), "the spec as its user wrote it"),
             _column("planned_runs", pa.int64(), "training runs", "runs"),

@@ -21,6 +21,7 @@ from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
+from bnsweep.sweep.notes import notes
 from bnsweep.sweep.workload import Workload, measured_trials
 from bnsweep.training.datasets import data_shape
 
@@ -71,6 +72,7 @@ class Preview:
     networks_lost: int = 0  # of runs that ended, which are trained again; counted among those missing
     hint: str | None = None  # a way to be quicker
     caution: str | None = None  # what its intervals may miss
+    notes: tuple[str, ...] = ()  # see notes.py
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,7 +99,7 @@ class Preview:
                 f"note     {self.networks_lost:,} networks are not in the store (published rows have none): they are "
                 "trained again; where that gives another network, on another processor, its trials are made anew"
             )
-        lines += [f"note     {each}" for each in (self.hint, self.caution) if each]
+        lines += [f"note     {each}" for each in (self.hint, self.caution, *self.notes) if each]
         return "\n".join(lines)
 
     @property
@@ -145,6 +147,7 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
         networks_lost=len(lost),
         hint=_hint(plan) if seconds > LONG_S else None,
         caution=_caution(plan),
+        notes=tuple(notes(plan, store)),
     )
 
 

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bnsweep.errors import InputError
 from bnsweep.experiment.identity import canonical_json
@@ -108,10 +109,10 @@ def check_kind(store: Store, spec: Spec) -> None:
 def record_plan(store: Store, plan: Plan, *, text: str, planned_runs: int | None = None) -> str:
     """Write what is planned into the store, once per version of a spec: `coverage` compares rows with it.
 
-    A search does not know its runs beforehand and says how many there will be at most. Returns the spec's digest.
+    A search does not know its runs beforehand and says how many there will be at most. Returns the version's digest.
     """
     spec_json = canonical_json(plan.spec.model_dump(mode="json"))
-    spec_sha256 = hashlib.sha256(spec_json.encode()).hexdigest()
+    spec_sha256 = _version(store, plan, hashlib.sha256(spec_json.encode()).hexdigest())
     known = store.read("sweeps", columns=["sweep", "spec_sha256", "revision"]).sort_by("revision").to_pylist()
     mine = [row["spec_sha256"] for row in known if row["sweep"] == plan.spec.name]
     revisions = [row["revision"] for row in known if row["sweep"] == plan.spec.name]
@@ -137,6 +138,21 @@ def record_plan(store: Store, plan: Plan, *, text: str, planned_runs: int | None
         tables["points"] = pa.concat_tables(pa.Table.from_pylist(piece, schema=SCHEMAS["points"]) for piece in pieces)
     store.commit(tables)
     return spec_sha256
+
+
+def _version(store: Store, plan: Plan, spec_sha256: str) -> str:
+    """What a version of a sweep is called: by its spec, and by its runs too where that spec has stood for others.
+
+    Runs depend on more than the spec: on the code of one's own network, on the files of a folder. Answers are about the
+    newest version, and must not be about the networks of an earlier one.
+    """
+    of_each = {(run.model, run.fingerprint): run.run_id for run in plan.runs}  # code and images change for all at once
+    mine = (pc.field("sweep") == plan.spec.name) & (pc.field("spec_sha256") == spec_sha256)
+    known = store.read("points", columns=["run_id"], filter=mine & pc.field("run_id").isin(list(of_each.values())))
+    there = set(known["run_id"].to_pylist())
+    if there.issuperset(of_each.values()) or not store.read("points", columns=["run_id"], filter=mine).num_rows:
+        return spec_sha256
+    return hashlib.sha256("\x1f".join([spec_sha256, *sorted(run.run_id for run in plan.runs)]).encode()).hexdigest()
 
 
 def point_rows(plan: Plan, spec_sha256: str) -> Iterator[dict[str, Any]]:
