@@ -6,8 +6,9 @@ few lines of nested aliases expand to gigabytes, and no sweep needs them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bnsweep.errors import InputError, Problem, SpecError
 from bnsweep.experiment.entries import Frozen
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.search import SearchSpec
-from bnsweep.experiment.spec import Spec
+from bnsweep.experiment.spec import PATTERNS, Spec
 
 __all__ = [
     "READY",
@@ -102,8 +103,13 @@ def read_text(source: str | Path) -> str:
             )
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        names = ", ".join(ready_specs())
-        raise InputError(f"no sweep file {str(source)!r}. Give a path, or one of the ready sweeps: {names}") from None
+        ready = ready_specs()
+        raise InputError(
+            f"no sweep file {str(source)!r}{_did_you_mean(str(source), ready)}. Give a path, or one of the ready "
+            f"sweeps: {', '.join(ready)}"
+        ) from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a directory, but a sweep file is wanted: give a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a UTF-8 text file: {error}") from None
 
@@ -299,7 +305,7 @@ def _suspicious(node: yaml.Node, depth: int) -> Iterator[Problem]:
 
 
 def _problems(error: ValidationError, root: yaml.Node) -> list[Problem]:
-    problems = []
+    said: dict[tuple[Any, ...], Problem] = {}
     items = error.errors(include_url=False, include_context=True)
     for item in items:
         # A list all of whose entries are wrong counts as empty: its entries' own errors say more.
@@ -309,8 +315,10 @@ def _problems(error: ValidationError, root: yaml.Node) -> list[Problem]:
             continue
         path = _written(item["loc"], root)
         where = ".".join(str(part) for part in path)
-        problems.append(Problem(where, _message(item, path), _line(root, path)))
-    return problems
+        problem = Problem(where, _message(item, path), _line(root, path))
+        # A mapping with lists stands for many cells, each with the same fault.
+        said.setdefault((problem.line, path[-1] if path else "", problem.message), problem)
+    return list(said.values())
 
 
 def _written(location: Sequence[int | str], root: yaml.Node) -> list[int | str]:
@@ -328,7 +336,10 @@ def _message(item: Any, path: list[int | str]) -> str:
     context = item.get("ctx", {})
     match item["type"]:
         case "extra_forbidden":
-            return f"unknown key; valid keys here: {', '.join(_valid_keys(path))}"
+            valid = _valid_keys(path)
+            return f"unknown key{_did_you_mean(str(path[-1]), valid)}; valid keys here: {', '.join(valid)}"
+        case "string_pattern_mismatch" if letters := PATTERNS.get(context.get("pattern", "")):
+            return f"{letters}, but got {_short(given)}"
         case "literal_error" if path[-1] == "augment":
             return f"auto, or a mapping such as {{flip: true, shift: 0.1}} ({{}}: none), but got {given!r}"
         case "missing":
@@ -336,9 +347,17 @@ def _message(item: Any, path: list[int | str]) -> str:
         case "value_error":
             return str(context.get("error", item["msg"]))
         case _:
-            shown = repr(given)
-            shown = shown if len(shown) <= 80 else shown[:77] + "..."
-            return f"{item['msg'][0].lower()}{item['msg'][1:]}, but got {shown}"
+            return f"{item['msg'][0].lower()}{item['msg'][1:]}, but got {_short(given)}"
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def _did_you_mean(name: str, valid: Iterable[str]) -> str:
+    near = get_close_matches(name, list(valid), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _valid_keys(path: list[int | str]) -> list[str]:

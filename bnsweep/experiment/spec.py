@@ -20,6 +20,7 @@ from bnsweep.experiment.placement import Placement
 from bnsweep.experiment.recipe import Training, resolve_augment
 
 __all__ = [
+    "PATTERNS",
     "AdaptiveTrials",
     "BnTreatment",
     "Data",
@@ -38,6 +39,13 @@ Targets = Literal["weights", "weights+bias", "weights+bias+affine", "all"]
 BnTreatment = Literal["stale", "folded", "recalibrated"]
 
 MOST_CELLS = 10_000
+NAME, DATASET, ACCELERATOR = r"^[A-Za-z0-9][\w.-]{0,63}$", r"^[\w.+-]{1,100}$", r"^[\w.-]{1,60}$"
+PATTERNS = {
+    NAME: "1 to 64 letters, digits, `_`, `.` and `-` without blanks, a letter or digit first",
+    DATASET: "1 to 100 letters, digits, `_`, `.`, `+` and `-` without blanks",
+    ACCELERATOR: "1 to 60 letters, digits, `_`, `.` and `-` without blanks",
+}
+PERCENT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?%")
 RECALIBRATION_IMAGES = 1000  # unless a cell says otherwise
 
 
@@ -50,9 +58,7 @@ class Data(Frozen):
         min_length=1,
         max_length=4096,
     )
-    name: str | None = Field(
-        None, description="the `dataset` column; default: the source's last word", pattern=r"^[\w.+-]{1,100}$"
-    )
+    name: str | None = Field(None, description="the `dataset` column; default: the source's last word", pattern=DATASET)
     size: int | None = Field(None, ge=4, le=1024, description="images are resized to size x size pixels")
     train_images: Count | None = Field(None, description="use only the first N training images")
     test_images: Count | None = Field(None, description="use only the first N test images")
@@ -163,7 +169,7 @@ class Resource(Frozen):
     )
     accelerator: str | None = Field(
         None,
-        pattern=r"^[\w.-]{1,60}$",
+        pattern=ACCELERATOR,
         description="only on nodes with this type of GPU, as Ray names it: A100, H100, L4; default: any",
     )
 
@@ -234,7 +240,7 @@ class Spec(Frozen):
     is_search: ClassVar[bool] = False  # a search file is one with more to it
 
     version: Literal[1] = Field(1, description="of this file's format")
-    name: str = Field(description="the `sweep` column", pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")
+    name: str = Field(description="the `sweep` column", pattern=NAME)
     description: str = Field("", max_length=10_000, description="shown in the report")
     data: tuple[Data, ...] = Field(min_length=1, max_length=100, description="one or several data sets")
     models: tuple[Model, ...] = Field(min_length=1, max_length=10_000, description="one or several networks")
@@ -290,6 +296,8 @@ class Spec(Frozen):
             if not 1 <= value <= 100_000:
                 raise ValueError(f"a number of training seeds must be from 1 to 100000, but got {value}")
             return list(range(value))
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"a list of seeds, or how many: 3 stands for [0, 1, 2], but got {value!r:.80}")
         return value
 
     @field_validator("noise", mode="before")
@@ -300,6 +308,10 @@ class Spec(Frozen):
     @field_validator("eta", mode="before")
     @classmethod
     def _eta(cls, value: Any) -> Any:
+        for item in _listed(value):
+            if isinstance(item, str) and (match := PERCENT.fullmatch(item)):
+                fraction = f"{(Decimal(match[1]) / 100).normalize():f}"
+                raise ValueError(f"eta is a fraction: write {fraction} for {match[1]} %, but got {item!r}")
         # str() of a YAML float is its shortest decimal form, so 0.1 stays exactly 0.1.
         return [str(item) if isinstance(item, (int, float)) else item for item in _listed(value)]
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnsweep.errors import InputError, SpecError
-from bnsweep.experiment.reading import parse_spec, read_spec, ready_specs
+from bnsweep.experiment.reading import parse_spec, read_spec, read_text, ready_specs
 from bnsweep.experiment.spec import AdaptiveTrials, Spec
 
 SMALL = "name: a\ndata: digits\nmodels: resnet8\n"
@@ -68,8 +68,14 @@ def test_all_problems_come_at_once_with_their_lines():
             "line 4: training.cosine: unknown key; valid keys here: epochs, batch_size",
         ),
         (SMALL + "step: 3\n", "line 4: step: unknown key; valid keys here: version, name"),
-        (SMALL + "probes: {ats: 1}\n", "line 4: probes.ats: unknown key; valid keys here: at, cost_frac"),
-        (SMALL + "serach: {trainings: 3}\n", "line 4: serach: unknown key; valid keys here: .*probes, search"),
+        (
+            SMALL + "probes: {ats: 1}\n",
+            r"probes.ats: unknown key \(did you mean 'at'\?\); valid keys here: at, cost",
+        ),
+        (
+            SMALL + "serach: {trainings: 3}\n",
+            r"line 4: serach: unknown key \(did you mean 'search'\?\); valid keys here: .*probes, search",
+        ),
         (SMALL + "training: {augment: false}\n", r"training.augment: auto, or a mapping such as .*, but got False"),
         (SMALL + f"noise_seed: {'9' * 5000}\n", "at most 40 characters"),
         (SMALL + "data2: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
@@ -88,7 +94,14 @@ def test_all_problems_come_at_once_with_their_lines():
         (SMALL + "images: auto\n", "`images: auto` needs a half-width"),
         (SMALL + "noise: {targets: weights, recalibration_images: 5}\n", "goes with bn_treatment: recalibrated"),
         (SMALL.replace("resnet8", "[resnet8, resnet8]"), "names resnet8 twice"),
-        (SMALL.replace("name: a", "name: ../../etc"), "name: string should match"),
+        (SMALL.replace("name: a", "name: ../../etc"), "name: 1 to 64 letters, digits, .* first, but got '../../etc'"),
+        (SMALL.replace("name: a", "name: 'my sweep!'"), "name: 1 to 64 letters, digits, .* without blanks"),
+        (
+            SMALL + "train_seeds: two\n",
+            r"train_seeds: a list of seeds, or how many: 3 .* \[0, 1, 2\], but got 'two'",
+        ),
+        (SMALL + "eta: [1%, 10%]\n", "line 4: eta: eta is a fraction: write 0.01 for 1 %, but got '1%'"),
+        (SMALL + "eta: 2.5 %\n", "eta is a fraction: write 0.025 for 2.5 %"),
         (SMALL + "x: " + "[" * 40 + "]" * 40, "nested deeper than 20 levels"),
         ("a: " + "x" * 1_000_001, "at most 1000000 bytes"),
     ],
@@ -96,6 +109,25 @@ def test_all_problems_come_at_once_with_their_lines():
 def test_what_is_no_spec_is_refused_with_the_rule(text, message):
     with pytest.raises(SpecError, match=message):
         parse_spec(text)
+
+
+def test_a_misspelt_key_of_many_cells_is_said_once():
+    text = SMALL + "noise: {target: [weights, all], bn_treatmnt: [stale, folded], targets: [weights, all]}\n"
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text)
+    assert [problem.where for problem in caught.value.problems] == ["noise.0.target", "noise.0.bn_treatmnt"]
+    assert "did you mean 'bn_treatment'?" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("quickstrat", "quickstart"), ("paper-cifar", "paper-cifar10")])
+def test_a_misspelt_ready_sweep_is_guessed(name, meant):
+    with pytest.raises(InputError, match=rf"no sweep file '{name}' \(did you mean '{meant}'\?\)\. Give a path"):
+        read_text(name)
+
+
+def test_a_directory_is_no_sweep_file(tmp_path):
+    with pytest.raises(InputError, match="is a directory, but a sweep file is wanted"):
+        read_text(tmp_path)
 
 
 def _lists(*keys):

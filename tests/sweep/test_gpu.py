@@ -108,7 +108,7 @@ def test_the_memory_that_a_process_may_take(resource, fraction):
         ("{accelerator: A100}", "`accelerator` goes with `gpu`, but got gpu: 0"),
         ("{gpu_memory: 0.2}", "`gpu_memory` goes with `gpu`, but got gpu: 0"),
         ("{gpu: 1, gpu_memory: 2}", "less than or equal to 1"),
-        ("{gpu: 1, accelerator: 'A 100'}", "should match pattern"),
+        ("{gpu: 1, accelerator: 'A 100'}", "accelerator: 1 to 60 letters, digits, .* without blanks, but got 'A 100'"),
     ],
 )
 def test_resources_that_mean_nothing_are_refused(tiny, train, message):
