@@ -79,6 +79,7 @@ def test_the_plan_of_a_search_is_what_it_does_at_most(work):
     assert (told["runs"], told["runs_missing"], told["rows_min"]) == (14, 14, 14 * 8)
     said = ask(work, "plan", "search.yaml", "--store", "nothing-yet", "--guess")
     assert "note     a search: its `trainings` per network" in said
+    assert "note     no store at nothing-yet yet" in said
     refused = bnsweep("plan", "search.yaml", "--part", "1/2", cwd=work)
     assert (refused.returncode, "--part goes with sweeps" in refused.stderr) == (2, True)
 
@@ -280,6 +281,22 @@ def test_no_store_is_said_in_one_line(work, command):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "no store" in done.stderr
+
+
+def test_a_store_is_not_made_among_other_files(work):
+    (work / "sources").mkdir()
+    (work / "sources" / "nets.py").touch()
+    done = bnsweep("run", "tiny.yaml", "--engine", "inline", "--store", "sources", cwd=work)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "sources holds other files (nets.py): give a store, or" in done.stderr
+    assert [path.name for path in (work / "sources").iterdir()] == ["nets.py"]
+
+
+def test_a_token_for_a_store_that_is_not_there_says_that_it_makes_one(work):
+    assert bnsweep("token", "ls", "--store", "served", cwd=work).returncode == 2
+    made = bnsweep("token", "create", "ada", "--role", "viewer", "--store", "served", cwd=work)
+    assert "There was no store at served: an empty one is made" in made.stderr
+    assert Store.exists(work / "served")
 
 
 def test_a_store_of_a_newer_schema_is_refused(work, tmp_path):

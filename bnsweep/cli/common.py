@@ -74,8 +74,8 @@ def read_search(spec: str, source: str | None) -> tuple[SearchSpec, str]:
 def open_store(location: str, *, writable: bool = False, missing_ok: bool = False) -> Any:
     from bnsweep.store.store import Store
 
-    if missing_ok and not Store.exists(location):
-        return None
+    if missing_ok:
+        return Store.open_existing(location)
     return Store.open(location, writable=writable)
 
 

@@ -132,9 +132,18 @@ def token() -> None:
 @click.option("--role", type=click.Choice(["viewer", "runner", "admin"]), required=True)
 @store_option
 def create(name: str, role: str, location: str) -> None:
-    """Make a token for NAME (default: you). It is shown once; the store keeps only its digest."""
-    from bnsweep.service.auth import Role
+    """Make a token for NAME (default: you). It is shown once; the store keeps only its digest.
 
+    An empty store is made if there is none yet.
+    """
+    from bnsweep.service.auth import Role
+    from bnsweep.store.store import Store
+
+    if Store.open_existing(location) is None:
+        click.echo(
+            f"There was no store at {location}: an empty one is made, for `bnsweep serve --store` there.", err=True
+        )
+        Store.open_or_create(location)
     text = _tokens(location).create(name, Role.parse(role))
     _audit(location).add(_me(), "token made", name=name, role=role)
     click.echo(text)
@@ -184,7 +193,7 @@ def _records(location: str) -> Records:
     from bnsweep.service.records import Records
     from bnsweep.store.store import Store
 
-    return Records(Store.open_or_create(location).files)
+    return Records(Store.open(location).files)
 
 
 def _me() -> str:

@@ -111,6 +111,8 @@ def plan(
         print_json({**summary.to_dict(), **({"cluster": there.to_dict()} if there else {})})
     else:
         click.echo(summary.to_text())
+        if store is None:
+            click.echo(f"note     no store at {location} yet: `bnsweep run` makes it")
         if plan_.spec.is_search:
             click.echo(
                 "note     a search: its `trainings` per network; BN everywhere stands for what is not proposed yet"

@@ -131,6 +131,10 @@ class Files(ABC):
         """Remove unfinished files last touched before this time; how many."""
         return 0
 
+    def strangers(self, own: frozenset[str]) -> list[str] | None:
+        """What lies in the folder beside what a store calls its own; None if it is no folder. Buckets are not asked."""
+        return []
+
 
 class LocalFiles(Files):
     """A folder on a disk or a shared file system such as NFS."""
@@ -180,6 +184,16 @@ class LocalFiles(Files):
                     path.unlink()
                     removed += 1
         return removed
+
+    def strangers(self, own: frozenset[str]) -> list[str] | None:
+        root = Path(self.root)
+        try:
+            names = [path.name for path in root.iterdir()]
+        except NotADirectoryError:
+            return None
+        except OSError:  # not there, or not to be read: whoever writes will hear of it
+            return []
+        return sorted(name for name in names if name not in own and not name.startswith(".") and name != "lost+found")
 
 
 @contextmanager

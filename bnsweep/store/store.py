@@ -31,6 +31,7 @@ from pyarrow import fs
 
 from bnsweep._version import __version__
 from bnsweep.errors import (
+    InputError,
     NoStoreError,
     SchemaError,
     StoreClaimedError,
@@ -53,6 +54,7 @@ __all__ = ["Store"]
 
 HEAD = "bnsweep-store.json"
 MANY_PARTS = 1000  # of one table: half an hour of commits, or so
+OWN = frozenset({HEAD, "log", "parts", "claims", "networks", "resume", "quarantine", "service", "tune"})
 TIDY_ROWS = 10_000_000  # whose keys are looked through in seconds
 
 
@@ -98,9 +100,20 @@ class Store:
         return open_files(location).size(HEAD) is not None
 
     @classmethod
+    def open_existing(cls, location: str | Path) -> Store | None:
+        """The store at a location, or None where one can be made; InputError for a place that is taken."""
+        if cls.exists(location):
+            return cls.open(location)
+        _check_place(open_files(location))
+        return None
+
+    @classmethod
     def open_or_create(cls, location: str | Path) -> Store:
-        """The store at a location, to write to, made if there is none."""
-        _create(open_files(location))
+        """The store at a location, to write to, made if there is none; InputError for a place that is taken."""
+        files = open_files(location)
+        if files.size(HEAD) is None:
+            _check_place(files)
+            _create(files)
         return cls.open(location, writable=True)
 
     @property
@@ -403,6 +416,19 @@ def _checked(name: str, rows: pa.Table, now: datetime) -> pa.Table:
     if repeated is not None:
         raise StoreError(f"rows of one commit have different keys, but in {name} two have {repeated}")
     return part_files.sort_by_key(name, table)
+
+
+def _check_place(files: Files) -> None:
+    """A mistyped location must not be filled: refuse a file, and a folder that holds something else."""
+    others = files.strangers(OWN)
+    way_out = "give a store, or a directory that is empty or not there yet"
+    if others is None:
+        raise InputError(f"a store is a directory, but {files.location} is, or lies in, a file: {way_out}")
+    if others:
+        some = ", ".join([*others[:3], *(["..."] if len(others) > 3 else [])])
+        raise InputError(
+            f"a store has a directory of its own, but {files.location} holds other files ({some}): {way_out}"
+        )
 
 
 def _create(files: Files) -> bool:

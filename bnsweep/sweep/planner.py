@@ -37,7 +37,7 @@ def main(store: str, data_root: str) -> None:
 def answer(text: str, location: str, catalog: LocalCatalog, *, run: str = "") -> dict[str, Any]:
     """The plan of a spec, or what is wrong with it; of one run, the names of its network's BN sites."""
     try:
-        store = Store.open(location) if Store.exists(location) else None
+        store = Store.open_existing(location)
         plan = plan_of_any(text, store, catalog)
         if run:
             chosen = next((each for each in plan.runs if each.run_id == run), None)

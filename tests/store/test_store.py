@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -174,6 +176,47 @@ def test_opening_nothing_creating_twice_and_odd_locations(tmp_path: Path) -> Non
         Store.open("s3://bucket/store?endpoint=localhost")
     with pytest.raises(InputError, match=r"no '\.\.'"):
         Store.open("s3://bucket/../other")
+
+
+@pytest.mark.parametrize("way", [Store.open_existing, Store.open_or_create])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "file",
+            "a store is a directory, but .*/file is, or lies in, a file: give a store, or a",
+        ),
+        ("file/store", "a store is a directory, but .*/file/store is, or lies in, a file"),
+        (
+            "sources",
+            r"of its own, but .*/sources holds other files \(a.py, b.py, c.py, \.\.\.\): give a store",
+        ),
+    ],
+)
+def test_a_place_that_is_taken_is_left_alone(
+    tmp_path: Path, way: Callable[[Path], Any], place: str, message: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "sources").mkdir()
+    for name in ("a.py", "b.py", "c.py", "log"):
+        (tmp_path / "sources" / name).touch()
+    (tmp_path / "sources" / "data").mkdir()
+    with pytest.raises(InputError, match=message):
+        way(tmp_path / place)
+    assert len(list((tmp_path / "sources").iterdir())) == 5
+
+
+def test_a_store_is_made_where_there_is_nothing_of_anybody_s(tmp_path: Path) -> None:
+    for folder in (
+        "lost+found",
+        ".snapshot",
+        "service",
+    ):  # a disk's, a file server's, a headless store's
+        (tmp_path / "disk" / folder).mkdir(parents=True)
+    for place in ("new", "disk"):
+        assert Store.open_existing(tmp_path / place) is None
+        Store.open_or_create(tmp_path / place)
+        assert Store.open_existing(tmp_path / place) is not None
 
 
 @pytest.mark.parametrize("run_id", ["../../etc/passwd", "", "a/b", "..", "a\0b", "-x", "x" * 200, "ä"])
