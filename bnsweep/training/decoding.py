@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -15,11 +16,12 @@ from PIL import Image, UnidentifiedImageError
 
 from bnsweep.errors import DataError
 
-__all__ = ["Frame", "allocate", "decode_all", "frame_of", "resize"]
+__all__ = ["Frame", "allocate", "decode_all", "faults_at_once", "frame_of", "resize"]
 
 MOST_PIXELS = 4096 * 4096  # of one image: a header that promises more is refused before decoding
 MOST_BYTES = 1 << 34  # of one half of a data set in memory: 16 GiB
 IMAGES_PER_TASK = 128
+MOST_NAMED = 10  # of bad images
 GREY = {"1", "L", "LA", "La"}
 COLOUR = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 
@@ -63,11 +65,10 @@ def allocate(count: int, frame: Frame, *, where: str) -> Pixels:
     return _channels_innermost(count, frame.channels, frame.size)
 
 
-def decode_all(encoded: Iterable[tuple[str, bytes]], into: Pixels, frame: Frame) -> int:
+def decode_all(encoded: Iterable[tuple[str, bytes]], into: Pixels, frame: Frame, faults: list[str]) -> int:
     """Decode (name, bytes) pairs into the rows of `into`; returns how many there were.
 
-    Raises:
-        DataError: the first image that is damaged, too large or of another size, by name.
+    What is wrong with images that are damaged, too large or of another size goes to `faults`: see `faults_at_once`.
     """
     chunks = _chunks(encoded, IMAGES_PER_TASK)
     # Pillow decodes without the interpreter lock, but around it works with it: threads pay off for photographs
@@ -78,17 +79,37 @@ def decode_all(encoded: Iterable[tuple[str, bytes]], into: Pixels, frame: Frame)
         spread = pool.map if workers > 1 else map
         while tasks := list(islice(chunks, 4 * workers)):  # a window, so that encoded images do not pile up
             starts = [done + sum(map(len, tasks[:index])) for index in range(len(tasks))]
-            for _ in spread(lambda start, task: _decode_into(into, start, task, frame), starts, tasks):
-                pass  # re-raises what a task raised
+            for found in spread(lambda start, task: _decode_into(into, start, task, frame), starts, tasks):
+                faults += found
             done += sum(map(len, tasks))
     return done
 
 
-def _decode_into(into: Pixels, start: int, task: list[tuple[str, bytes]], frame: Frame) -> None:
+@contextmanager
+def faults_at_once() -> Iterator[list[str]]:
+    """Collects what is wrong with images, so that all of them can be put right. Raises one DataError."""
+    faults: list[str] = []
+    try:
+        yield faults
+    except DataError as error:  # which ends the reading
+        faults.append(str(error))
+    if len(faults) == 1:
+        raise DataError(faults[0])
+    if faults:
+        more = [f"and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
+        raise DataError("\n  ".join([f"{len(faults)} images cannot be used:", *faults[:MOST_NAMED], *more]))
+
+
+def _decode_into(into: Pixels, start: int, task: list[tuple[str, bytes]], frame: Frame) -> list[str]:
+    faults = []
     for row, (name, encoded) in enumerate(task, start=start):
         if row >= len(into):
             raise DataError(f"{name}: more images than the {len(into)} announced")
-        into[row] = _decode(encoded, frame, name)
+        try:
+            into[row] = _decode(encoded, frame, name)
+        except DataError as error:
+            faults.append(str(error))
+    return faults
 
 
 def resize(images: Pixels, size: int) -> Pixels:

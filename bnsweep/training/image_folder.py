@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bnsweep.errors import DataError
-from bnsweep.training.decoding import Frame, allocate, decode_all, frame_of
+from bnsweep.training.decoding import Frame, allocate, decode_all, faults_at_once, frame_of
 from bnsweep.training.images import DataShape, Split
 
 __all__ = ["ImageFolder"]
@@ -43,16 +43,21 @@ class ImageFolder:
         return DataShape(frame.channels, frame.size, len(classes))
 
     def counts(self) -> tuple[int, int]:
-        """Files of both halves."""
+        """Files of both halves. Raises DataError for a class that has none in one of them."""
         classes = self._classes()
-        return len(self._files("train", classes)), len(self._files("test", classes))
+        train, test = self._files("train", classes), self._files("test", classes)
+        _refuse_without_images(train, classes, self.path / "train")
+        _refuse_without_images(test, classes, self.path / "test")
+        return len(train), len(test)
 
     def load(self, *, train_images: int | None, test_images: int | None) -> tuple[Split, Split, tuple[str, ...]]:
         """Decode the first images of both halves."""
         classes = self._classes()
         frame = self._frame(classes)
-        train = self._split("train", frame, classes, train_images)
-        return train, self._split("test", frame, classes, test_images), classes
+        with faults_at_once() as faults:
+            train = self._split("train", frame, classes, train_images, faults)
+            test = self._split("test", frame, classes, test_images, faults)
+        return train, test, classes
 
     def _classes(self) -> tuple[str, ...]:
         train = self.path / "train"
@@ -85,7 +90,7 @@ class ImageFolder:
         first = self._files("train", classes)[0]
         return frame_of(_read(first), size=self.size, where=str(first))
 
-    def _split(self, half: str, frame: Frame, classes: tuple[str, ...], wanted: int | None) -> Split:
+    def _split(self, half: str, frame: Frame, classes: tuple[str, ...], wanted: int | None, faults: list[str]) -> Split:
         files = self._files(half, classes)
         if wanted is not None and wanted > len(files):
             raise DataError(
@@ -93,8 +98,19 @@ class ImageFolder:
             )
         files = files[:wanted]
         images = allocate(len(files), frame, where=str(self.path))
-        decode_all(_encoded(files), images, frame)
+        decode_all(_encoded(files), images, frame, faults)
         return Split(images, np.array([classes.index(file.parent.name) for file in files], np.int64))
+
+
+def _refuse_without_images(files: list[Path], classes: tuple[str, ...], folder: Path) -> None:
+    """An accuracy over some of the classes would be taken for one over all of them."""
+    there = {file.parent.name for file in files}
+    if without := [name for name in classes if name not in there]:
+        shown = ", ".join([*without[:10], *([f"and {len(without) - 10} more"] if len(without) > 10 else [])])
+        raise DataError(
+            f"every class must have images in train and in test, but {folder} has none of {shown}: add some, or take "
+            "the class out of both"
+        )
 
 
 def _order(file: Path) -> bytes:

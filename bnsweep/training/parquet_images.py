@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bnsweep.errors import DataError
-from bnsweep.training.decoding import Frame, allocate, decode_all, frame_of
+from bnsweep.training.decoding import Frame, allocate, decode_all, faults_at_once, frame_of
 from bnsweep.training.images import DataShape, Labels, Split
 
 __all__ = ["ParquetImages"]
@@ -62,8 +62,10 @@ class ParquetImages:
     def load(self, *, train_images: int | None, test_images: int | None) -> tuple[Split, Split, tuple[str, ...]]:
         """Decode the first images of both halves."""
         frame, classes = self._frame(), self._classes()
-        train = self._split("train", frame, len(classes), train_images)
-        return train, self._split("test", frame, len(classes), test_images), classes
+        with faults_at_once() as faults:
+            train = self._split("train", frame, len(classes), train_images, faults)
+            test = self._split("test", frame, len(classes), test_images, faults)
+        return train, test, classes
 
     def _files(self, half: str) -> list[Path]:
         if not self.path.is_dir():
@@ -109,7 +111,7 @@ class ParquetImages:
             raise DataError(f"{path}: which column is the label? Set `label` to one of {choice}")
         raise DataError(f"{path} has no integer column {self.label!r}; {choice}")
 
-    def _split(self, half: str, frame: Frame, classes: int, wanted: int | None) -> Split:
+    def _split(self, half: str, frame: Frame, classes: int, wanted: int | None, faults: list[str]) -> Split:
         files = self._files(half)
         count = 0
         for path in files:
@@ -122,7 +124,7 @@ class ParquetImages:
         count = wanted or count
         images = allocate(count, frame, where=str(self.path))
         labels: list[Labels] = []
-        decoded = decode_all(self._rows(files, count, classes, labels), images, frame)
+        decoded = decode_all(self._rows(files, count, classes, labels), images, frame, faults)
         if decoded != count:
             raise DataError(f"{files[-1]} is damaged: it announces {count} rows and holds {decoded}")
         return Split(images, np.concatenate(labels))

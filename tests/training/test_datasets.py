@@ -18,7 +18,7 @@ from PIL import Image
 
 from bnsweep.errors import DataError, UnknownNameError
 from bnsweep.experiment.spec import Data
-from bnsweep.training.datasets import DataShape, data_shape, fingerprint, load_dataset
+from bnsweep.training.datasets import DataShape, data_shape, fingerprint, image_counts, load_dataset
 
 ROOT = Path("unused")
 CIFAR_PARQUET = Path(__file__).parents[3] / "shared" / "data"
@@ -257,6 +257,35 @@ def test_image_folders_with_faults(tmp_path):
         load_dataset(data.model_copy(update={"test_images": 9}), root=ROOT)
     with pytest.raises(DataError, match="no directory"):
         load_dataset(Data(source=f"folder:{tmp_path}/test"), root=ROOT)
+
+
+def test_all_bad_images_are_named_at_once(tmp_path):
+    data = image_folder(tmp_path)
+    for half, name in (("train", "ant"), ("test", "bee")):
+        (tmp_path / half / name / "0.png").write_bytes(cut_off("PNG"))
+        (tmp_path / half / name / "1.png").write_bytes(png(9))
+    with pytest.raises(DataError) as caught:
+        load_dataset(data, root=ROOT)
+    head, *named = str(caught.value).splitlines()
+    assert head == "4 images cannot be used:"
+    assert sorted(Path(line.split()[0]).relative_to(tmp_path).as_posix() for line in named) == [
+        f"{folder}/{number}.png" for folder in ("test/bee", "train/ant") for number in (0, 1)
+    ]
+    for number in range(20):
+        (tmp_path / "test" / "bee" / f"x{number}.png").write_bytes(png(9))
+    with pytest.raises(DataError, match=r"24 images cannot be used:(\n  [^\n]+){10}\n  and 14 more$"):
+        load_dataset(data, root=ROOT)
+
+
+def test_a_class_without_images_is_refused(tmp_path):
+    data = image_folder(tmp_path)
+    (tmp_path / "train" / "wasp").mkdir()
+    with pytest.raises(DataError, match=r"every class must have images in .*, but .*train has none of wasp"):
+        image_counts(data)
+    (tmp_path / "train" / "wasp" / "0.png").write_bytes(png())
+    (tmp_path / "test" / "bee").rename(tmp_path / "test" / ".aside")
+    with pytest.raises(DataError, match=r"but .*test has none of bee, wasp: add some, or take the class out of both"):
+        image_counts(data)
 
 
 def test_a_fingerprint_stands_for_content_not_for_place(tmp_path):
