@@ -35,6 +35,7 @@ from bnsweep.errors import (
 from bnsweep.experiment.spec import Data, Resource
 from bnsweep.sweep.tasks import Failed, NetworkGone, Outcome, Progressed, Row, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
+from bnsweep.training.origin import origin
 
 __all__ = ["ATTEMPTS", "Datasets", "Engine", "InlineEngine"]
 
@@ -142,7 +143,7 @@ class InlineEngine:
                     first = str(error).partition("\n")[0]
                     raise GpuLostError(f"{type(error).__name__}: {first}") from error
                 last = error.with_traceback(None)  # its frames hold the network, and so a GPU's memory
-        return Failed(task, f"{type(last).__name__}: {last}", ATTEMPTS)
+        return Failed(task, f"{type(last).__name__}: {last}{origin(last)}", ATTEMPTS)
 
     def _report(self, task: TrainTask) -> Callable[[Row], None]:
         def report(epoch: Row) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from bnsweep.errors import ModelError
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.store.checkpoints import network_name
@@ -24,6 +25,7 @@ from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
 from bnsweep.sweep.notes import notes
 from bnsweep.sweep.workload import Workload, measured_trials
 from bnsweep.training.datasets import data_shape
+from bnsweep.training.origin import origin
 
 __all__ = ["BLOCK_S", "Preview", "Speeds", "computes_bf16", "preview"]
 
@@ -280,6 +282,11 @@ def _from_probe(plan: Plan, data_root: Path) -> Speeds:
         dtype = PRECISIONS[plan.spec.evaluation.precision]
         network, images = network.eval().requires_grad_(False).to(dtype), images.to(dtype)
         forward_s = _best(lambda: network(images))
+    except Exception as error:  # whatever a network of one's own raises
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(
+            f"{run.model} fails on {PROBE_IMAGES} images at once: {reason}{origin(error)} (--guess measures nothing)"
+        ) from error
     finally:
         torch.set_num_threads(threads)
     return Speeds(

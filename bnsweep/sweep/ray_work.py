@@ -19,6 +19,7 @@ from bnsweep.sweep.engine import ATTEMPTS
 from bnsweep.sweep.ray_connection import first_line
 from bnsweep.sweep.tasks import Failed, Outcome, Row, Scored, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
+from bnsweep.training.origin import origin
 
 __all__ = ["GpuLost", "packed_rest", "packed_run", "remote_score", "said", "train"]
 
@@ -102,4 +103,6 @@ def _unpacked(run: bytes) -> TrainingRun:
 
 def said(error: BaseException) -> str:
     """An error, as a row has it."""
-    return str(error) if isinstance(error, BnsweepError) else f"{type(error).__name__}: {first_line(error)}"
+    if isinstance(error, BnsweepError):
+        return str(error)
+    return f"{type(error).__name__}: {first_line(error)}{origin(error)}"

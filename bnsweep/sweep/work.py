@@ -32,12 +32,14 @@ from bnsweep.training.checkpoint import from_bytes, to_bytes
 from bnsweep.training.images import Dataset
 from bnsweep.training.inputs import Inputs
 from bnsweep.training.models import build
+from bnsweep.training.origin import located
 from bnsweep.training.sites import place
 from bnsweep.training.trainer import train
 
 __all__ = ["score_block", "train_run"]
 
 
+@located()
 def train_run(
     task: TrainTask,
     dataset: Dataset,
@@ -102,6 +104,7 @@ def train_run(
     return Trained(task, row, epochs, probes)
 
 
+@located()
 def score_block(task: TrialTask, dataset: Dataset) -> Scored:
     """Score one block of trials on its run's trained network.
 

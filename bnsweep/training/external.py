@@ -13,6 +13,7 @@ from torch import nn
 
 from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.training.images import DataShape
+from bnsweep.training.origin import origin
 
 __all__ = ["SMALL", "code_of", "find_factory", "from_import", "from_torchvision"]
 
@@ -101,7 +102,7 @@ def from_import(name: str, shape: DataShape) -> nn.Module:
     try:
         network = factory(classes=shape.classes, channels=shape.channels, size=shape.size)
     except Exception as error:
-        raise ModelError(f"{name}: the factory failed: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{name}: the factory failed: {type(error).__name__}: {error}{origin(error)}") from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{name}: the factory must return a torch.nn.Module, but returned {type(network).__name__}")
     return network
@@ -116,7 +117,8 @@ def find_factory(name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise ModelError(f"{name}: cannot import {module_name}: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}{origin(error)}"
+        raise ModelError(f"{name}: cannot import {module_name}: {reason}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise ModelError(f"{name}: {module_name} has no function {attribute!r}")

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnsweep.errors import ModelError, UnknownNameError
+from bnsweep.errors import BnsweepError, ModelError, UnknownNameError
 from bnsweep.experiment.architecture import Architecture
 from bnsweep.training import external
 from bnsweep.training.images import DataShape
 from bnsweep.training.initial import initialise
 from bnsweep.training.layout import LAYOUTS, ResNetLayout, VggLayout, signature
+from bnsweep.training.origin import origin
 from bnsweep.training.sites import BATCH_NORM, does_more, find_sites, foldable
 
 __all__ = ["MODELS", "build", "describe"]
@@ -203,10 +204,14 @@ def _inspect(name: str, network: nn.Module, shape: DataShape, *, device: str) ->
     try:
         with torch.no_grad():
             sites = find_sites(network, example)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except BnsweepError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever a network of one's own raises)
+        reason = str(error).splitlines()[0] if str(error) else ""
+        if not reason or not isinstance(error, (RuntimeError, ValueError, TypeError, IndexError, AssertionError)):
+            reason = f"{type(error).__name__}{reason and ': '}{reason}"
         raise ModelError(
-            f"{name} does not take {shape.channels}x{shape.size}x{shape.size} images: {reason}. "
+            f"{name} does not take {shape.channels}x{shape.size}x{shape.size} images: {reason}{origin(error)}. "
             "Set another `size` for the data, or choose another network"
         ) from None
     finally:

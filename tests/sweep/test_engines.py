@@ -263,7 +263,9 @@ def test_a_failing_network_gets_a_row_and_the_sweep_goes_on(tmp_path, run, tiny,
     assert summary.runs_failed == 2
     assert summary.trials_done == 2 * 2 * 9
     failed = [row for row in rows(store, "runs") if row["status"] == "failed"]
-    assert ["the network's own trouble" in row["reason"] for row in failed] == [True, True]
+    line = 1 + FRAGILE.splitlines().index('            raise RuntimeError("the network\'s own trouble")')
+    place = f"({tmp_path.name}/fragile_nets.py:{line}, in forward)"
+    assert [row["reason"] for row in failed] == [f"RuntimeError: the network's own trouble {place}"] * 2
     assert any("--retry-failed" in line for line in summary.lines(again="again"))
     plan = make_plan(parse_spec(text), LocalCatalog(tmp_path, allow_import=True))
     planned = preview(plan, Store.open(store), cpus=2, data_root=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.training.images import DataShape
 from bnsweep.training.initial import KERNEL_LAYERS
 from bnsweep.training.models import MODELS, build, describe
+from bnsweep.training.origin import located, origin
 from bnsweep.training.sites import BATCH_NORM, find_sites
 
 CIFAR = DataShape(3, 32, 10)
@@ -177,6 +179,10 @@ def own_module(tmp_path, monkeypatch):
         "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 5))\n"
         "def wrong(**_):\n    return 'a network'\n"
         "def failing(**_):\n    raise KeyError('weights')\n"
+        "class Nameless(nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        return self.body(images)\n"
+        "def nameless(**_):\n    return Nameless()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -195,7 +201,8 @@ def test_a_network_of_ones_own():
     ("target", "message"),
     [
         ("own_networks:wrong", "must return a torch.nn.Module, but returned str"),
-        ("own_networks:failing", "the factory failed: KeyError: 'weights'"),
+        ("own_networks:failing", r"the factory failed: KeyError: 'weights' \(.*/own_networks.py:10, in failing\)"),
+        ("own_networks:nameless", r"AttributeError: .* 'body' \(.*/own_networks.py:13, in forward\)\. Set"),
         ("own_networks:absent", "has no function 'absent'"),
         ("own_networks:five", r"must return logits of shape \(images, 10\), but returns \(2, 5\)"),
         ("no_such_module:f", "cannot import no_such_module"),
@@ -205,6 +212,22 @@ def test_a_network_of_ones_own():
 def test_what_can_be_wrong_with_it(target, message):
     with pytest.raises(ModelError, match=message):
         describe(f"import:{target}", DIGITS, allow_import=True)
+
+
+def test_the_place_of_an_error_travels_without_its_traceback():
+    def trouble():
+        torch.zeros(2) @ torch.zeros(3)
+
+    with pytest.raises(RuntimeError) as caught, located():
+        trouble()
+    travelled = pickle.loads(pickle.dumps(caught.value))
+    line = trouble.__code__.co_firstlineno + 1
+    assert travelled.__traceback__ is None
+    assert origin(travelled) == f" (training/test_models.py:{line}, in trouble)"
+    with pytest.raises(ModelError) as ours, located():
+        describe("import:nothing", DIGITS)
+    assert origin(ValueError("never raised")) == ""
+    assert not hasattr(ours.value, "bnsweep_origin")
 
 
 @pytest.mark.usefixtures("own_module")
