@@ -8,10 +8,9 @@ the only one that writes rows; whatever ends it, what was committed stays and th
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
@@ -25,6 +24,7 @@ from bnsweep.sweep.estimate import BLOCK_S
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun, read_ledger, read_scores
 from bnsweep.sweep.points import PointWork, Request, design_of
 from bnsweep.sweep.recording import COMMIT_S, RowBuffer, failure_row
+from bnsweep.sweep.summary import Summary
 from bnsweep.sweep.tasks import (
     Failed,
     NetworkGone,
@@ -43,59 +43,6 @@ __all__ = ["Driver", "Listener", "Summary"]
 OWN_S = 0.004  # three times what a block costs the driver itself (docs/scaling.md), which has rows to commit as well
 FIRST_BLOCK = 4  # trials, until a network's speed was measured
 ROUNDS = 3  # how often networks may turn out to be lost in one run before somebody must look at the disk
-
-
-@dataclass(slots=True)
-class Summary:
-    """What one call of `Driver.run` did."""
-
-    runs_done: int = 0
-    runs_failed: int = 0
-    runs_diverged: int = 0
-    trials_done: int = 0
-    blocks_failed: int = 0
-    errors: list[str] = field(default_factory=list)
-    interrupted: bool = False
-    seconds: float = 0.0
-
-    networks_changed: int = 0  # trained again, with another outcome
-    failed_before: int = 0  # runs and points that earlier calls had given up, and that this one left alone
-    diverged_before: int = 0
-
-    @property
-    def failed(self) -> bool:
-        """Whether something is given up, now or before; the rest was kept."""
-        return bool(self.runs_failed or self.blocks_failed or self.failed_before)
-
-    def lines(self, *, again: str) -> list[str]:
-        """For people: what happened, what failed, how to go on."""
-        if self.runs_done or self.trials_done or self.runs_failed or self.blocks_failed or self.interrupted:
-            lines = [f"{self.runs_done} networks trained, {self.trials_done} trials scored in {self.seconds:.1f} s"]
-        elif self.failed_before:
-            lines = ["nothing more to do"]
-        else:
-            lines = ["nothing to do: every row has landed"]
-        if self.failed_before:
-            lines.append(f"{self.failed_before} runs or points failed before; see: bnsweep query failures")
-        if self.diverged_before:
-            lines.append(f"{self.diverged_before} networks diverged before: their rows say so, no trials were made")
-        if self.runs_diverged:
-            lines.append(f"{self.runs_diverged} of them diverged: their rows say so, no trials were made")
-        if self.networks_changed:
-            lines.append(
-                f"{self.networks_changed} networks that were lost came out different when they were trained again "
-                "(another processor, other versions): rows of the earlier ones are in quarantine/. This sweep's trials "
-                "are made anew; run other sweeps that share these networks again"
-            )
-        shown = self.errors[:5]
-        lines += [f"failed: {error}" for error in shown]
-        if len(self.errors) > len(shown):
-            lines.append(f"... and {len(self.errors) - len(shown)} more; see: bnsweep query failures")
-        if self.failed:
-            lines.append(f"to try what failed once more: {again} --retry-failed")
-        if self.interrupted:
-            lines.append(f"interrupted; every finished block is kept. To go on: {again}")
-        return lines
 
 
 class Listener(Protocol):
@@ -125,7 +72,7 @@ class Driver:
     ) -> None:
         self.plan = plan
         self.store = store
-        self.summary = Summary()
+        self.summary = Summary(runs=len(plan.runs))
         self._datasets = datasets
         self._listener = listener
         self.retry_failed = retry_failed
@@ -146,10 +93,12 @@ class Driver:
         self._trial_s: dict[tuple[str, str], float] = {}  # by model and data set, newest counts most
         self._rows = RowBuffer(store)
         self._trainings = self._sort_out()
-        ended = [self._ledger.runs[run.run_id].status for run in plan.runs if run.run_id in self._ledger.runs]
-        self.summary.diverged_before = ended.count("diverged")
+        ended = [(run, self._ledger.runs[run.run_id]) for run in plan.runs if run.run_id in self._ledger.runs]
+        for run, known in ended:
+            self._note(run, known, self.summary.diverged_before)
         if not retry_failed:
-            self.summary.failed_before = ended.count("failed") + len(self._ledger.given_up)
+            failed = sum(known.status == "failed" for _, known in ended)
+            self.summary.failed_before = failed + len(self._ledger.given_up)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -385,9 +334,15 @@ class Driver:
         if now is not None:
             self._counts[run.run_id] = now
         self.summary.runs_done += 1
-        self.summary.runs_diverged += trained.status == "diverged"
+        self._note(run, trained, self.summary.diverged)
         if trained.status in NETWORK_ENDS and trained.checkpoint_sha256:
             self._trained(run, trained)
+
+    def _note(self, run: TrainingRun, trained: TrainedRun, diverged: Counter[str]) -> None:
+        if trained.status == "diverged":
+            diverged[trained.reason] += 1
+        elif trained.status in NETWORK_ENDS and trained.test_correct is not None:
+            self.summary.clean[run.run_id] = trained.test_correct, run.test_images, trained.classes
 
     def _set_aside(self, run: TrainingRun) -> None:
         """Trained again, another network came out: what was scored on the earlier one is made anew."""

@@ -28,13 +28,24 @@ class TrainedRun:
     strata_sizes: tuple[int, ...] = ()
     epochs: int = 0  # whose rows are in the store
     test_correct: int | None = None  # test images classified right without noise
+    classes: int = 0  # 0: no network
+    reason: str = ""  # why it ended so
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> TrainedRun:
         """From a row of `runs`."""
         sizes = tuple(row["strata_sizes"] or ())
         status, sha256, attempt = row["status"], row["checkpoint_sha256"], row["attempt"]
-        return cls(status, sha256, attempt, sizes, row["epochs_run"] or 0, row["test_correct"])
+        return cls(
+            status,
+            sha256,
+            attempt,
+            sizes,
+            epochs=row["epochs_run"] or 0,
+            test_correct=row["test_correct"],
+            classes=row["classes"] or 0,
+            reason=row["reason"] or "",
+        )
 
 
 @dataclass(slots=True)
@@ -101,7 +112,9 @@ def read_runs(store: Store) -> dict[str, TrainedRun]:
     """How each training run of the store ended."""
     runs: dict[str, TrainedRun] = {}
     columns = ["run_id", "status", "checkpoint_sha256", "attempt", "strata_sizes", "epochs_run", "test_correct"]
-    for row in sorted(store.read("runs", columns=columns).to_pylist(), key=lambda row: row["attempt"]):
+    for row in sorted(
+        store.read("runs", columns=[*columns, "classes", "reason"]).to_pylist(), key=lambda row: row["attempt"]
+    ):
         trained, before = TrainedRun.of(row), runs.get(row["run_id"])
         runs[row["run_id"]] = replace(trained, epochs=max(trained.epochs, before.epochs if before else 0))
     return runs
