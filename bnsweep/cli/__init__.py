@@ -24,7 +24,10 @@ from bnsweep.errors import BnsweepError
 __all__ = ["cli", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+EXIT_CODES = "Exit codes: 0 done, 1 some of the work failed (the rest is kept), 2 bad input, 130 interrupted."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(__version__, prog_name="bnsweep")
 def cli() -> None:
     """Which batch-normalization layers should a network keep on analog hardware?

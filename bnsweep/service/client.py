@@ -33,6 +33,11 @@ class Client:
     """One service. Every method raises what the command line would: SpecError, InputError, EngineError."""
 
     def __init__(self, server: str, *, token: str | None = None, timeout_s: float = 120.0) -> None:
+        if not server.lower().startswith(("http://", "https://")):
+            way_out = "" if "://" in server else f": write http://{server}"
+            raise InputError(
+                f"a service is at an address that begins with http:// or https://, but got {server!r}{way_out}"
+            )
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             self._http = httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=timeout_s)

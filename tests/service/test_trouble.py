@@ -135,6 +135,10 @@ def test_a_sweep_that_was_run_with_other_images_is_extended_with_those():
 def test_a_client_says_what_is_wrong_with_address_and_token():
     with pytest.raises(InputError, match="80x0"):
         Client("http://localhost:80x0")
+    with pytest.raises(
+        InputError, match="begins with http:// or https://, but got '127.0.0.1:9': write http://127.0.0.1:9"
+    ):
+        Client("127.0.0.1:9")
     with pytest.raises(InputError, match="token"):
         Client("http://localhost:8000", token="bnsweep-1-Ã¤")
     with (
