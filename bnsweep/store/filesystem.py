@@ -12,7 +12,7 @@ import itertools
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC
@@ -131,7 +131,7 @@ class Files(ABC):
         """Remove unfinished files last touched before this time; how many."""
         return 0
 
-    def strangers(self, own: frozenset[str]) -> list[str] | None:
+    def strangers(self, own: frozenset[str]) -> Sequence[str] | None:
         """What lies in the folder beside what a store calls its own; None if it is no folder. Buckets are not asked."""
         return []
 
@@ -185,7 +185,7 @@ class LocalFiles(Files):
                     removed += 1
         return removed
 
-    def strangers(self, own: frozenset[str]) -> list[str] | None:
+    def strangers(self, own: frozenset[str]) -> Sequence[str] | None:
         root = Path(self.root)
         try:
             names = [path.name for path in root.iterdir()]
