@@ -146,6 +146,8 @@ def _version(store: Store, plan: Plan, spec_sha256: str) -> str:
     Runs depend on more than the spec: on the code of one's own network, on the files of a folder. Answers are about the
     newest version, and must not be about the networks of an earlier one.
     """
+    if not plan.runs:  # a search asks for them as it goes
+        return spec_sha256
     of_each = {(run.model, run.fingerprint): run.run_id for run in plan.runs}  # code and images change for all at once
     mine = (pc.field("sweep") == plan.spec.name) & (pc.field("spec_sha256") == spec_sha256)
     known = store.read("points", columns=["run_id"], filter=mine & pc.field("run_id").isin(list(of_each.values())))
