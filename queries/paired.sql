@@ -99,7 +99,9 @@ final AS (
            eta::DOUBLE AS eta, seeds::BIGINT AS seeds, n::BIGINT AS n, 100 * judged.a AS a_pct, 100 * judged.b AS b_pct,
            100 * difference AS difference_pct, 100 * (difference - half) AS low_pct,
            100 * (difference + half) AS high_pct, 100 * half AS half_width_pct, interval_level(seeds, n) AS level,
-           100 * unpaired_half AS unpaired_half_width_pct, unpaired_sd_draws / nullif(sd_draws, 0) AS narrower,
+           100 * unpaired_half AS unpaired_half_width_pct,
+           -- equal differences of unequal accuracies leave a rounding error, far below the spread of any one image
+           CASE WHEN sd_draws > 1e-9 * unpaired_sd_draws THEN unpaired_sd_draws / sd_draws END AS narrower,
            100 * normalized AS normalized_difference_pct,
            100 * (normalized - normalized_half) AS normalized_low_pct,
            100 * (normalized + normalized_half) AS normalized_high_pct

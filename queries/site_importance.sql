@@ -52,16 +52,19 @@ grouped AS (
     GROUP BY ALL
 ),
 paired AS (
+    -- Without spread there is no interval; means that are equal leave a rounding error, in variances below 1e-18.
     SELECT kept.* EXCLUDE (kept, placements, a0, mean, v_a0, v_mean),
            kept.placements AS with_bn, dropped.placements AS without_bn,
            kept.a0 - dropped.a0 AS d_a0, kept.mean - dropped.mean AS d_mean,
            sqrt(kept.v_a0 + dropped.v_a0) AS se_a0, sqrt(kept.v_mean + dropped.v_mean) AS se_mean,
-           floor((kept.v_a0 + dropped.v_a0) ** 2
-               / nullif(kept.v_a0 ** 2 / (kept.placements - 1) + dropped.v_a0 ** 2 / (dropped.placements - 1), 0))
-               AS df_a0,
-           floor((kept.v_mean + dropped.v_mean) ** 2
-               / nullif(kept.v_mean ** 2 / (kept.placements - 1) + dropped.v_mean ** 2 / (dropped.placements - 1), 0))
-               AS df_mean
+           CASE WHEN kept.v_a0 + dropped.v_a0 > 1e-18 THEN
+               floor((kept.v_a0 + dropped.v_a0) ** 2
+                   / (kept.v_a0 ** 2 / (kept.placements - 1) + dropped.v_a0 ** 2 / (dropped.placements - 1)))
+           END AS df_a0,
+           CASE WHEN kept.v_mean + dropped.v_mean > 1e-18 THEN
+               floor((kept.v_mean + dropped.v_mean) ** 2
+                   / (kept.v_mean ** 2 / (kept.placements - 1) + dropped.v_mean ** 2 / (dropped.placements - 1)))
+           END AS df_mean
     FROM (FROM grouped WHERE kept) AS kept
     JOIN (FROM grouped WHERE NOT kept) AS dropped
         USING (dataset, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
