@@ -1,7 +1,7 @@
 -- How accurate is each network at each noise level, and how sure is that?
 --
 -- Tables II and III and Figures 2a and 3a of the paper, one row per network, noise cell and eta. The mean is over
--- training seeds of means over noise draws.
+-- training seeds of means over noise draws. Values that all agree say nothing of their spread: no interval.
 --
 -- Parameters
 --   dataset     VARCHAR  NULL  only this data set; NULL: all
@@ -61,6 +61,11 @@ over_seeds AS (
     GROUP BY ALL
 ),
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_interval, $confidence) AS half FROM over_seeds),
+told AS (
+    -- values that agree to the last image are no proof that others would; rounding leaves up to 1e-8
+    SELECT * REPLACE (CASE WHEN half > 1e-7 THEN half END AS half)
+    FROM judged
+),
 final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
@@ -68,11 +73,11 @@ final AS (
            low_pct(mean, half) AS low_pct,
            high_pct(mean, half) AS high_pct,
            100 * half AS half_width_pct,
-           interval_level(seeds, n) AS level,
+           CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level,
            100 * sd_seeds AS sd_seeds_pct, 100 * sd_draws AS sd_draws_pct,
            100 * lowest AS min_pct, 100 * p05 AS p05_pct, 100 * nonfinite AS nonfinite_pct,
            realised_sigma_ratio, capped::BIGINT AS capped
-    FROM judged JOIN over_draws USING (series, eta)
+    FROM told JOIN over_draws USING (series, eta)
 )
 SELECT * FROM final
 ORDER BY dataset, bn_sites, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,

@@ -2,7 +2,7 @@
 --
 -- Figures 2b and 3b of the paper: A = a/a0 (eq. 13). With several training seeds the mean of the seeds' ratios, its
 -- interval from their spread; with one, a0 is a census of the test set for this network, so the interval is that of
--- the draws over a0.
+-- the draws over a0. Values that all agree have no interval, but for those at eta = 0, where A is 1 by definition.
 --
 -- Parameters
 --   dataset     VARCHAR  NULL  only this data set; NULL: all
@@ -51,6 +51,11 @@ over_seeds AS (
     GROUP BY ALL
 ),
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM over_seeds),
+told AS (
+    -- values that agree to the last image are no proof that others would; rounding leaves up to 1e-8
+    SELECT * REPLACE (CASE WHEN half > 1e-7 OR eta = 0 THEN half END AS half)
+    FROM judged
+),
 final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
@@ -59,8 +64,8 @@ final AS (
            low_pct(mean, half) AS low_pct,
            100 * (mean + half) AS high_pct,
            100 * half AS half_width_pct,
-           interval_level(seeds, n) AS level, capped::BIGINT AS capped
-    FROM judged
+           CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level, capped::BIGINT AS capped
+    FROM told
 )
 SELECT * FROM final
 ORDER BY dataset, bn_sites, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,

@@ -3,7 +3,8 @@
 -- Trial t has the same noise in every placement for the parameters that they share (common random numbers), so
 -- placements are compared pairwise: first per training seed, draw by draw, then over training seeds (t interval on the
 -- seeds' differences). With one seed the interval is over its paired draws. `narrower` says how many times wider the
--- interval would be, were the draws of the two placements unrelated.
+-- interval would be, were the draws of the two placements unrelated. Differences that all agree say nothing of their
+-- spread: no interval, but for the normalized one at eta = 0, which is 0 by definition.
 --
 -- Parameters
 --   a           VARCHAR  'all'   placement that is compared
@@ -93,19 +94,25 @@ judged AS (
            half_width(seeds, normalized_sd_seeds, n, normalized_sd_draws, $confidence) AS normalized_half
     FROM over_seeds
 ),
+told AS (
+    SELECT * REPLACE (CASE WHEN half > 1e-7 THEN half END AS half, -- rounding leaves up to 1e-8
+                      CASE WHEN normalized_half > 1e-7 OR eta = 0 THEN normalized_half END AS normalized_half)
+    FROM judged
+),
 final AS (
     SELECT dataset, model, training, $a AS a, $b AS b,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
-           eta::DOUBLE AS eta, seeds::BIGINT AS seeds, n::BIGINT AS n, 100 * judged.a AS a_pct, 100 * judged.b AS b_pct,
+           eta::DOUBLE AS eta, seeds::BIGINT AS seeds, n::BIGINT AS n, 100 * told.a AS a_pct, 100 * told.b AS b_pct,
            100 * difference AS difference_pct, 100 * (difference - half) AS low_pct,
-           100 * (difference + half) AS high_pct, 100 * half AS half_width_pct, interval_level(seeds, n) AS level,
+           100 * (difference + half) AS high_pct, 100 * half AS half_width_pct,
+           CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level,
            100 * unpaired_half AS unpaired_half_width_pct,
            -- equal differences of unequal accuracies leave a rounding error, far below the spread of any one image
            CASE WHEN sd_draws > 1e-9 * unpaired_sd_draws THEN unpaired_sd_draws / sd_draws END AS narrower,
            100 * normalized AS normalized_difference_pct,
            100 * (normalized - normalized_half) AS normalized_low_pct,
            100 * (normalized + normalized_half) AS normalized_high_pct
-    FROM judged
+    FROM told
 )
 SELECT * FROM final
 ORDER BY dataset, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision,

@@ -95,6 +95,13 @@ judged AS (
            half_width(paired_seeds, added_sd_seeds, paired, added_sd_draws, $confidence) AS added_half
     FROM over_seeds
 ),
+told AS (
+    -- Losses that all agree say nothing of their spread (rounding leaves up to 1e-8), but a set that adds no parameters
+    -- to the smaller one, as BN's where there is no BN, adds a loss of 0 in each draw.
+    SELECT * REPLACE (CASE WHEN loss_half > 1e-7 THEN loss_half END AS loss_half,
+                      CASE WHEN added_half > 1e-7 OR added = 0 THEN added_half END AS added_half)
+    FROM judged
+),
 final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, bn_treatment, recalibration_images, precision, sampling, targets, beyond,
@@ -103,8 +110,9 @@ final AS (
            100 * loss AS loss_pct, 100 * (loss - loss_half) AS loss_low_pct, 100 * (loss + loss_half) AS loss_high_pct,
            100 * added AS added_pct, 100 * (added - added_half) AS added_low_pct,
            100 * (added + added_half) AS added_high_pct,
-           interval_level(seeds, n) AS level, 100 * nonfinite AS nonfinite_pct, step
-    FROM judged
+           CASE WHEN loss_half IS NOT NULL THEN interval_level(seeds, n) END AS level,
+           100 * nonfinite AS nonfinite_pct, step
+    FROM told
 )
 SELECT * EXCLUDE (step) FROM final
 ORDER BY dataset, bn_sites, model, training, bn_kept DESC, placement, noise_model, sigma_reference, bn_treatment,

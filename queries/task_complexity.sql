@@ -50,6 +50,11 @@ over_seeds AS (
     GROUP BY ALL
 ),
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM over_seeds),
+told AS (
+    -- as in query normalized
+    SELECT * REPLACE (CASE WHEN half > 1e-7 OR eta = 0 THEN half END AS half)
+    FROM judged
+),
 final AS (
     SELECT dataset, classes::BIGINT AS classes, model, training, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
@@ -58,8 +63,8 @@ final AS (
            low_pct(mean, half) AS low_pct,
            100 * (mean + half) AS high_pct,
            100 * half AS half_width_pct,
-           interval_level(seeds, n) AS level
-    FROM judged
+           CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level
+    FROM told
 )
 SELECT * FROM final
 ORDER BY bn_sites, model, bn_kept DESC, placement, noise_model, sigma_reference, targets, bn_treatment,

@@ -15,7 +15,7 @@ from typing import Any
 
 from bnsweep.analysis import charts
 from bnsweep.analysis.series import MOST, kept_pct, placement_label, select, short_labels
-from bnsweep.analysis.wording import counted
+from bnsweep.analysis.wording import counted, span
 
 __all__ = [
     "HIT",
@@ -321,10 +321,6 @@ def covers(rows: Iterable[Row]) -> str:
     if levels == {"draws"}:
         return " over the draws on these networks alone"
     return " (over training runs and draws where there are several runs, else over draws)" if "seeds" in levels else ""
-
-
-def span(values: Sequence[int]) -> str:
-    return str(values[0]) if min(values) == max(values) else f"{min(values)} to {max(values)}"
 
 
 def distinct_of(rows: Iterable[Row], column: str) -> list[Any]:

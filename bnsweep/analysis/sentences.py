@@ -11,7 +11,7 @@ from bnsweep.analysis import charts, figures
 from bnsweep.analysis.figures import NESTED, panel_of
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.series import placement_label
-from bnsweep.analysis.wording import counted, eta_pct, listed, with_spread
+from bnsweep.analysis.wording import counted, eta_pct, listed, tells, with_spread
 
 __all__ = ["attribution", "headline", "widest_gap"]
 
@@ -80,7 +80,7 @@ def _runs(seeds: Sequence[int]) -> str:
 
 
 def _apart(first: Row, second: Row) -> str:
-    if first["low"] is None or second["low"] is None:
+    if not tells(first) or not tells(second):
         return "without intervals on both, so no verdict"
     apart = first["high"] < second["low"] or second["high"] < first["low"]
     return "the 95 % intervals are apart" if apart else "the 95 % intervals overlap"

@@ -31,6 +31,7 @@ __all__ = [
     "trend_test",
 ]
 
+NO_SPREAD = 1e-9  # values closer than this agree, but for rounding; an image of a million is 1e-6
 MOST_SEEDS = 50  # a difference that needs more training seeds than this is too small to matter here
 
 
@@ -65,7 +66,7 @@ def t_quantile(df: float, confidence: float) -> float:
 def mean_interval(draws: Sequence[ArrayLike], *, confidence: float = 0.95) -> Interval:
     """The mean over networks of means over draws; `draws` has one array (n_draws,) per network.
 
-    Raises InputError for a network without draws.
+    Values that all agree say nothing of their spread: no interval. Raises InputError for a network without draws.
     """
     arrays = [np.asarray(each, dtype=np.float64) for each in draws]
     if not arrays or not all(array.size for array in arrays):
@@ -74,7 +75,7 @@ def mean_interval(draws: Sequence[ArrayLike], *, confidence: float = 0.95) -> In
     sample = arrays[0] if len(arrays) == 1 else np.array([array.mean() for array in arrays])
     level = "draws" if len(arrays) == 1 else "seeds"
     mean = float(sample.mean())
-    if sample.size < 2:
+    if sample.size < 2 or np.ptp(sample) < NO_SPREAD:
         return Interval(mean, None, None, len(arrays), n)
     half = t_quantile(sample.size - 1, confidence) * float(sample.std(ddof=1)) / sample.size**0.5
     return Interval(mean, half, level, len(arrays), n)

@@ -203,7 +203,7 @@ def _note(rows: Sequence[Row]) -> str:
     """What the marks of a table mean, as far as it has them."""
     note = f"± is the half-width of a 95 % interval{figures.covers(rows)}"
     if any(row["low"] is None for row in rows):
-        note += "; ◦ marks a figure without one: too few training runs or trials to tell its spread"
+        note += "; ◦ marks a figure without one: too few training runs or trials to tell its spread, or all alike"
     if any(row.get("capped") for row in rows):
         note += "; † marks one whose trials reached their maximum before the wanted half-width"
     return note + "."

@@ -8,9 +8,24 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["close", "counted", "digits", "distinct", "eta_pct", "listed", "number", "spread", "with_spread"]
+__all__ = [
+    "WIDEST_POINTS",
+    "close",
+    "counted",
+    "digits",
+    "distinct",
+    "eta_pct",
+    "listed",
+    "number",
+    "span",
+    "spread",
+    "tells",
+    "with_spread",
+]
 
 Row = Mapping[str, Any]
+
+WIDEST_POINTS = 50.0  # half of all that an accuracy can be: an interval with such a half-width says nothing
 
 
 def close(text: str) -> str:
@@ -28,9 +43,14 @@ def number(value: Any, *, digits: int = 1) -> str:
     return text.removeprefix("−") if not text.strip("−0.") else text
 
 
+def tells(row: Row) -> bool:
+    """Whether there is an interval that leaves out some of what an accuracy can be."""
+    return row["half"] is not None and row["half"] < WIDEST_POINTS
+
+
 def with_spread(row: Row, *, unit: str = "") -> str:
-    """A value with the half-width of its interval, or the words that it has none."""
-    if row["half"] is None:
+    """A value with the half-width of its interval, or the words that it has none that says anything."""
+    if not tells(row):
         return f"{number(row['value'], digits=1)}{unit} (no interval)"
     return f"{number(row['value'], digits=digits(row))} ± {spread(row)}{unit}"
 
@@ -38,6 +58,11 @@ def with_spread(row: Row, *, unit: str = "") -> str:
 def counted(count: str | int, what: str) -> str:
     """A count with its noun: 1 trial, 20 trials, 8 to 40 trials."""
     return f"{count} {what}{'' if str(count) == '1' else 's'}"
+
+
+def span(values: Sequence[int]) -> str:
+    """A count that may differ: 8, 8 to 40."""
+    return str(values[0]) if min(values) == max(values) else f"{min(values)} to {max(values)}"
 
 
 def spread(row: Row) -> str:

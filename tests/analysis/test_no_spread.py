@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 import synthetic
 
 from bnsweep.analysis.database import open_database
-from bnsweep.analysis.statistics import paired_interval
+from bnsweep.analysis.headline import accuracy_table
+from bnsweep.analysis.inputs import read_inputs
+from bnsweep.analysis.sentences import headline
+from bnsweep.analysis.statistics import mean_interval, paired_interval
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 
@@ -47,3 +51,58 @@ def test_two_equal_differences_are_no_narrower_interval(tmp_path: Path) -> None:
     assert {row["narrower"] for row in rows if row["eta"] > 0} == {None}
     _, narrower = paired_interval([sides["all"]], [sides["none"]])
     assert math.isnan(narrower)
+
+
+CELL = {"targets": "weights", "bn_treatment": "stale", "placement": "none"}
+AVERAGES = ("average_normalized", "tradeoff", "pareto", "depth_trend")
+
+
+@pytest.mark.parametrize(("seeds", "trials"), [(1, 2), (2, 1), (2, 3)])
+def test_values_that_agree_to_the_image_have_no_interval(seeds: int, trials: int, tmp_path: Path) -> None:
+    # 17 of 200 images in both draws of the network, and its accuracy was "8.50 ± 0.00 %".
+    tables = scored(lambda row: 31 if row["placement"] == "none" else None, seeds=seeds, trials=trials)
+    store = Store.create(tmp_path / "store")
+    store.commit(tables)
+    with open_database(store, threads=1) as database:
+        for query in ("accuracy", "normalized", "target_attribution", *AVERAGES):
+            for row in database.query(query).to_dicts():
+                if CELL.items() <= row.items() and row.get("eta") != 0:
+                    ends = {name: value for name, value in row.items() if name.startswith(("low", "high", "loss_low"))}
+                    assert ends
+                    assert {*ends.values(), row.get("half_width_pct"), row["level"]} == {None}, query
+        said = " ".join(headline(read_inputs(database)))
+    assert "8.6 % (no interval) without BN" in said
+    assert "without intervals on both, so no verdict" in said
+    assert mean_interval([[31 / IMAGES] * trials] * seeds).half_width is None
+
+
+def test_what_is_the_same_by_definition_has_an_interval_of_no_width(tmp_path: Path) -> None:
+    # A network without BN has no BN parameters for noise to hit, and the clean network keeps all of its accuracy.
+    tables = scored(lambda row: 300 - row["trial"] if row["placement"] == "none" and row["eta"] > 0 else None, seeds=2)
+    added = answer(
+        tmp_path / "added",
+        tables,
+        "target_attribution",
+        beyond="weights+bias",
+        **{**CELL, "targets": "weights+bias+affine"},
+    )
+    assert {(row["added_pct"], row["added_low_pct"], row["added_high_pct"]) for row in added} == {(0, 0, 0)}
+    clean = answer(tmp_path / "clean", tables, "normalized", eta=0, **CELL)
+    assert {(round(row["low_pct"], 9), round(row["high_pct"], 9), row["level"]) for row in clean} == {
+        (100, 100, "seeds")
+    }
+
+
+def test_an_interval_wider_than_the_scale_is_not_told(tmp_path: Path) -> None:
+    # Accuracies of 0 and 100 %: t(1) = 12.706, so that the half-width is 12.706 * 70.7 / sqrt(2) = 635.3 points.
+    tables = scored(lambda row: IMAGES * row["trial"] if row["eta"] > 0 else None)
+    store = Store.create(tmp_path / "store")
+    store.commit(tables)
+    with open_database(store, threads=1) as database:
+        (wide,) = {round(row["half_width_pct"], 1) for row in database.query("accuracy").to_dicts() if row["eta"] > 0}
+        shown = accuracy_table(database).to_dicts()
+        said = " ".join(headline(read_inputs(database)))
+    assert wide == 635.3
+    assert {row["eta=0.1"] for row in shown} == {"50.0 ◦"}
+    assert "50.0 % (no interval) with BN everywhere and 50.0 % (no interval) without BN" in said
+    assert "without intervals on both, so no verdict" in said
