@@ -41,6 +41,12 @@ QUERIES = (
 )
 TOTALS = "SELECT count(*) AS trials, coalesce(sum(images), 0)::BIGINT AS images FROM trial"
 MADE_BY = "SELECT versions, device FROM trial UNION SELECT versions, device FROM run"
+CLEAN = """
+SELECT dataset, model, placement, bn_kept, bn_sites, train_seed, test_correct AS correct, test_images AS images, classes
+FROM run
+WHERE test_correct IS NOT NULL AND test_images > 0 AND classes > 0
+ORDER BY dataset, bn_sites, model, bn_kept DESC, placement, train_seed
+"""
 PAPER = "SELECT dataset, model, bn, eta::DOUBLE AS eta, value FROM paper WHERE eta IS NOT NULL ORDER BY ALL"
 STATES = ("done", "missing", "diverged", "failed")  # of planned points
 MAX_BARS = 600  # of the timeline: more are thinner than a pixel
@@ -70,6 +76,7 @@ class Inputs:
     paper_accuracy: Sequence[Row] = ()  # dataset, model, label, eta, value
     paper_normalized: Sequence[Row] = ()
     runs: Sequence[Row] = ()  # run_id, train_seed, status, reason, epochs_run, baseline, duration_s
+    clean: Sequence[Row] = ()  # networks on the test images: train_seed, correct, images, classes
     epochs: Sequence[Row] = ()  # run_id, train_seed, epoch, value
     coverage: Sequence[Row] = ()  # done, missing, diverged, failed
     failures: Sequence[Row] = ()  # what, error, attempt
@@ -106,6 +113,7 @@ def read_inputs(database: Database) -> Inputs:
         paper_accuracy=paper,
         paper_normalized=_normalized(paper),
         runs=[{**row, "baseline": row["baseline_pct"]} for row in rows["convergence"]],
+        clean=database.sql(CLEAN, limit=None).to_dicts(),
         epochs=[{**row, "value": row["test_accuracy_pct"]} for row in rows["epochs"]],
         coverage=_by_placement(rows["coverage"]),
         failures=[{**row, "what": _what(row)} for row in rows["failures"]],

@@ -11,21 +11,26 @@ from bnsweep.analysis import charts, figures
 from bnsweep.analysis.figures import NESTED, panel_of
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.series import placement_label
+from bnsweep.analysis.statistics import chance_p
 from bnsweep.analysis.wording import counted, eta_pct, listed, tells, with_spread
 
 __all__ = ["attribution", "headline", "widest_gap"]
 
 Row = Mapping[str, Any]
 
+BY_CHANCE = 0.05  # p above which a network's accuracy may be that of guesses
+MOST_NAMED = 4  # kinds of networks in a sentence
+
 
 def headline(inputs: Inputs) -> Iterator[str]:
-    """One sentence per data set and target set, at the eta where BN everywhere and no BN differ most."""
+    """Networks that guess; then a sentence per target set, at the eta where BN everywhere and no BN differ most."""
     if not inputs.accuracy:
         yield (
             "This store holds no noise trial for this sweep, so there is nothing to show about noise. "
             "`bnsweep run SPEC` computes what is missing; `bnsweep status` shows what is planned."
         )
         return
+    yield from _no_better_than_chance(inputs.clean)
     if all(row["eta"] == 0 for row in inputs.accuracy):
         yield "No η above 0 was measured for this sweep, only clean accuracy: there is nothing to say about noise."
         return
@@ -37,6 +42,21 @@ def headline(inputs: Inputs) -> Iterator[str]:
             yield _gap_sentence(*best)
     if not found:
         yield "No network of this sweep was measured both with BN everywhere and without BN: nothing to compare."
+
+
+def _no_better_than_chance(networks: Sequence[Row]) -> Iterator[str]:
+    """Which networks know nothing that noise could take from them: a ratio to their accuracy is one of guesses."""
+    guessing = [row for row in networks if chance_p(row["correct"], row["images"], row["classes"]) > BY_CHANCE]
+    if not guessing:
+        return
+    names = list(dict.fromkeys(f"{row['model']} on {row['dataset']}, {placement_label(row)}" for row in guessing))
+    beyond = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    one = len(guessing) == 1
+    yield (
+        f"{len(guessing)} of {counted(len(networks), 'network')} {'is' if one else 'are'} no better than chance "
+        f"({'; '.join([*names[:MOST_NAMED], *beyond])}; clean accuracy, one-sided binomial test against one in as many "
+        f"as there are classes, p > {BY_CHANCE}): {'its' if one else 'their'} normalized accuracy means nothing."
+    )
 
 
 def widest_gap(rows: Sequence[Row], targets: str) -> tuple[Row, Row] | None:

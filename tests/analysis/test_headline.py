@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 import synthetic
+from scipy import stats
 
 from bnsweep.analysis.attribution import attribution_paragraph
 from bnsweep.analysis.database import open_database
@@ -53,3 +55,39 @@ def test_a_sweep_without_noise_is_told_as_one(tmp_path: Path) -> None:
     with open_database(stored(tmp_path / "store", tables, clean), threads=1) as database:
         (said,) = headline(read_inputs(database))
     assert said.startswith("No η above 0 was measured for this sweep")
+
+
+def guessing(tables: dict[str, pa.Table], correct: dict[tuple[str, int], int]) -> dict[str, pa.Table]:
+    """The same with other numbers of correct test images, by placement and training seed."""
+    rows = tables["runs"].to_pylist()
+    for row in rows:
+        row["test_correct"] = correct.get((row["placement"], row["train_seed"]), row["test_correct"])
+    return {**tables, "runs": pa.Table.from_pylist(rows, schema=tables["runs"].schema)}
+
+
+@pytest.mark.parametrize(
+    ("correct", "told"),
+    [
+        ({("none", 0): 47, ("none", 1): 47}, None),
+        ({("none", 1): 46}, "1 of 4 networks is no better than chance (resnet8 on digits, no BN; clean accuracy,"),
+        (
+            {("none", 0): 36, ("none", 1): 0, ("all", 1): 46},
+            "3 of 4 networks are no better than chance (resnet8 on digits, BN everywhere; resnet8 on digits, no BN; ",
+        ),
+    ],
+)
+def test_networks_that_guess_are_told_first(
+    correct: dict[tuple[str, int], int], told: str | None, tmp_path: Path
+) -> None:
+    # Of 360 images in 10 classes guesses get 36 right, and 47 or more in less than 5 % of cases.
+    p = {count: stats.binomtest(count, 360, 1 / 10, alternative="greater").pvalue for count in (46, 47)}
+    assert p[46] > 0.05 > p[47]
+    tables = synthetic.tables(models=("resnet8",), trials=4, seeds=2, partial=False, failures=False)
+    with open_database(stored(tmp_path / "store", guessing(tables, correct)), threads=1) as database:
+        said = list(headline(read_inputs(database)))
+    if told is None:
+        assert not any("chance" in sentence for sentence in said)
+        return
+    assert said[0].startswith(told)
+    assert said[0].endswith("normalized accuracy means nothing.")
+    assert len(said) == 3, "and what it would say anyway"
