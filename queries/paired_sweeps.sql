@@ -2,7 +2,8 @@
 --
 -- The same network, placement, training seed, noise cell and eta in two sweeps that differ in something else: the
 -- recipe, the precision, the images. Trials are paired where both have the same noise draw, which they have unless
--- `noise_seed` or the data differ; intervals as in query paired.
+-- `noise_seed` or the data differ; intervals as in query paired. A row that both sweeps share is not compared with
+-- itself: `same_rows` says how many those are, and where they are all, there is no difference to tell.
 --
 -- Parameters
 --   a           VARCHAR  NULL  sweep that is compared; NULL: no rows
@@ -25,6 +26,7 @@
 --   eta                   fraction  noise level, of the sigma reference
 --   seeds                 runs      training seeds that both sweeps have
 --   n                     trials    pairs of draws, over all seeds
+--   same_rows             trials    draws left out, as both sweeps have them in common
 --   a_pct                 %         accuracy in sweep a
 --   b_pct                 %         accuracy in sweep b
 --   difference_pct        points    accuracy in a less accuracy in b
@@ -44,7 +46,9 @@ both_sweeps AS (
                recalibration_images, eta)
 ),
 pairs AS (
-    SELECT both_sweeps.* EXCLUDE (a_id, b_id), a.accuracy AS a, b.accuracy AS b, a.accuracy - b.accuracy AS difference
+    SELECT both_sweeps.* EXCLUDE (a_id, b_id), a_id = b_id AS same,
+           CASE WHEN NOT same THEN a.accuracy END AS a, CASE WHEN NOT same THEN b.accuracy END AS b,
+           CASE WHEN NOT same THEN a.accuracy - b.accuracy END AS difference
     FROM both_sweeps
     JOIN counted AS a ON a.point_id = a_id
     JOIN counted AS b ON b.point_id = b_id AND b.trial = a.trial AND b.noise_seed = a.noise_seed
@@ -52,26 +56,35 @@ pairs AS (
 per_seed AS (
     SELECT dataset, model, bn_mask, any_value(placement) AS placement, train_seed,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, eta,
-           count(*) AS n, avg(a) AS a, avg(b) AS b, avg(difference) AS difference, var_samp(difference) AS variance
+           count(difference) AS n, count_if(same) AS same_rows,
+           avg(a) AS a, avg(b) AS b, avg(difference) AS difference, var_samp(difference) AS variance
     FROM pairs
     GROUP BY ALL
 ),
 over_seeds AS (
     SELECT dataset, model, bn_mask, any_value(placement) AS placement,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, eta,
-           count(*) AS seeds, sum(n) AS n, avg(a) AS a, avg(b) AS b, avg(difference) AS difference,
+           count(difference) AS seeds, sum(n) AS n, sum(same_rows) AS same_rows,
+           avg(a) AS a, avg(b) AS b, avg(difference) AS difference,
            stddev_samp(difference) AS sd_seeds, sqrt(avg(variance)) AS sd_draws
     FROM per_seed
     GROUP BY ALL
 ),
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM over_seeds),
+told AS (
+    -- differences that all agree are no proof that others would; rounding leaves up to 1e-8
+    SELECT * REPLACE (CASE WHEN half > 1e-7 THEN half END AS half)
+    FROM judged
+),
 final AS (
     SELECT dataset, model, placement, $a::VARCHAR AS a, $b::VARCHAR AS b,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, eta::DOUBLE AS eta,
-           seeds::BIGINT AS seeds, n::BIGINT AS n, 100 * judged.a AS a_pct, 100 * judged.b AS b_pct,
+           seeds::BIGINT AS seeds, n::BIGINT AS n, same_rows::BIGINT AS same_rows,
+           100 * told.a AS a_pct, 100 * told.b AS b_pct,
            100 * difference AS difference_pct, 100 * (difference - half) AS low_pct,
-           100 * (difference + half) AS high_pct, 100 * half AS half_width_pct, interval_level(seeds, n) AS level
-    FROM judged
+           100 * (difference + half) AS high_pct, 100 * half AS half_width_pct,
+           CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level
+    FROM told
 )
 SELECT * FROM final
 ORDER BY dataset, model, placement, noise_model, sigma_reference, targets, bn_treatment, recalibration_images, eta

@@ -206,6 +206,7 @@ def paired(rows: Sequence[Row], a: str, b: str) -> Iterator[Figure]:
             "level": row["level"],
         }
         for row in rows
+        if row["difference_pct"] is not None  # rows that two sweeps have in common are not compared
     ]
     if not drawn:
         return

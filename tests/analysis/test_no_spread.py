@@ -14,6 +14,7 @@ import synthetic
 from bnsweep.analysis.database import open_database
 from bnsweep.analysis.headline import accuracy_table
 from bnsweep.analysis.inputs import read_inputs
+from bnsweep.analysis.panels import paired
 from bnsweep.analysis.sentences import headline
 from bnsweep.analysis.statistics import mean_interval, paired_interval
 from bnsweep.store.schema import SCHEMAS
@@ -106,3 +107,43 @@ def test_an_interval_wider_than_the_scale_is_not_told(tmp_path: Path) -> None:
     assert {row["eta=0.1"] for row in shown} == {"50.0 ◦"}
     assert "50.0 % (no interval) with BN everywhere and 50.0 % (no interval) without BN" in said
     assert "without intervals on both, so no verdict" in said
+
+
+def test_rows_that_two_sweeps_share_are_not_compared_with_themselves(tmp_path: Path) -> None:
+    # The second sweep has the first one's rows, and half of them again, some tenths of an image lower.
+    first = scored(lambda row: None, trials=3)
+    shared = {
+        name: pa.Table.from_pylist([{**row, "sweep": "second"} for row in first[name].to_pylist()], SCHEMAS[name])
+        for name in ("sweeps", "points")
+    }
+    own = [{**row, "sweep": "second", "point_id": row["point_id"] + "x"} for row in first["points"].to_pylist()]
+    lower = [
+        {**row, "point_id": row["point_id"] + "x", "accuracy": row["accuracy"] - (1 + row["trial"]) / 10 / IMAGES}
+        for row in first["trials"].to_pylist()
+    ]
+    store = Store.create(tmp_path / "store")
+    store.commit(first)
+    store.commit(shared)
+    with open_database(store, threads=1) as database:
+        rows = database.query("paired_sweeps", a="synthetic", b="second").to_dicts()
+    assert {(row["seeds"], row["n"], row["difference_pct"], row["low_pct"], row["level"]) for row in rows} == {
+        (0, 0, None, None, None)
+    }
+    assert {row["same_rows"] for row in rows if row["eta"] > 0} == {3}
+    assert list(paired(rows, "synthetic", "second")) == []
+
+    more = {"points": own, "trials": lower}
+    store.commit(
+        {
+            name: pa.Table.from_pylist([row for row in rows if row["bn_kept"]], SCHEMAS[name])
+            for name, rows in more.items()
+        }
+    )
+    with open_database(store, threads=1) as database:
+        rows = [row for row in database.query("paired_sweeps", a="synthetic", b="second").to_dicts() if row["eta"] > 0]
+    assert {row["same_rows"] for row in rows} == {3}
+    assert {(row["placement"], row["n"]) for row in rows} == {("all", 3), ("none", 0)}
+    for row in rows:
+        if row["placement"] == "all":  # the mean of 0.1, 0.2 and 0.3 images, and t(2) = 4.303 times its standard error
+            assert row["difference_pct"] == pytest.approx(100 * 0.2 / IMAGES)
+            assert row["half_width_pct"] == pytest.approx(100 * 4.302653 * 0.1 / IMAGES / 3**0.5)

@@ -27,7 +27,8 @@ def paired(a, b):
         [a[seed][draw] - b[seed][draw] for draw in a[seed].keys() & b[seed].keys()] for seed in a.keys() & b.keys()
     ]
     sample = [np.mean(each) for each in by_seed] if len(by_seed) > 1 else by_seed[0]
-    half = t.ppf(0.975, len(sample) - 1) * sem(sample) if len(sample) > 1 else None
+    spread = len(sample) > 1 and np.ptp(sample) > 1e-9  # differences that all agree say nothing of theirs
+    half = t.ppf(0.975, len(sample) - 1) * sem(sample) if spread else None
     return 100 * np.mean(sample), half and 100 * half, len(by_seed), sum(map(len, by_seed))
 
 
