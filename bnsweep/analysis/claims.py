@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["CLAIMS", "Claim", "Evidence", "Verdict", "claims", "judge"]
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+HEAD = 14  # characters of a terminal's line before its text
 SEEDS = 5  # a first try where no spread is known
 TARGETS = ("weights", "weights+bias", "weights+bias+affine", "all")
 TREATMENTS = ("stale", "folded", "recalibrated")
@@ -199,12 +202,12 @@ class Verdict:
         """The query whose table shows the evidence."""
         return self.claim.see
 
-    def to_text(self) -> str:
-        """For a terminal: the verdict, the reason and what would decide it."""
-        lines = [f"{self.verdict.upper():<13} {self.text}", f"  because     {self.reason}"]
-        if self.decide:
-            lines.append(f"  to decide   {self.decide}")
-        return "\n".join([*lines, f"  evidence    bnsweep query {self.claim.query}"])
+    def to_text(self, *, width: int | None = None) -> str:
+        """For a terminal as wide as it is, or 100 where there is none: verdict, reason and what would decide it."""
+        width = width or get_terminal_size((100, 24)).columns
+        said = [(self.verdict.upper(), self.text), ("  because", self.reason), ("  to decide", self.decide)]
+        said.append(("  evidence", f"bnsweep query {self.claim.query}"))
+        return "\n".join(_hanging(head, text, max(width, 2 * HEAD)) for head, text in said if text)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -220,6 +223,11 @@ class Verdict:
             "decide": self.decide,
             "spec": self.spec,
         }
+
+
+def _hanging(head: str, text: str, width: int) -> str:
+    """The text behind its head, wrapped: further lines begin below its own first word."""
+    return fill(text, width, initial_indent=f"{head:<{HEAD}}", subsequent_indent=" " * HEAD, break_on_hyphens=False)
 
 
 def judge(database: Database, *, confidence: float = 0.95) -> list[Verdict]:

@@ -39,6 +39,20 @@ def test_the_papers_tables_give_the_papers_verdicts() -> None:
     assert "p = 0.021" in by_name["normalized"].reason
 
 
+@pytest.mark.parametrize("width", [None, 72])
+def test_a_long_reason_is_wrapped_below_its_first_word(width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")  # as wide as the terminal, unless told
+    with open_paper(threads=1) as paper:
+        found = {verdict.name: verdict for verdict in judge(paper)}
+    assert len(found["normalized"].reason) > 300
+    text = found["normalized"].to_text(width=width)
+    assert max(map(len, text.splitlines())) <= (width or 90)
+    lines = text.splitlines()
+    assert [line[:14].strip() for line in lines if line[:14].strip()] == ["SUPPORTED", "because", "evidence"]
+    told = " ".join(line[14:] for line in lines[1:-1])
+    assert told == found["normalized"].reason
+
+
 def test_single_networks_of_one_kind_decide_nothing(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "store")
     store.commit(synthetic.tables(trials=4, seeds=1, models=("resnet8",), partial=False, failures=False))
