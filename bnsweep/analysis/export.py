@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bnsweep.analysis.result import Result
     from bnsweep.store.store import Store
 
-__all__ = ["LONGEST", "export_latex"]
+__all__ = ["LONGEST", "export_latex", "latex_of"]
 
 LONGEST = 200  # rows of a table that is written without being asked for by name
 
@@ -46,12 +46,17 @@ def _tables(database: Database, chosen: list[str]) -> Iterator[tuple[str, bytes,
             yield f"{name}.tex", _document(name, result, database.sweeps).encode(), told
 
 
-def _document(name: str, result: Result, sweeps: tuple[str, ...]) -> str:
-    """The table under comments that say what it answers, and what its rows have in common."""
+def latex_of(result: Result) -> str:
+    """A booktabs tabular of what tells the rows apart, below a comment that says what they have in common."""
     shown, same = result.apart()
     constants = f"% in every row: {', '.join(f'{name} = {value}' for name, value in same.items())}\n" if same else ""
+    return f"{constants}% needs \\usepackage{{booktabs}}\n{shown.to_latex()}"
+
+
+def _document(name: str, result: Result, sweeps: tuple[str, ...]) -> str:
+    """The table under comments that say what it answers."""
     return (
         f"% {find_query(name).question}\n"
         f"% bnsweep query {name}: {len(result)} rows about {', '.join(sweeps) or 'no sweep'}; see provenance.json\n"
-        f"{constants}% needs \\usepackage{{booktabs}}\n{shown.to_latex()}"
+        f"{latex_of(result)}"
     )

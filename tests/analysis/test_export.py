@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bnsweep.analysis.database import QUERIES, Database
-from bnsweep.analysis.export import LONGEST, export_latex
+from bnsweep.analysis.export import LONGEST, export_latex, latex_of
 from bnsweep.errors import UnknownNameError
 from bnsweep.store.store import Store
 
@@ -53,3 +53,12 @@ def test_answers_asked_for_by_name(synthetic_store: Store, database: Database, t
     assert [path.name for path in paths] == ["timeline.tex", "accuracy.tex", "provenance.json"]
     with pytest.raises(UnknownNameError, match="unknown query 'acuracy'. Did you mean 'accuracy'"):
         export_latex(database, synthetic_store, tmp_path, names=["acuracy"])
+
+
+def test_the_latex_of_an_answer_has_only_columns_that_tell_rows_apart(database: Database) -> None:
+    answer = database.query("pareto")
+    comments, _, table = latex_of(answer).partition("\\begin{tabular}")
+    assert "noise_model = gaussian" in comments
+    assert "noise" not in table
+    assert table[1 : table.index("}")].strip("lr") == ""
+    assert len(table[1 : table.index("}")]) < len(answer.columns)
