@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -45,6 +46,8 @@ class Launch:
     image: str | None = None
     hours: int | None = None
     instance: str | None = None  # AWS's name of a machine type
+    here: Path | None = None  # where the command was given: import: networks may lie there
+    venv: str = sys.prefix  # has bnsweep; with Slurm all nodes share it
 
     @property
     def name(self) -> str:
@@ -86,10 +89,15 @@ class Launch:
             )
         return self.store
 
+    @property
+    def imports(self) -> bool:
+        """Whether there are networks of the user's own."""
+        return any(model.name.startswith("import:") for model in self.spec.models)
+
     def notes(self) -> list[str]:
         """What the files cannot do by themselves."""
         found = []
-        if any(model.name.startswith("import:") for model in self.spec.models):
+        if self.imports:
             found.append("import: networks are not part of a spec: every node must find their package (PYTHONPATH)")
         for data in self.spec.data:
             if data.source.startswith(("parquet:", "folder:")):
@@ -119,6 +127,12 @@ def _template(name: str) -> str:
     return (files("bnsweep.cluster") / name).read_text(encoding="utf-8")
 
 
+def _checkout() -> Path | None:
+    """Where the image can be built, wherever the file is put; None: bnsweep was installed without its sources."""
+    folder = Path(str(files("bnsweep.cluster"))).resolve().parent
+    return folder if (folder / "pyproject.toml").is_file() and (folder / "cluster" / "Dockerfile").is_file() else None
+
+
 def _yaml() -> YAML:
     """Comments, order and quotes stay."""
     yaml = YAML()
@@ -146,6 +160,8 @@ def _compose(wanted: Launch) -> str:
     common, services = file["x-bnsweep"], file["services"]
     if wanted.image:
         common["image"] = wanted.image
+    if checkout := _checkout():
+        common["build"]["context"] = str(checkout)
     if wanted.store:
         common["environment"]["BNSWEEP_STORE"] = wanted.store
     common["volumes"][-1] = f"{wanted.path.parent}:/srv/sweeps:ro"
@@ -208,9 +224,18 @@ def _slurm(wanted: Launch) -> str:
     }
     lines = {f"#+SBATCH --{name}=.*": f"#SBATCH --{name}={value}" for name, value in wishes.items() if value}
     lines |= {r"SPEC=.*": f"SPEC={shlex.quote(str(wanted.path))}", r"STORE=.*": f"STORE={shlex.quote(store)}"}
+    lines[r"VENV=.*"] = f"VENV=${{VENV:-{shlex.quote(wanted.venv)}}} # with bnsweep[ray,cluster,s3]"
     for pattern, line in lines.items():
         text = re.sub(f"^{pattern}$", line.replace("\\", r"\\"), text, flags=re.MULTILINE)
-    return text
+    if wanted.imports:
+        text = text.replace("export PYTHONPATH=$PWD", f"export PYTHONPATH={_folders(wanted)}")
+    return re.sub("^# By hand: .*\n", "", text, flags=re.MULTILINE)
+
+
+def _folders(wanted: Launch) -> str:
+    """Where import: networks are found: as `bnsweep plan` finds them, and beside the spec."""
+    folders = dict.fromkeys(str(each) for each in (wanted.here, wanted.path.parent) if each)
+    return ":".join(map(shlex.quote, folders))
 
 
 def _aws(wanted: Launch) -> str:

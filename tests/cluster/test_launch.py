@@ -48,6 +48,7 @@ def test_compose_gets_gpu_workers_the_spec_and_the_store(tmp_path: Path) -> None
     assert worker["image"] == "lab/bnsweep:1"
     assert worker["environment"]["BNSWEEP_STORE"] == config["head"]["environment"]["BNSWEEP_STORE"] == BUCKET
     assert config["sweep"]["command"] == ["my sweep.yaml"]
+    assert Path(config["head"]["build"]["context"], "cluster", "Dockerfile").is_file(), "wherever the file is put"
     (mount,) = [volume for volume in config["head"]["volumes"] if volume["target"] == "/srv/sweeps"]
     assert mount["source"] == str(tmp_path)
 
@@ -84,6 +85,32 @@ def test_slurm_gets_wishes_and_quoted_paths(tmp_path: Path) -> None:
     assert said.stdout.splitlines() == [str(tmp_path / "my sweep.yaml"), str(tmp_path / "my store")]
 
 
+@pytest.mark.parametrize("models", ["resnet8", "import:my.nets:make"])
+def test_a_slurm_file_runs_from_ones_own_directory(models: str, tmp_path: Path) -> None:
+    """As it stands: with the environment that wrote it, and networks of one's own beside the spec or where one was."""
+    mine = tmp_path / "my sweeps"
+    mine.mkdir()
+    (mine / "mine.yaml").write_text(f"name: mine\ndata: digits\nmodels: '{models}'\n")
+    words = [sys.executable, "-m", "bnsweep", "launch", "my sweeps/mine.yaml", "--target", "slurm", "--out", "job"]
+    subprocess.run(words, check=True, cwd=tmp_path, capture_output=True)
+    text = (tmp_path / "job").read_text()
+    assert "`sbatch FILE` starts it" in text.splitlines()[2]
+    assert "cluster/slurm.sbatch" not in text, "what is overwritten is not asked for"
+    subprocess.run([tool("shellcheck"), tmp_path / "job"], check=True)
+    show = (
+        '. <(grep -E "^(VENV|PATH|export PYTHONPATH)=" "$0"); printf "%s\\n" "$PATH" "$PYTHONPATH"; command -v bnsweep'
+    )
+    elsewhere = {"PATH": "/usr/bin:/bin", "PYTHONPATH": "/srv/others"}
+    said = subprocess.run(
+        ["bash", "-c", show, tmp_path / "job"], capture_output=True, text=True, check=True, env=elsewhere, cwd="/"
+    )
+    path, found, command = said.stdout.splitlines()
+    assert path == f"{sys.prefix}/bin:/usr/bin:/bin"
+    assert Path(command).parent == Path(sys.prefix) / "bin"
+    own = f"{tmp_path}:{mine}" if "import:" in models else "/"
+    assert found == f"{own}:/srv/others"
+
+
 def test_aws_gets_machines_and_the_spec(tmp_path: Path) -> None:
     path = tmp_path / "aws.yaml"
     path.write_text(
@@ -108,7 +135,8 @@ def test_every_ready_sweep_can_be_launched_anywhere(target: str, name: str, tmp_
     filled = launch(target, Launch(parsed, text, ready_specs()[name], **options))
     source = ROOT / ("docker-compose.yml" if target == "compose" else f"cluster/{template(target)}")
     text = source.read_text().replace("bnsweep run", "bnsweep search" if parsed.is_search else "bnsweep run")
-    comments = {line for line in text.splitlines() if line.startswith("#") and "SBATCH" not in line}
+    by_hand = ("# By hand: ", "#SBATCH", "##SBATCH")  # what the filled-in file has another line for, or no use
+    comments = {line for line in text.splitlines() if line.startswith("#") and not line.startswith(by_hand)}
     assert comments <= set(filled.splitlines()), "the explanations stay"
     if name in ("quickstart", "placement-search"):
         path = tmp_path / source.name
