@@ -28,6 +28,7 @@ __all__ = [
     "coverage",
     "curves",
     "depth_trend",
+    "eta_title",
     "gradient_noise",
     "kept_colour",
     "plain",
@@ -40,6 +41,7 @@ Row = Mapping[str, Any]
 
 PANEL_WIDTH = 300
 PANEL_HEIGHT = 210
+OVER_ETA = "noise η, % of σ reference"
 EVERYWHERE, NOWHERE = "BN everywhere", "no BN"
 SOLID = alt.Legend(symbolOpacity=1)  # the first layer may be a band that one can see through
 KEPT = ["#e69f00", "#0072b2"]  # from no BN to BN everywhere
@@ -47,16 +49,25 @@ STATUS = ["done", "missing", "diverged", "failed"]
 STATUS_COLOURS = ["#3b8fc4", "#b9c0cc", "#e69f00", "#d55e00"]
 
 
-def curves(rows: Sequence[Row], *, title: str, colour: str = "label", legend: str = "Placement") -> Any:
+def eta_title(rows: Iterable[Row]) -> str:
+    """What an axis over η says, in plain words where all rows have the paper's reference for sigma."""
+    usual = {row.get("sigma_reference") for row in rows} == {"tensor_std"}
+    return "noise η, % of each tensor's standard deviation" if usual else OVER_ETA
+
+
+def curves(
+    rows: Sequence[Row], *, title: str, over: str = OVER_ETA, colour: str = "label", legend: str = "Placement"
+) -> Any:
     """A line per `label` over eta with its interval as a band; the paper's own numbers dashed (Figures 2, 3, 4).
 
     Rows: panel, label, source ("bnsweep" or "paper"), eta_pct, value, low, high, n, seeds.
+    `over`: title of the axis over eta.
     """
     sources = _ordered(row["source"] for row in rows)
     base = alt.Chart(alt.NamedData(name="rows")).encode(
         x=alt.X(
             "eta_pct:Q",
-            title="noise η, % of σ reference",
+            title=over,
             axis=alt.Axis(tickCount=5, format=".4~f"),
             scale=alt.Scale(zero=True, nice=False, padding=7),
         ),
@@ -89,14 +100,14 @@ def curves(rows: Sequence[Row], *, title: str, colour: str = "label", legend: st
     return _panels(alt.layer(*layers), rows)
 
 
-def attribution(rows: Sequence[Row]) -> Any:
+def attribution(rows: Sequence[Row], *, over: str) -> Any:
     """Accuracy lost at each eta, by what the noise hit: one point with interval per target set.
 
     Rows: panel, label (target set), eta_pct, value (points lost against the baseline), low, high, n, seeds.
     """
     title = "accuracy lost, points"
     base = alt.Chart(alt.NamedData(name="rows")).encode(
-        x=alt.X("eta_pct:O", title="noise η, % of σ reference", axis=alt.Axis(labelAngle=0, format=".4~f")),
+        x=alt.X("eta_pct:O", title=over, axis=alt.Axis(labelAngle=0, format=".4~f")),
         xOffset=alt.XOffset("label:N", sort=_ordered(row["label"] for row in rows)),
         color=_colour(rows, field="label", title="Noise on"),
     )

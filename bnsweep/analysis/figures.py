@@ -132,7 +132,7 @@ def accuracy_figures(
             title=f"{what.capitalize()} over noise: {group.names[1]} on {group.names[0]}{group.words}",
             caption=f"{f'{which}; the {what} table has the others. ' if which else ''}{behind(drawn)}; "
             f"{group.about()}{extra}.",
-            chart=charts.curves([*drawn, *beside], title=f"{what}, %"),
+            chart=charts.curves([*drawn, *beside], title=f"{what}, %", over=charts.eta_title(group.rows)),
             rows=[*drawn, *beside],
             query="normalized" if normalized else "accuracy",
             panels=len(panels),
@@ -156,7 +156,7 @@ def attribution_figures(losses: Sequence[Row]) -> Iterator[Figure]:
             title=f"What the noise hit: {group.names[1]} on {group.names[0]}{group.words}",
             caption=f"Accuracy lost against the clean network. {f'{which}. ' if which else ''}{behind(drawn)}; "
             f"{group.about()}.",
-            chart=charts.attribution(drawn),
+            chart=charts.attribution(drawn, over=charts.eta_title(group.rows)),
             rows=drawn,
             query="target_attribution",
             panels=len(distinct(row["panel"] for row in drawn)),

@@ -47,7 +47,9 @@ def task_figures(points: Sequence[Row]) -> Iterator[Figure]:
             name=slug("task-complexity", *group.names),
             title=f"Task complexity: the same network on an easier and a harder data set{group.words}",
             caption=f"{behind(drawn)}; {panel_of(shared[0])}; {group.about()}.",
-            chart=charts.curves(drawn, title="normalized accuracy, %", legend="Data set"),
+            chart=charts.curves(
+                drawn, title="normalized accuracy, %", over=charts.eta_title(shared), legend="Data set"
+            ),
             rows=drawn,
             query="task_complexity",
             panels=len(distinct(row["panel"] for row in drawn)),

@@ -4,8 +4,6 @@ Rows and looks are those of `charts`: accuracies in percent, `low` and `high` No
 rows travel as the data set `rows`.
 """
 
-# ruff: noqa: RUF001 - Greek letters are the paper's.
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,7 +129,7 @@ def accuracy_over_eta(points: Sequence[Row]) -> Iterator[Figure]:
             name="accuracy",
             title="Accuracy over noise",
             caption=f"{behind(rows)}.",
-            chart=charts.curves(rows, title="accuracy, %", legend="Network"),
+            chart=charts.curves(rows, title="accuracy, %", over=charts.eta_title(points), legend="Network"),
             rows=rows,
             query="run_accuracy",
             panels=len({row["panel"] for row in rows}),
@@ -213,7 +211,7 @@ def paired(rows: Sequence[Row], a: str, b: str) -> Iterator[Figure]:
     title = f"{a} less {b}, points"
     chart = alt.Chart(alt.NamedData(name="rows"))
     base = chart.encode(
-        x=alt.X("eta_pct:O", title="noise η, % of σ reference", axis=alt.Axis(labelAngle=0, format=".4~f")),
+        x=alt.X("eta_pct:O", title=charts.eta_title(rows), axis=alt.Axis(labelAngle=0, format=".4~f")),
         xOffset=alt.XOffset("label:N"),
         color=alt.Color("label:N", title="Noise"),
     )

@@ -55,20 +55,24 @@ def write_figures(database: Database, directory: Path | str) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"figures go into a directory, but {folder} is a file")
     written = []
+    of = f"Sweep {database.sweeps[0]}. " if len(database.sweeps) == 1 else ""
     for figures in all_figures(read_inputs(database)).values():
         for figure in figures:
-            for ending, content in _pictures(figure):
+            for ending, content in _pictures(figure, of=of):
                 _write(folder / f"{figure.name}.{ending}", content)
                 written.append(folder / f"{figure.name}.{ending}")
     return written
 
 
-def _pictures(figure: Figure) -> Iterator[tuple[str, bytes]]:
-    """The figure in each format: on white, with title and caption, from the page's own specification."""
+def _pictures(figure: Figure, *, of: str) -> Iterator[tuple[str, bytes]]:
+    """The figure in each format: on white, with title and caption, from the page's own specification.
+
+    `of`: words before the caption, since a picture goes without the page that says which sweep it is of.
+    """
     import vl_convert
 
     spec: dict[str, Any] = figure.specification()
-    spec["title"] = {"text": figure.title, "subtitle": _lines(figure.caption)}
+    spec["title"] = {"text": figure.title, "subtitle": _lines(of + figure.caption)}
     if "facet" in spec:
         spec["columns"] = min(figure.columns, figure.panels)
     else:

@@ -112,6 +112,14 @@ def test_a_value_without_interval_is_a_hollow_point() -> None:
     assert "hollow points have no interval" in figures.behind([row, firm])
 
 
+def test_the_axis_says_in_plain_words_what_noise_is_a_share_of(drawn: list[Figure]) -> None:
+    said = json.dumps([figure.specification() for figure in drawn], ensure_ascii=False)
+    assert said.count("noise η, % of each tensor's standard deviation") > 3
+    assert charts.OVER_ETA not in said
+    others = [{"sigma_reference": name} for name in ("tensor_std", "tensor_max")]
+    assert charts.eta_title(others) == charts.OVER_ETA
+
+
 def test_the_paper_s_curve_is_dashed_beside_ours(inputs: Inputs) -> None:
     figure = next(
         f for f in figures.accuracy_figures(inputs.accuracy, paper=inputs.paper_accuracy) if "cifar10" in f.name

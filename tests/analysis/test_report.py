@@ -255,6 +255,7 @@ def test_figures_are_real_pictures(tmp_path: Path) -> None:
         root = ET.fromstring(svg.read_text(encoding="utf-8"))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert len(list(root.iter())) > 20
+        assert "Sweep synthetic. " in "".join(root.itertext()), "a picture says of itself what it shows"
         assert not [e for e in root.iter() if e.tag.endswith("image")]
         with Image.open(io.BytesIO(svg.with_suffix(".png").read_bytes())) as picture:
             assert picture.width == pytest.approx(2 * float(root.get("width") or 0), abs=2)
