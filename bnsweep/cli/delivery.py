@@ -35,7 +35,7 @@ def deliver(result: Result, form: str, out: Path | None) -> None:
         "text": lambda: [_narrow(result)],
         "csv": result.csv_pieces,
         "json": lambda: chain(result.json_pieces(), ["\n"]),
-        "latex": lambda: [result.to_latex()],
+        "latex": lambda: _latex(result),
     }
     _write(pieces[form](), out)
 
@@ -59,6 +59,12 @@ def _write(pieces: Iterable[str], out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("w", encoding="utf-8") as file:
             file.writelines(pieces)
+
+
+def _latex(result: Result) -> Iterable[str]:
+    from bnsweep.analysis.export import latex_of
+
+    return [latex_of(result)]
 
 
 def _narrow(result: Result) -> str:
