@@ -184,7 +184,7 @@ def run(
     if not quiet and open_store(location).rows("trials"):
         from bnsweep.analysis.headline import accuracy_table
 
-        click.echo("\naccuracy in %, ± half of its 95 % interval (◦ none that says anything, † wider than wanted), over n noise draws\n")
+        click.echo("\naccuracy in %, ± half of its 95 % interval (◦ none, † wider than wanted), over n noise draws\n")
         click.echo(accuracy_table(database_of(open_store(location), plan_.spec.name)).to_text())
     sys.exit(1 if summary.failed else 0)
 
