@@ -26,7 +26,7 @@ __all__ = ["claims", "glance", "verdicts"]
 
 GLANCED = (LONG_SGD, LONG, SGD, FULL, MAIN, HUNDRED)
 # Of the smaller sweeps those claims that the main ones say nothing about.
-JUDGED = {FULL: None, SGD: None, MAIN: None, HUNDRED: None, PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
+JUDGED = dict.fromkeys((LONG_SGD, FULL, SGD, MAIN, HUNDRED)) | {PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 WORDS = ("supported", "contradicted", "undecided")
 COSTS = (("weights", "stale"), ("all", "stale"), ("all", "folded"), ("weights", "recalibrated"))
