@@ -110,7 +110,8 @@ def test_what_would_decide_is_a_sweep_to_run(seeded: Database) -> None:
 def test_verdicts_can_be_read_by_programs_and_people(seeded: Database) -> None:
     for verdict in judge(seeded):
         json.dumps(verdict.to_dict())
-        assert verdict.text in verdict.to_text()
+        for width in (40, 100, 1000):
+            assert verdict.text in " ".join(verdict.to_text(width=width).split())
         assert verdict.query in QUERIES
     assert {claim.query for claim in CLAIMS} == {name for name in QUERIES if name.startswith("claim_")}
 
