@@ -25,7 +25,7 @@
 --   sampling              -       test images per trial: full, random or strata
 --   measure               -       images: C from single images; batches: from batches, BN in training mode
 --   networks              runs    training runs behind the figure
---   arms                  arms    networks and placements among them
+--   arms                  -       networks and placements among them
 --   rank_correlation      -       Spearman's, equals share their mean rank; NULL: fewer than four runs, or all alike
 --   low                   -       lower end of its interval
 --   high                  -       upper end
