@@ -160,10 +160,6 @@ class Database:
             raise _damaged(self.source, error) from error
         except duckdb.Error as error:
             raise QueryError(_message(error)) from error
-        except RuntimeError as error:
-            if str(error) == "Query interrupted":  # so DuckDB says Ctrl-C
-                raise KeyboardInterrupt from error
-            raise
 
 
 def open_database(

@@ -48,9 +48,11 @@ def main() -> None:
         click.echo(f"bnsweep: {error}", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        again = shlex.join(["bnsweep", *sys.argv[1:]])
-        click.echo(f"bnsweep: interrupted; what has landed in a store is kept. To go on: {again}", err=True)
-        sys.exit(INTERRUPTED)
+        _interrupted()
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":  # so DuckDB says Ctrl-C, wherever it is at work
+            raise
+        _interrupted()
     except BrokenPipeError:
         # The reader has seen enough (`| head`).
         sys.stderr.close()
@@ -75,3 +77,9 @@ for command in (
     job,
 ):
     cli.add_command(command)
+
+
+def _interrupted() -> None:
+    again = shlex.join(["bnsweep", *sys.argv[1:]])
+    click.echo(f"bnsweep: interrupted; what has landed in a store is kept. To go on: {again}", err=True)
+    sys.exit(INTERRUPTED)
