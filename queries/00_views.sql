@@ -59,6 +59,9 @@ CREATE MACRO half_width(seeds, sd_seeds, n, sd_draws, level) AS
     CASE WHEN seeds >= 2 THEN t_quantile(seeds - 1, level) * sd_seeds / sqrt(seeds)
          WHEN n >= 2 THEN t_quantile(n - 1, level) * sd_draws / sqrt(n) END;
 
+-- Values that agree to the last image say nothing of their spread, and get no interval. Rounding leaves up to 1e-8.
+CREATE MACRO varies(spread) AS spread > 1e-7;
+
 CREATE MACRO interval_level(seeds, n) AS
     CASE WHEN seeds >= 2 THEN 'seeds' WHEN n >= 2 THEN 'draws' END;
 

@@ -62,8 +62,7 @@ over_seeds AS (
 ),
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_interval, $confidence) AS half FROM over_seeds),
 told AS (
-    -- values that agree to the last image are no proof that others would; rounding leaves up to 1e-8
-    SELECT * REPLACE (CASE WHEN half > 1e-7 THEN half END AS half)
+    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half)
     FROM judged
 ),
 final AS (

@@ -42,8 +42,7 @@
 
 WITH
 averaged AS (
-    -- averages that all agree say nothing of their spread: no interval; rounding leaves up to 1e-8
-    SELECT * REPLACE (CASE WHEN half > 1e-7 THEN half END AS half, CASE WHEN half > 1e-7 THEN level END AS level)
+    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half, CASE WHEN varies(half) THEN level END AS level)
     FROM averages($confidence)
     WHERE dataset = coalesce($dataset, dataset)
 ),

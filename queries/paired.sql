@@ -95,8 +95,8 @@ judged AS (
     FROM over_seeds
 ),
 told AS (
-    SELECT * REPLACE (CASE WHEN half > 1e-7 THEN half END AS half, -- rounding leaves up to 1e-8
-                      CASE WHEN normalized_half > 1e-7 OR eta = 0 THEN normalized_half END AS normalized_half)
+    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half,
+                      CASE WHEN varies(normalized_half) OR eta = 0 THEN normalized_half END AS normalized_half)
     FROM judged
 ),
 final AS (

@@ -72,8 +72,7 @@ over_seeds AS (
 ),
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM over_seeds),
 told AS (
-    -- differences that all agree are no proof that others would; rounding leaves up to 1e-8
-    SELECT * REPLACE (CASE WHEN half > 1e-7 THEN half END AS half)
+    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half)
     FROM judged
 ),
 final AS (

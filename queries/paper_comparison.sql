@@ -41,8 +41,7 @@
 
 WITH
 averaged AS (
-    -- averages that all agree say nothing of their spread: no interval; rounding leaves up to 1e-8
-    SELECT * REPLACE (CASE WHEN half > 1e-7 THEN half END AS half, CASE WHEN half > 1e-7 THEN level END AS level)
+    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half, CASE WHEN varies(half) THEN level END AS level)
     FROM averages($confidence)
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
 ),
@@ -67,8 +66,8 @@ judged_levels AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence
 ours AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
-           'accuracy' AS quantity, eta, seeds, n, mean, CASE WHEN width > 1e-7 THEN width END AS half,
-           CASE WHEN width > 1e-7 THEN interval_level(seeds, n) END AS level
+           'accuracy' AS quantity, eta, seeds, n, mean, CASE WHEN varies(width) THEN width END AS half,
+           CASE WHEN varies(width) THEN interval_level(seeds, n) END AS level
     FROM judged_levels
     UNION ALL
     FROM averages

@@ -96,10 +96,10 @@ judged AS (
     FROM over_seeds
 ),
 told AS (
-    -- Losses that all agree say nothing of their spread (rounding leaves up to 1e-8), but a set that adds no parameters
+    -- Losses that all agree say nothing of their spread, but a set that adds no parameters
     -- to the smaller one, as BN's where there is no BN, adds a loss of 0 in each draw.
-    SELECT * REPLACE (CASE WHEN loss_half > 1e-7 THEN loss_half END AS loss_half,
-                      CASE WHEN added_half > 1e-7 OR added = 0 THEN added_half END AS added_half)
+    SELECT * REPLACE (CASE WHEN varies(loss_half) THEN loss_half END AS loss_half,
+                      CASE WHEN varies(added_half) OR added = 0 THEN added_half END AS added_half)
     FROM judged
 ),
 final AS (

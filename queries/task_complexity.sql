@@ -52,7 +52,7 @@ over_seeds AS (
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM over_seeds),
 told AS (
     -- as in query normalized
-    SELECT * REPLACE (CASE WHEN half > 1e-7 OR eta = 0 THEN half END AS half)
+    SELECT * REPLACE (CASE WHEN varies(half) OR eta = 0 THEN half END AS half)
     FROM judged
 ),
 final AS (

@@ -38,9 +38,8 @@
 
 WITH
 averaged AS (
-    -- averages that all agree say nothing of their spread: no interval; rounding leaves up to 1e-8
-    SELECT * REPLACE (CASE WHEN half > 1e-7 THEN half END AS half, CASE WHEN half > 1e-7 THEN level END AS level,
-                      CASE WHEN sd_a0 > 1e-7 THEN sd_a0 END AS sd_a0)
+    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half, CASE WHEN varies(half) THEN level END AS level,
+                      CASE WHEN varies(sd_a0) THEN sd_a0 END AS sd_a0)
     FROM averages($confidence)
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
 ),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
-from math import exp, lgamma, log, sqrt
 
-__all__ = ["Summary", "fewest_better"]
+from scipy.special import bdtrc
+
+__all__ = ["Summary", "is_guess"]
 
 MOST_REASONS = 5  # that are told
 CHANCE_LEVEL = 0.05  # of the test: a network that guesses is taken for a better one with this probability
@@ -94,7 +94,7 @@ class Summary:
         shares = [
             100 * correct / images
             for correct, images, classes in self.clean.values()
-            if correct < fewest_better(images, classes)
+            if is_guess(correct, images, classes)
         ]
         if not shares or not (self.runs_done or self.trials_done):
             return []
@@ -112,19 +112,6 @@ def _told(reasons: Counter[str]) -> list[str]:
     return lines
 
 
-@lru_cache(maxsize=1000)
-def fewest_better(images: int, classes: int) -> int:
-    """How many right answers are more than guesses among so many classes give: a one-sided binomial test at 5 %."""
-    if classes < 2:
-        return 0
-    share = 1 / classes
-    mean, deviation = images * share, sqrt(images * share * (1 - share))
-    fewest, tail = min(images, int(mean + 10 * deviation) + 10) + 1, 0.0  # beyond it the tail is less than 1e-9
-    while fewest > 0 and (tail := tail + _binomial(fewest - 1, images, share)) <= CHANCE_LEVEL:
-        fewest -= 1
-    return fewest
-
-
-def _binomial(count: int, images: int, share: float) -> float:
-    ways = lgamma(images + 1) - lgamma(count + 1) - lgamma(images - count + 1)
-    return exp(ways + count * log(share) + (images - count) * log(1 - share))
+def is_guess(correct: int, images: int, classes: int) -> bool:
+    """Whether guesses among so many classes get as many images right, or more, in one case of twenty: binomial."""
+    return classes > 1 and bool(bdtrc(correct - 1, images, 1 / classes) > CHANCE_LEVEL)
