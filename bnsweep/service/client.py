@@ -5,7 +5,7 @@
     with Client("http://host:8000", token=...) as client:
         client.submit(Path("mine.yaml").read_text())
         client.wait("mine")
-        rows = client.sql("SELECT placement, eta, avg(accuracy) AS accuracy FROM trials GROUP BY ALL")
+        rows = client.sql("SELECT model, placement, train_seed, targets, bn_treatment, eta, accuracy FROM point")
 
 Rows are dictionaries.
 """
