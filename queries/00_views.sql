@@ -52,18 +52,22 @@ CREATE MACRO t_quantile(df, level) AS (
     SELECT max(list_extract(quantiles, least(df, 1001)::BIGINT)) FROM student WHERE confidence = level AND df >= 1
 );
 
+-- Values that agree to the last image say nothing of their spread, and get no interval. Rounding leaves up to 1e-8.
+CREATE MACRO if_varies(standard_error) AS CASE WHEN standard_error > 1e-7 THEN standard_error END;
+
 -- Half-width of the interval on a mean over training seeds of means over noise draws. With several seeds their means
 -- are the sample (both sources of chance are in them, n_seeds - 1 degrees of freedom): draws are never pooled as if
 -- they were independent. With one seed it covers the draws of that network alone, and `interval_level` says so.
 CREATE MACRO half_width(seeds, sd_seeds, n, sd_draws, level) AS
-    CASE WHEN seeds >= 2 THEN t_quantile(seeds - 1, level) * sd_seeds / sqrt(seeds)
-         WHEN n >= 2 THEN t_quantile(n - 1, level) * sd_draws / sqrt(n) END;
-
--- Values that agree to the last image say nothing of their spread, and get no interval. Rounding leaves up to 1e-8.
-CREATE MACRO varies(spread) AS spread > 1e-7;
+    CASE WHEN seeds >= 2 THEN t_quantile(seeds - 1, level) * if_varies(sd_seeds / sqrt(seeds))
+         WHEN n >= 2 THEN t_quantile(n - 1, level) * if_varies(sd_draws / sqrt(n)) END;
 
 CREATE MACRO interval_level(seeds, n) AS
     CASE WHEN seeds >= 2 THEN 'seeds' WHEN n >= 2 THEN 'draws' END;
+
+-- The same for what is 0 (or 100 %) by definition, as the noise's effect at eta = 0 is: an interval of no width.
+CREATE MACRO exact_width(seeds, n) AS
+    CASE WHEN interval_level(seeds, n) IS NOT NULL THEN 0.0 END;
 
 -- The ends of an interval on a share of images stay within 0 and 100 %.
 CREATE MACRO low_pct(mean, half) AS CASE WHEN half IS NOT NULL THEN 100 * greatest(mean - half, 0) END;
@@ -339,14 +343,13 @@ own_se AS (
 ),
 final AS (
     SELECT over_seeds.*,
-           CASE WHEN seeds >= 2 THEN sd_seeds / sqrt(seeds) ELSE own_se.se END AS se,
-           CASE WHEN seeds >= 2 THEN seeds - 1 ELSE least_n - 1 END AS df,
-           t_quantile(CASE WHEN seeds >= 2 THEN seeds ELSE least_n END - 1, level_of)
-               * CASE WHEN seeds >= 2 THEN sd_seeds / sqrt(seeds) ELSE own_se.se END AS half,
-           interval_level(seeds, least_n) AS level
+           if_varies(CASE WHEN seeds >= 2 THEN sd_seeds / sqrt(seeds) ELSE own_se.se END) AS se,
+           CASE WHEN seeds >= 2 THEN seeds - 1 ELSE least_n - 1 END AS df
     FROM over_seeds LEFT JOIN own_se USING (curve)
 )
-SELECT * FROM final;
+SELECT *, t_quantile(df, level_of) * se AS half,
+       CASE WHEN se IS NOT NULL THEN interval_level(seeds, least_n) END AS level
+FROM final;
 
 -- The same for comparing placements that have not all been trained with the same seeds, as a search's have not: what a
 -- seed does to all of them (initial weights, order of images, noise draws) is often more than what tells them apart. So

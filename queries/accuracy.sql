@@ -61,10 +61,6 @@ over_seeds AS (
     GROUP BY ALL
 ),
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_interval, $confidence) AS half FROM over_seeds),
-told AS (
-    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half)
-    FROM judged
-),
 final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
@@ -76,7 +72,7 @@ final AS (
            100 * sd_seeds AS sd_seeds_pct, 100 * sd_draws AS sd_draws_pct,
            100 * lowest AS min_pct, 100 * p05 AS p05_pct, 100 * nonfinite AS nonfinite_pct,
            realised_sigma_ratio, capped::BIGINT AS capped
-    FROM told JOIN over_draws USING (series, eta)
+    FROM judged JOIN over_draws USING (series, eta)
 )
 SELECT * FROM final
 ORDER BY dataset, bn_sites, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,

@@ -27,10 +27,10 @@
 --   everywhere_pct        %       A_avr with BN everywhere
 --   fewest_pct            %       A_avr of the other placement
 --   effect_points         points  everywhere_pct less fewest_pct: below 0, BN makes the network less robust
---   low_points            points  lower end of the interval over training seeds; NULL: fewer than two
+--   low_points            points  lower end of the interval over training seeds; NULL: no interval
 --   high_points           points  upper end
 --   change_points         points  effect less that with noise on all parameters and BN stale; NULL: not measured
---   change_low_points     points  lower end of the interval over training seeds; NULL: fewer than two
+--   change_low_points     points  lower end of the interval over training seeds; NULL: no interval
 --   change_high_points    points  upper end
 
 WITH
@@ -77,7 +77,8 @@ over_seeds AS (
 ),
 judged AS (
     SELECT *, half_width(seeds, sd_effect, 0, NULL, $confidence) AS half,
-           half_width(changes, sd_change, 0, NULL, $confidence) AS change_half
+           CASE WHEN targets = 'all' AND bn_treatment = 'stale' THEN exact_width(changes, 0)
+                ELSE half_width(changes, sd_change, 0, NULL, $confidence) END AS change_half
     FROM over_seeds
 ),
 final AS (

@@ -31,14 +31,14 @@
 --   n                       trials  noise draws behind it, over all runs
 --   baseline_pct            %       a0, accuracy of the clean networks
 --   average_normalized_pct  %       A_avr
---   half_width_pct          points  half of its interval over training seeds; NULL: fewer than two
+--   half_width_pct          points  half of its interval over training seeds; NULL: no interval
 --   shallowest              -       shallowest network with as many BN layers; NULL: this one, or none has as many
 --   depth_points            points  A_avr less that of the shallowest
---   depth_low_points        points  lower end of the interval; NULL: fewer than two seeds
+--   depth_low_points        points  lower end of the interval; NULL: no interval
 --   depth_high_points       points  upper end
 --   fewest                  sites   BN sites of the same network with the fewest BN layers; NULL: this one
 --   layers_points           points  A_avr less that with the fewest
---   layers_low_points       points  lower end of the interval; NULL: fewer than two seeds
+--   layers_low_points       points  lower end of the interval; NULL: no interval
 --   layers_high_points      points  upper end
 
 WITH
@@ -69,8 +69,9 @@ against_fewest AS (
 over_seeds AS (
     SELECT * EXCLUDE (train_seed, placement, n, a0, value, layers),
            min(placement) AS placement, count(*) AS seeds, sum(n) AS n, avg(a0) AS a0,
-           avg(value) AS mean, stddev_samp(value) / sqrt(count(*)) AS se,
-           avg(layers) AS layers, stddev_samp(layers) / sqrt(count(layers)) AS layers_se, count(layers) AS layers_seeds
+           avg(value) AS mean, if_varies(stddev_samp(value) / sqrt(count(*))) AS se,
+           avg(layers) AS layers, if_varies(stddev_samp(layers) / sqrt(count(layers))) AS layers_se,
+           count(layers) AS layers_seeds
     FROM against_fewest
     GROUP BY ALL
 ),

@@ -42,7 +42,6 @@
 
 WITH
 averaged AS (
-    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half, CASE WHEN varies(half) THEN level END AS level)
     FROM averages($confidence)
     WHERE dataset = coalesce($dataset, dataset)
 ),

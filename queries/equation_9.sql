@@ -23,7 +23,7 @@
 --   correlation_pct  %       share of it that the term <G, y_hat>^2 / m takes away
 --   gradient_in      -       ||dL/dy||^2, summed over channels
 --   passed           times   gradient_in / gradient: below 1, BN makes the gradient smaller
---   half_width       times   half of the interval on passed over training seeds; NULL: fewer than two
+--   half_width       times   half of the interval on passed over training seeds; NULL: no interval
 
 WITH
 one_run AS ( -- a training that diverged has NaN

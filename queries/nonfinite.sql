@@ -29,7 +29,7 @@
 --   lost                  trials    draws of which every output is NaN or infinite
 --   partly                trials    draws of which some outputs are
 --   lost_pct              %         share of lost draws, mean of the runs
---   low_pct               %         lower end of the interval over training seeds; NULL: fewer than two
+--   low_pct               %         lower end of the interval over training seeds; NULL: no interval
 --   high_pct              %         upper end
 --   least_pct             %         of the run with the smallest share
 --   most_pct              %         of the run with the largest share

@@ -50,10 +50,10 @@ over_seeds AS (
     WHERE normalized IS NOT NULL
     GROUP BY ALL
 ),
-judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM over_seeds),
-told AS (
-    SELECT * REPLACE (CASE WHEN varies(half) OR eta = 0 THEN half END AS half)
-    FROM judged
+judged AS (
+    SELECT *, CASE WHEN eta = 0 THEN exact_width(seeds, n)
+                   ELSE half_width(seeds, sd_seeds, n, sd_draws, $confidence) END AS half
+    FROM over_seeds
 ),
 final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites,
@@ -64,7 +64,7 @@ final AS (
            100 * (mean + half) AS high_pct,
            100 * half AS half_width_pct,
            CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level, capped::BIGINT AS capped
-    FROM told
+    FROM judged
 )
 SELECT * FROM final
 ORDER BY dataset, bn_sites, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,

@@ -91,18 +91,15 @@ over_seeds AS (
 judged AS (
     SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half,
            half_width(seeds, unpaired_sd_seeds, n, unpaired_sd_draws, $confidence) AS unpaired_half,
-           half_width(seeds, normalized_sd_seeds, n, normalized_sd_draws, $confidence) AS normalized_half
+           CASE WHEN eta = 0 THEN exact_width(seeds, n)
+                ELSE half_width(seeds, normalized_sd_seeds, n, normalized_sd_draws, $confidence)
+           END AS normalized_half
     FROM over_seeds
-),
-told AS (
-    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half,
-                      CASE WHEN varies(normalized_half) OR eta = 0 THEN normalized_half END AS normalized_half)
-    FROM judged
 ),
 final AS (
     SELECT dataset, model, training, $a AS a, $b AS b,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
-           eta::DOUBLE AS eta, seeds::BIGINT AS seeds, n::BIGINT AS n, 100 * told.a AS a_pct, 100 * told.b AS b_pct,
+           eta::DOUBLE AS eta, seeds::BIGINT AS seeds, n::BIGINT AS n, 100 * judged.a AS a_pct, 100 * judged.b AS b_pct,
            100 * difference AS difference_pct, 100 * (difference - half) AS low_pct,
            100 * (difference + half) AS high_pct, 100 * half AS half_width_pct,
            CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level,
@@ -112,7 +109,7 @@ final AS (
            100 * normalized AS normalized_difference_pct,
            100 * (normalized - normalized_half) AS normalized_low_pct,
            100 * (normalized + normalized_half) AS normalized_high_pct
-    FROM told
+    FROM judged
 )
 SELECT * FROM final
 ORDER BY dataset, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision,

@@ -71,19 +71,15 @@ over_seeds AS (
     GROUP BY ALL
 ),
 judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM over_seeds),
-told AS (
-    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half)
-    FROM judged
-),
 final AS (
     SELECT dataset, model, placement, $a::VARCHAR AS a, $b::VARCHAR AS b,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, eta::DOUBLE AS eta,
            seeds::BIGINT AS seeds, n::BIGINT AS n, same_rows::BIGINT AS same_rows,
-           100 * told.a AS a_pct, 100 * told.b AS b_pct,
+           100 * judged.a AS a_pct, 100 * judged.b AS b_pct,
            100 * difference AS difference_pct, 100 * (difference - half) AS low_pct,
            100 * (difference + half) AS high_pct, 100 * half AS half_width_pct,
            CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level
-    FROM told
+    FROM judged
 )
 SELECT * FROM final
 ORDER BY dataset, model, placement, noise_model, sigma_reference, targets, bn_treatment, recalibration_images, eta

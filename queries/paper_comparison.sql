@@ -41,7 +41,6 @@
 
 WITH
 averaged AS (
-    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half, CASE WHEN varies(half) THEN level END AS level)
     FROM averages($confidence)
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
 ),
@@ -62,12 +61,12 @@ levels AS (
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
     GROUP BY ALL
 ),
-judged_levels AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS width FROM levels),
+judged_levels AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM levels),
 ours AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
-           'accuracy' AS quantity, eta, seeds, n, mean, CASE WHEN varies(width) THEN width END AS half,
-           CASE WHEN varies(width) THEN interval_level(seeds, n) END AS level
+           'accuracy' AS quantity, eta, seeds, n, mean, half,
+           CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level
     FROM judged_levels
     UNION ALL
     FROM averages

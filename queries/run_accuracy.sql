@@ -23,7 +23,7 @@
 --   eta                   fraction  noise level, of the sigma reference
 --   n                     trials    noise draws
 --   accuracy_pct          %         mean accuracy on the full test set
---   low_pct               %         lower end of the interval on accuracy_pct; NULL: one draw
+--   low_pct               %         lower end of the interval on accuracy_pct; NULL: no interval
 --   high_pct              %         upper end
 --   half_width_pct        points    half of the interval's width before it is cut at 0 %
 --   normalized_pct        %         accuracy over the clean network's
@@ -31,7 +31,7 @@
 
 WITH
 judged AS (
-    SELECT *, t_quantile(n - 1, $confidence) * sqrt(variance / n) AS half
+    SELECT *, half_width(1, NULL, n, sqrt(variance), $confidence) AS half
     FROM point
     WHERE run_id = coalesce($run_id, run_id)
 ),

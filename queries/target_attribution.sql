@@ -92,15 +92,10 @@ over_seeds AS (
 ),
 judged AS (
     SELECT *, half_width(seeds, loss_sd_seeds, n, loss_sd_draws, $confidence) AS loss_half,
-           half_width(paired_seeds, added_sd_seeds, paired, added_sd_draws, $confidence) AS added_half
+           -- a set that adds no parameters to the smaller one, as BN's where there is no BN, adds no loss in any draw
+           coalesce(half_width(paired_seeds, added_sd_seeds, paired, added_sd_draws, $confidence),
+                    CASE WHEN added = 0 THEN exact_width(paired_seeds, paired) END) AS added_half
     FROM over_seeds
-),
-told AS (
-    -- Losses that all agree say nothing of their spread, but a set that adds no parameters
-    -- to the smaller one, as BN's where there is no BN, adds a loss of 0 in each draw.
-    SELECT * REPLACE (CASE WHEN varies(loss_half) THEN loss_half END AS loss_half,
-                      CASE WHEN varies(added_half) OR added = 0 THEN added_half END AS added_half)
-    FROM judged
 ),
 final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites,
@@ -112,7 +107,7 @@ final AS (
            100 * (added + added_half) AS added_high_pct,
            CASE WHEN loss_half IS NOT NULL THEN interval_level(seeds, n) END AS level,
            100 * nonfinite AS nonfinite_pct, step
-    FROM told
+    FROM judged
 )
 SELECT * EXCLUDE (step) FROM final
 ORDER BY dataset, bn_sites, model, training, bn_kept DESC, placement, noise_model, sigma_reference, bn_treatment,

@@ -49,11 +49,10 @@ over_seeds AS (
     WHERE normalized IS NOT NULL
     GROUP BY ALL
 ),
-judged AS (SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half FROM over_seeds),
-told AS (
-    -- as in query normalized
-    SELECT * REPLACE (CASE WHEN varies(half) OR eta = 0 THEN half END AS half)
-    FROM judged
+judged AS (
+    SELECT *, CASE WHEN eta = 0 THEN exact_width(seeds, n)
+                   ELSE half_width(seeds, sd_seeds, n, sd_draws, $confidence) END AS half
+    FROM over_seeds
 ),
 final AS (
     SELECT dataset, classes::BIGINT AS classes, model, training, placement, bn_kept, bn_sites,
@@ -64,7 +63,7 @@ final AS (
            100 * (mean + half) AS high_pct,
            100 * half AS half_width_pct,
            CASE WHEN half IS NOT NULL THEN interval_level(seeds, n) END AS level
-    FROM told
+    FROM judged
 )
 SELECT * FROM final
 ORDER BY bn_sites, model, bn_kept DESC, placement, noise_model, sigma_reference, targets, bn_treatment,

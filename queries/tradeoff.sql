@@ -27,7 +27,7 @@
 --   seeds                   runs    training runs behind the figure
 --   n                       trials  noise draws behind it, over all runs
 --   baseline_pct            %       a0, accuracy of the clean networks
---   baseline_low_pct        %       lower end of the interval over training seeds; NULL: fewer than two
+--   baseline_low_pct        %       lower end of the interval over training seeds; NULL: no interval
 --   baseline_high_pct       %       upper end
 --   average_normalized_pct  %       A_avr
 --   low_pct                 %       lower end of the interval on average_normalized_pct; NULL: no interval
@@ -38,8 +38,6 @@
 
 WITH
 averaged AS (
-    SELECT * REPLACE (CASE WHEN varies(half) THEN half END AS half, CASE WHEN varies(half) THEN level END AS level,
-                      CASE WHEN varies(sd_a0) THEN sd_a0 END AS sd_a0)
     FROM averages($confidence)
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
 ),

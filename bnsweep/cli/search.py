@@ -90,9 +90,12 @@ def search_run(
     SPEC is a YAML file with a `search` section or the name of a ready search. Ctrl-C keeps every finished run.
     """
     from bnsweep.experiment.reading import with_lines
+    from bnsweep.sweep.notes import spec_notes
     from bnsweep.sweep.ray_settings import prepare_ray
 
     parsed, text = read_search(spec, source)
+    for note in spec_notes(parsed):
+        click.echo(f"note: {note}", err=True)
     _needs_ray()
     prepare_ray(own_cluster=address is None)  # before anything imports ray
     from bnsweep.sweep.search.minimal import MinimalStudy

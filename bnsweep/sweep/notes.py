@@ -14,7 +14,7 @@ from bnsweep.experiment.spec import Resource, Spec
 from bnsweep.store.store import Store
 from bnsweep.sweep.tasks import recipe_columns
 
-__all__ = ["notes"]
+__all__ = ["notes", "spec_notes"]
 
 FOREIGN = {"import:": "the code of {}", "torchvision:": "the version of torchvision behind {}"}  # part of a run's id
 SAME = ("model", "data_fingerprint", "bn_mask", "train_seed", "recipe")
@@ -22,10 +22,11 @@ SAME = ("model", "data_fingerprint", "bn_mask", "train_seed", "recipe")
 
 def notes(plan: Plan, store: Store | None) -> list[str]:
     """One sentence each; `store` is None where there is none yet."""
-    return [*_large_eta(plan.spec), *(_changed_code(plan, store) if store else [])]
+    return [*spec_notes(plan.spec), *(_changed_code(plan, store) if store else [])]
 
 
-def _large_eta(spec: Spec) -> Iterator[str]:
+def spec_notes(spec: Spec) -> Iterator[str]:
+    """Those of the file alone, one sentence each."""
     large = [f"{eta.normalize():f}" for eta in spec.eta if eta > 1]
     if large and any(cell.sigma_reference != "absolute" for cell in spec.noise):
         some = ", ".join([*large[:5], *(["..."] if len(large) > 5 else [])])

@@ -16,7 +16,7 @@ import numpy as np
 
 from bnsweep.errors import DataError
 from bnsweep.training.decoding import Frame, allocate, decode_all, faults_at_once, frame_of
-from bnsweep.training.images import DataShape, Split
+from bnsweep.training.images import DataShape, Split, refuse_without_images
 
 __all__ = ["ImageFolder"]
 
@@ -46,8 +46,8 @@ class ImageFolder:
         """Files of both halves. Raises DataError for a class that has none in one of them."""
         classes = self._classes()
         train, test = self._files("train", classes), self._files("test", classes)
-        _refuse_without_images(train, classes, self.path / "train")
-        _refuse_without_images(test, classes, self.path / "test")
+        for half, files in (("train", train), ("test", test)):
+            refuse_without_images(classes, {file.parent.name for file in files}, str(self.path / half))
         return len(train), len(test)
 
     def load(self, *, train_images: int | None, test_images: int | None) -> tuple[Split, Split, tuple[str, ...]]:
@@ -100,17 +100,6 @@ class ImageFolder:
         images = allocate(len(files), frame, where=str(self.path))
         decode_all(_encoded(files), images, frame, faults)
         return Split(images, np.array([classes.index(file.parent.name) for file in files], np.int64))
-
-
-def _refuse_without_images(files: list[Path], classes: tuple[str, ...], folder: Path) -> None:
-    """An accuracy over some of the classes would be taken for one over all of them."""
-    there = {file.parent.name for file in files}
-    if without := [name for name in classes if name not in there]:
-        shown = ", ".join([*without[:10], *([f"and {len(without) - 10} more"] if len(without) > 10 else [])])
-        raise DataError(
-            f"every class must have images in train and in test, but {folder} has none of {shown}: add some, or take "
-            "the class out of both"
-        )
 
 
 def _order(file: Path) -> bytes:

@@ -5,6 +5,7 @@ torch is imported where tensors are made: a plan asks for shapes and counts alon
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from bnsweep.errors import DataError
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DataShape", "Dataset", "Split", "normalise"]
+__all__ = ["DataShape", "Dataset", "Split", "normalise", "refuse_without_images"]
 
 COUNTED_AT_ONCE = 1000  # images
 
@@ -97,6 +100,19 @@ class Dataset:
     def __getstate__(self) -> dict[str, Any]:
         # The example is cheap to make and would otherwise travel along.
         return {key: value for key, value in self.__dict__.items() if key != "example"}
+
+
+def refuse_without_images(classes: tuple[str, ...], there: Collection[str], where: str) -> None:
+    """An accuracy over some of the classes would be taken for one over all of them.
+
+    Raises DataError for the `classes` of one half, which lies `where`, that are not `there`.
+    """
+    if without := [name for name in classes if name not in there]:
+        shown = ", ".join([*without[:10], *([f"and {len(without) - 10} more"] if len(without) > 10 else [])])
+        raise DataError(
+            f"every class must have images in train and in test, but {where} has none of {shown}: add some, or take "
+            "the class out of both"
+        )
 
 
 def normalise(pixels: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:

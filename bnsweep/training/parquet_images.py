@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from bnsweep.errors import DataError
 from bnsweep.training.decoding import Frame, allocate, decode_all, faults_at_once, frame_of
-from bnsweep.training.images import DataShape, Labels, Split
+from bnsweep.training.images import DataShape, Labels, Split, refuse_without_images
 
 __all__ = ["ParquetImages"]
 
@@ -49,14 +49,19 @@ class ParquetImages:
         return DataShape(frame.channels, frame.size, len(self._classes()))
 
     def counts(self) -> tuple[int, int]:
-        """Rows of both halves, from the files' footers."""
-        return self._count("train"), self._count("test")
+        """Rows of both halves, from their label columns. Raises DataError for a class that has none in one of them."""
+        classes = self._classes()
+        return self._count("train", classes), self._count("test", classes)
 
-    def _count(self, half: str) -> int:
-        total = 0
+    def _count(self, half: str, classes: tuple[str, ...]) -> int:
+        total, there = 0, set()
         for path in self._files(half):
             with _opened(path) as file:
-                total += file.metadata.num_rows
+                column = file.read(columns=[label := self._label_column(file.schema_arrow, path)])[label]
+            labels = _labels(column, path, len(classes))
+            total += len(labels)
+            there.update(classes[label] for label in np.unique(labels))
+        refuse_without_images(classes, there, f"{self.path}: {half}")
         return total
 
     def load(self, *, train_images: int | None, test_images: int | None) -> tuple[Split, Split, tuple[str, ...]]:
@@ -98,6 +103,8 @@ class ParquetImages:
             with _opened(path) as file:
                 labels = _labels(file.read(columns=[label])[label], path, MOST_CLASSES)
                 largest = max(largest, int(labels.max(initial=-1)))
+        if largest < 0:
+            raise DataError(f"{first} has no rows")
         return tuple(map(str, range(largest + 1)))
 
     def _label_column(self, schema: pa.Schema, path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 import synthetic
 
-from bnsweep.analysis.database import open_database
+from bnsweep.analysis.database import QUERIES, open_database
 from bnsweep.analysis.headline import accuracy_table
 from bnsweep.analysis.inputs import read_inputs
 from bnsweep.analysis.panels import paired
@@ -75,6 +76,29 @@ def test_values_that_agree_to_the_image_have_no_interval(seeds: int, trials: int
     assert "8.6 % (no interval) without BN" in said
     assert "without intervals on both, so no verdict" in said
     assert mean_interval([[31 / IMAGES] * trials] * seeds).half_width is None
+
+
+def _by_definition(query: str, row: Row, column: str) -> bool:
+    """Whether it is 0 or 100 % whatever is measured."""
+    return (
+        (row.get("eta") == 0 and query in ("normalized", "paired", "task_complexity"))
+        or (column.startswith("added_") and row["added_pct"] == 0)
+        or (column.startswith("change_") and (row["targets"], row["bn_treatment"]) == ("all", "stale"))
+    )
+
+
+def test_no_query_has_an_interval_where_all_networks_and_draws_agree(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "store")
+    store.commit(scored(lambda row: 31, trials=3, seeds=2))
+    wrong, seen = set(), set()
+    with open_database(store, threads=1) as database:
+        for query in QUERIES:
+            for row in database.query(query).to_dicts():
+                ends = {column for column in row if re.search(r"(^|_)(low|high|half_width)(_|$)", column)}
+                seen |= {query for _ in ends}
+                wrong |= {(query, end) for end in ends if row[end] is not None and not _by_definition(query, row, end)}
+    assert not wrong
+    assert seen >= {"accuracy", "bn_effect", "normalized", "paired", "run_accuracy", "target_attribution", *AVERAGES}
 
 
 def test_what_is_the_same_by_definition_has_an_interval_of_no_width(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -236,6 +237,14 @@ def test_a_name_stands_for_one_study(search, run, tmp_path):
     run(SEARCH.split("search:", maxsplit=1)[0].replace("tiny-search", "listed") + "placements: [all]\n", tmp_path / "s")
     with pytest.raises(InputError, match="holds a sweep 'listed', which is no search; give this one another `name`"):
         search(SEARCH.replace("tiny-search", "listed"), tmp_path / "s")
+
+
+def test_a_slip_in_the_file_is_noted_before_anything_runs(tmp_path):
+    (tmp_path / "spec.yaml").write_text(re.sub(r"^eta: .*$", "eta: [0, 10]", SEARCH, flags=re.MULTILINE))
+    (tmp_path / "no-store").touch()
+    done = bnsweep("search", tmp_path / "spec.yaml", "--store", tmp_path / "no-store")
+    assert done.returncode == 2
+    assert done.stderr.startswith("note: eta above 1 (10) is noise of more than one standard deviation")
 
 
 def test_the_fewest_layers_with_their_evidence(search, tmp_path):

@@ -288,6 +288,17 @@ def test_a_class_without_images_is_refused(tmp_path):
         image_counts(data)
 
 
+def test_labels_that_no_image_has_are_refused(tmp_path):
+    named = parquet(tmp_path / "named", [png()] * 3, [0, 2, 1], names=["ant", "bee", "wasp"])
+    with pytest.raises(DataError, match=r"but .*named: test has none of wasp: add some, or take the class out of both"):
+        image_counts(named)
+    from_one = parquet(tmp_path / "from_one", [png(), png()], [1, 2])
+    with pytest.raises(DataError, match=r"every class must have images in .*, but .*from_one: train has none of 0:"):
+        image_counts(from_one)
+    with pytest.raises(DataError, match=r"train.parquet has no rows"):
+        image_counts(parquet(tmp_path / "empty", [], []))
+
+
 def test_a_fingerprint_stands_for_content_not_for_place(tmp_path):
     data = parquet(tmp_path / "a", [png(), png()], [0, 1])
     same = parquet(tmp_path / "b", [png(), png()], [0, 1])
