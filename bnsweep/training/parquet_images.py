@@ -54,7 +54,8 @@ class ParquetImages:
         return self._count("train", classes), self._count("test", classes)
 
     def _count(self, half: str, classes: tuple[str, ...]) -> int:
-        total, there = 0, set()
+        total = 0
+        there: set[str] = set()
         for path in self._files(half):
             with _opened(path) as file:
                 column = file.read(columns=[label := self._label_column(file.schema_arrow, path)])[label]
