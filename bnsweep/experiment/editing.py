@@ -1,4 +1,7 @@
-"""One entry of a sweep file, read and written in its text: everything else stays as it is, comments included."""
+"""One entry of a sweep file, read and written in its text: all else stays as it is.
+
+Comments too, but for those between an entry's key and the end of its value.
+"""
 
 from __future__ import annotations
 

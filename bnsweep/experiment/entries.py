@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["Count", "Eta", "Frozen", "Precision", "Seed", "Trials", "form"]
+__all__ = ["Count", "Eta", "Frozen", "Number", "Precision", "Seed", "Trials", "Whole", "form"]
 
 
 def _no_word(value: Any) -> Any:
@@ -17,10 +17,12 @@ def _no_word(value: Any) -> Any:
 
 
 Precision = Literal["fp32", "bf16"]
+Whole = Annotated[int, BeforeValidator(_no_word)]
+Number = Annotated[float, BeforeValidator(_no_word)]
 Eta = Annotated[Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
-Count = Annotated[int, BeforeValidator(_no_word), Field(ge=1, le=1_000_000_000)]
-Trials = Annotated[int, BeforeValidator(_no_word), Field(ge=1, le=1_000_000)]
-Seed = Annotated[int, BeforeValidator(_no_word), Field(ge=0, lt=2**63)]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
+Trials = Annotated[Whole, Field(ge=1, le=1_000_000)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
 
 
 class Frozen(BaseModel):

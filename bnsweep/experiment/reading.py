@@ -7,6 +7,7 @@ few lines of nested aliases expand to gigabytes, and no sweep needs them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +20,7 @@ from bnsweep.errors import InputError, Problem, SpecError
 from bnsweep.experiment.entries import Frozen
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.search import SearchSpec
-from bnsweep.experiment.spec import PATTERNS, Spec
+from bnsweep.experiment.spec import MOST_CELLS, PATTERNS, Spec, expand_noise
 
 __all__ = [
     "READY",
@@ -128,7 +129,7 @@ def parse_spec(text: str, *, source: str = "the spec") -> Spec:
     try:
         spec = kind.model_validate(content)
     except ValidationError as error:
-        problems += _problems(error, root)
+        problems += _problems(error, _as_counted(root))
     if problems:
         raise SpecError(sorted(problems, key=lambda problem: problem.line or 0), source=source)
     return spec
@@ -136,7 +137,7 @@ def parse_spec(text: str, *, source: str = "the spec") -> Spec:
 
 def with_lines(error: SpecError, text: str, *, source: str) -> SpecError:
     """The same problems, each with the line of `text` that it is about: for what only a plan can find out."""
-    root = compose(text, source)
+    root = _as_counted(compose(text, source))
     problems = []
     for problem in error.problems:
         problems.append(Problem(problem.where, problem.message, problem.line or _line(root, _parts(problem.where))))
@@ -176,9 +177,9 @@ class Remnant:
             parts = _parts(problem.where)
             if parts[0] in self.filled:
                 continue
-            entries = list(_walk(self.root, parts))
-            where = self.paths[id(entries[-1][1])] if entries else []
-            where = [*where, *map(str, parts[len(entries) :])]
+            nodes = [node for _, node in _walk(self.root, parts)]
+            known = max((depth for depth, node in enumerate(nodes, start=1) if id(node) in self.paths), default=0)
+            where = [*(self.paths[id(nodes[known - 1])] if known else []), *map(str, parts[known:])]
             found.append(Problem(".".join(where), problem.message, _line(self.root, parts)))
         return found
 
@@ -192,9 +193,8 @@ def remnant(text: str) -> Remnant | None:
         for _ in range(DEEPEST):  # taking an entry out may leave an empty list, and so on
             content, _ = _construct(root, "")
             try:
-                return Remnant(
-                    _Remains.model_validate({**content, **{k: STAND_IN[k] for k in filled}}), filled, root, paths
-                )
+                spec = _Remains.model_validate({**content, **{k: STAND_IN[k] for k in filled}})
+                return Remnant(spec, filled, _as_counted(root), paths)
             except ValidationError as error:
                 if not _take_out(root, error, filled):
                     return None
@@ -205,22 +205,32 @@ def remnant(text: str) -> Remnant | None:
 
 def _take_out(root: yaml.Node, error: ValidationError, filled: set[str]) -> bool:
     """Take out of the tree what each error is about, or note the required key that is missing; False if neither."""
-    bad = []
+    bad: set[int] = set()
+    counted = _as_counted(root)
     for item in error.errors(include_url=False):
-        path = _written(item["loc"], root)
-        entries = list(_walk(root, path))
+        path = _written(item["loc"], counted)
+        entries = list(_walk(counted if len(path) > 1 else root, path))
         if entries:
-            bad.append(entries[-1])
+            bad.add(id(entries[-1][1]))
         elif path and path[0] in STAND_IN and path[0] not in filled:
             filled.add(str(path[0]))
         else:
             return False
-    for parent, node in bad:
-        if isinstance(parent, yaml.MappingNode):
-            parent.value = [pair for pair in parent.value if pair[1] is not node]
-        else:
-            parent.value = [each for each in parent.value if each is not node]
+    _without(root, bad)
     return True
+
+
+def _without(node: yaml.Node, bad: set[int]) -> None:
+    """Take these nodes out of the tree below this one."""
+    if isinstance(node, yaml.MappingNode):
+        node.value = [(key, value) for key, value in node.value if id(value) not in bad]
+        below = [value for _, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        below = node.value = [each for each in node.value if id(each) not in bad]
+    else:
+        return
+    for each in below:
+        _without(each, bad)
 
 
 def _paths(node: yaml.Node, path: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -231,6 +241,23 @@ def _paths(node: yaml.Node, path: list[str]) -> Iterator[tuple[int, list[str]]]:
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield from _paths(value, [*path, str(index)])
+
+
+def _as_counted(root: yaml.Node) -> yaml.Node:
+    """The tree as a spec counts its entries: a noise entry with lists is there once per cell that it stands for."""
+    pairs = [(key, _cells(value) if key.value == "noise" else value) for key, value in root.value]
+    return yaml.MappingNode(root.tag, pairs, root.start_mark, root.end_mark)
+
+
+def _cells(node: yaml.Node) -> yaml.Node:
+    cells = []
+    for entry in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+        count = 1
+        if len(cells) < MOST_CELLS:
+            with suppress(ValueError):  # too many cells or none: an error of its own
+                count = len(expand_noise([yaml.SafeLoader("").construct_document(entry)]))
+        cells += [entry] * count
+    return yaml.SequenceNode(node.tag, cells, node.start_mark, node.end_mark)
 
 
 def compose(text: str, source: str) -> yaml.Node:

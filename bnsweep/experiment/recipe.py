@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from bnsweep.experiment.entries import Frozen, Precision, form
+from bnsweep.experiment.entries import Frozen, Number, Precision, Whole, form
 
 __all__ = ["Augment", "Constant", "Cosine", "Step", "Training", "resolve_augment"]
 
@@ -15,7 +15,7 @@ class Augment(Frozen):
     """Random changes to training images, drawn per image and epoch, on the device."""
 
     flip: bool = Field(False, description="mirror left-right with probability 1/2")
-    shift: float = Field(0.0, ge=0, le=0.5, description="largest shift, as a fraction of the image's side")
+    shift: Number = Field(0.0, ge=0, le=0.5, description="largest shift, as a fraction of the image's side")
 
 
 class Constant(Frozen):
@@ -28,8 +28,8 @@ class Step(Frozen):
     """The learning rate is multiplied by `factors[i]` from `milestones[i]` on (fractions of all epochs)."""
 
     kind: Literal["step"] = "step"
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.5, 0.75), description="fractions of epochs")
-    factors: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.1, 0.01), description="of the initial rate")
+    milestones: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field((0.5, 0.75), description="fractions of epochs")
+    factors: tuple[Annotated[Number, Field(gt=0, le=1)], ...] = Field((0.1, 0.01), description="of the initial rate")
 
     @model_validator(mode="after")
     def _paired(self) -> Self:
@@ -47,8 +47,8 @@ class Cosine(Frozen):
     """The learning rate falls along half a cosine to `final` times its initial value."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup: float = Field(0.0, ge=0, lt=1, description="fraction of all steps with a linear rise")
-    final: float = Field(0.0, ge=0, le=1, description="last rate as a fraction of the initial one")
+    warmup: Number = Field(0.0, ge=0, lt=1, description="fraction of all steps with a linear rise")
+    final: Number = Field(0.0, ge=0, le=1, description="last rate as a fraction of the initial one")
 
 
 Schedule = Annotated[Constant | Step | Cosine, Field(discriminator="kind")]
@@ -57,12 +57,12 @@ Schedule = Annotated[Constant | Step | Cosine, Field(discriminator="kind")]
 class Training(Frozen):
     """How a network is trained. Everything here is part of `run_id`."""
 
-    epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(30, description="passes over the training images")
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="images per step")
+    epochs: Annotated[Whole, Field(ge=0, le=100_000)] = Field(30, description="passes over the training images")
+    batch_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(128, description="images per step")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="adam (0.9, 0.999, 1e-7) or sgd (Nesterov 0.9)")
-    learning_rate: float = Field(1e-3, gt=0, le=100, description="initial rate")
+    learning_rate: Number = Field(1e-3, gt=0, le=100, description="initial rate")
     schedule: Schedule = Field(Cosine(), description="constant, step or cosine")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="L2 coefficient on kernels, added to the gradient")
+    weight_decay: Number = Field(0.0, ge=0, le=1, description="L2 coefficient on kernels, added to the gradient")
     augment: Annotated[
         Annotated[Augment, Tag("mapping")]
         | Annotated[Literal["auto"], Tag("word")]
@@ -71,13 +71,13 @@ class Training(Frozen):
     ] = Field("auto", description="auto: CIFAR flip + shift 0.1; digits shift 0.1; other data none")
     init: Literal["glorot_uniform", "he_normal"] = Field("glorot_uniform", description="of every kernel")
     precision: Precision = Field("fp32", description="of the forward and backward pass; weights stay fp32")
-    bn_epsilon: float = Field(1e-3, gt=0, le=1, description="added to BN's variance (Keras' default)")
-    bn_momentum: float = Field(0.1, gt=0, le=1, description="weight of the newest batch in BN's running statistics")
-    patience: Annotated[int, Field(ge=1)] | None = Field(
+    bn_epsilon: Number = Field(1e-3, gt=0, le=1, description="added to BN's variance (Keras' default)")
+    bn_momentum: Number = Field(0.1, gt=0, le=1, description="weight of the newest batch in BN's running statistics")
+    patience: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="`converged` after so many epochs without a lower training loss; default: use all epochs"
     )
-    min_delta: float = Field(1e-3, ge=0, description="a smaller fall of the training loss does not count")
-    chance_epochs: Annotated[int, Field(ge=1)] | None = Field(
+    min_delta: Number = Field(1e-3, ge=0, description="a smaller fall of the training loss does not count")
+    chance_epochs: Annotated[Whole, Field(ge=1)] | None = Field(
         10, description="`diverged` if training accuracy is still no better than chance after so many epochs"
     )
 

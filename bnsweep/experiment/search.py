@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bnsweep.errors import InputError, PlacementError, Problem, SpecError
 from bnsweep.experiment.architecture import Architecture
-from bnsweep.experiment.entries import Count, Frozen, Seed
+from bnsweep.experiment.entries import Count, Frozen, Number, Seed, Whole
 from bnsweep.experiment.fitting import FIXED, folding_problems, image_problems, same_images
 from bnsweep.experiment.placement import Placement, add_label
 from bnsweep.experiment.plan import MOST_RUNS, Catalog, TrainingRun, run_maker
@@ -42,15 +42,15 @@ KNOWN: tuple[Any, ...] = ("all", "none", {"first": 1}, {"last": 1}, {"every": 2}
 class Stopping(Frozen):
     """ASHA: a training run far behind the others of its network after the same number of epochs is stopped."""
 
-    grace_epochs: Annotated[int, Field(ge=1)] = Field(description="epochs that every run is given")
-    reduction: float = Field(3.0, ge=1.5, le=100, description="one run of so many goes on past each milestone")
+    grace_epochs: Annotated[Whole, Field(ge=1)] = Field(description="epochs that every run is given")
+    reduction: Number = Field(3.0, ge=1.5, le=100, description="one run of so many goes on past each milestone")
 
 
 class Minimal(Frozen):
     """`bnsweep search --minimal`: what counts as converging, and how hard to look for it."""
 
-    places: Annotated[int, Field(ge=1, le=1000)] = Field(4, description="placements tried per number of BN layers")
-    accuracy_share: float = Field(
+    places: Annotated[Whole, Field(ge=1, le=1000)] = Field(4, description="placements tried per number of BN layers")
+    accuracy_share: Number = Field(
         0.0, ge=0, le=1, description="a converged network reaches this share of the accuracy with BN everywhere"
     )
 
@@ -65,7 +65,7 @@ class Search(Frozen):
     )
     sampler: SamplerName = Field("surrogate", description=", ".join(get_args(SamplerName)))
     trainings: Count = Field(60, description="most training runs per network; what the store has costs nothing")
-    batch: Annotated[int, Field(ge=1, le=1000)] = Field(
+    batch: Annotated[Whole, Field(ge=1, le=1000)] = Field(
         4, description="runs proposed at once: a proposal knows the batches before its own, on any cluster"
     )
     seed: Seed = Field(0, description="of the sampler")
@@ -201,6 +201,7 @@ def subjects(spec: SearchSpec, catalog: Catalog) -> tuple[Subject, ...]:
     seen: dict[str, int] = {}
     for data_index, data in enumerate(spec.data):
         try:
+            catalog.shape(data)
             fingerprint, counts = catalog.fingerprint(data), catalog.image_counts(data)
         except InputError as error:
             problems.append(Problem(f"data.{data_index}", str(error)))

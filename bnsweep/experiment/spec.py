@@ -15,11 +15,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from bnsweep.errors import InputError
-from bnsweep.experiment.entries import Count, Eta, Frozen, Precision, Seed, Trials, form
+from bnsweep.experiment.entries import Count, Eta, Frozen, Number, Precision, Seed, Trials, Whole, form
 from bnsweep.experiment.placement import Placement
 from bnsweep.experiment.recipe import Training, resolve_augment
 
 __all__ = [
+    "MOST_CELLS",
     "PATTERNS",
     "AdaptiveTrials",
     "BnTreatment",
@@ -32,6 +33,7 @@ __all__ = [
     "SigmaReference",
     "Spec",
     "Targets",
+    "expand_noise",
 ]
 
 SigmaReference = Literal["tensor_std", "tensor_max", "channel_max", "global_rms", "absolute"]
@@ -59,7 +61,7 @@ class Data(Frozen):
         max_length=4096,
     )
     name: str | None = Field(None, description="the `dataset` column; default: the source's last word", pattern=DATASET)
-    size: int | None = Field(None, ge=4, le=1024, description="images are resized to size x size pixels")
+    size: Whole | None = Field(None, ge=4, le=1024, description="images are resized to size x size pixels")
     train_images: Count | None = Field(None, description="use only the first N training images")
     test_images: Count | None = Field(None, description="use only the first N test images")
     label: str | None = Field(None, description="label column of parquet: data; default: the only integer column")
@@ -86,7 +88,7 @@ class NoiseCell(Frozen):
     sigma_reference: SigmaReference = Field("tensor_std", description="what eta multiplies (the paper: tensor_std)")
     targets: Targets = Field("weights", description="which parameters are hit")
     bn_treatment: BnTreatment = Field("stale", description="what happens to BN around the noise")
-    recalibration_images: Annotated[int, Field(ge=2, le=1_000_000)] | None = Field(
+    recalibration_images: Annotated[Whole, Field(ge=2, le=1_000_000)] | None = Field(
         None,
         description="recalibrated only: training images used to re-estimate BN statistics (default "
         f"{RECALIBRATION_IMAGES})",
@@ -119,12 +121,12 @@ class NoiseCell(Frozen):
 class AdaptiveTrials(Frozen):
     """Trials continue in rounds until the interval on mean accuracy is narrow enough."""
 
-    half_width: float = Field(
+    half_width: Number = Field(
         ge=1e-6, lt=0.5, description="of the interval on mean accuracy, as a fraction (0.005 = 0.5 point)"
     )
-    confidence: float = Field(0.95, ge=0.5, le=0.999999, description="of the interval, valid at the stopping time")
-    min: Annotated[int, Field(ge=2, le=1_000_000)] = Field(8, description="fewest trials per point")
-    max: Annotated[int, Field(ge=2, le=1_000_000)] = Field(1000, description="most trials per point")
+    confidence: Number = Field(0.95, ge=0.5, le=0.999999, description="of the interval, valid at the stopping time")
+    min: Annotated[Whole, Field(ge=2, le=1_000_000)] = Field(8, description="fewest trials per point")
+    max: Annotated[Whole, Field(ge=2, le=1_000_000)] = Field(1000, description="most trials per point")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -142,19 +144,19 @@ class Evaluation(Frozen):
     """How a perturbed network is scored."""
 
     precision: Precision = Field("fp32", description="of the forward pass; noise is drawn in fp32")
-    batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(250, description="images per forward pass")
+    batch_size: Annotated[Whole, Field(ge=1, le=100_000)] = Field(250, description="images per forward pass")
 
 
 class Probes(Frozen):
     """What is measured while networks train. Weights and ids are the same with and without."""
 
-    at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+    at: tuple[Annotated[Number, Field(ge=0, le=1)], ...] = Field(
         (0.1, 0.5, 1.0),
         min_length=1,
         max_length=1000,
         description="when, as fractions of all epochs; 0: before the first",
     )
-    cost_frac: float = Field(
+    cost_frac: Number = Field(
         0.05, gt=0, le=10, description="most of the training's time that they may cost; three estimates at least"
     )
 
@@ -162,9 +164,9 @@ class Probes(Frozen):
 class Resource(Frozen):
     """What one task takes from the cluster."""
 
-    cpu: float = Field(1.0, ge=0, le=1024, description="CPU cores; also the number of threads, at least 1")
-    gpu: float = Field(0.0, ge=0, le=64, description="GPUs; a fraction shares one")
-    gpu_memory: float | None = Field(
+    cpu: Number = Field(1.0, ge=0, le=1024, description="CPU cores; also the number of threads, at least 1")
+    gpu: Number = Field(0.0, ge=0, le=64, description="GPUs; a fraction shares one")
+    gpu_memory: Number | None = Field(
         None, gt=0, le=1, description="most of a GPU's memory that the process may take; default: the fraction `gpu`"
     )
     accelerator: str | None = Field(
@@ -209,9 +211,9 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def _grid(cells: Any) -> Any:
-    """`{targets: [weights, all]}` stands for one cell per combination of listed values."""
-    expanded = []
+def expand_noise(cells: Any) -> list[Any]:
+    """`{targets: [weights, all]}` stands for one cell per combination of listed values. Raises ValueError."""
+    expanded: list[Any] = []
     for cell in _listed(cells):
         if not isinstance(cell, dict):
             expanded.append(cell)
@@ -303,7 +305,7 @@ class Spec(Frozen):
     @field_validator("noise", mode="before")
     @classmethod
     def _noise(cls, value: Any) -> Any:
-        return _grid(value)
+        return expand_noise(value)
 
     @field_validator("eta", mode="before")
     @classmethod

@@ -395,14 +395,22 @@ def open_files(location: str | Path) -> Files:
     abfss://container@account.dfs.core.windows.net/prefix.
     """
     text = str(location)
+    if text.startswith("file:"):
+        return LocalFiles(_folder_of(text))
     if "://" not in text:
         if not text or "\0" in text:
             raise InputError("the location of a store must be a folder or a URL, but it is empty")
         return LocalFiles(Path(text).expanduser().absolute())
+    return _bucket_files(text, urlsplit(text))
+
+
+def _folder_of(text: str) -> Path:
     url = urlsplit(text)
-    if url.scheme == "file":
-        return LocalFiles(Path(unquote(url.path)).absolute())
-    return _bucket_files(text, url)
+    if not text.startswith("file://") or url.netloc not in ("", "localhost") or not url.path:
+        raise InputError(
+            f"a store on this machine is its folder, or file:// and the folder's whole path, but got {text!r}"
+        )
+    return Path(unquote(url.path))
 
 
 def _bucket_files(text: str, url: SplitResult) -> Files:

@@ -17,17 +17,16 @@ import numpy as np
 import pyarrow.compute as pc
 
 from bnsweep.errors import ModelError
-from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.spec import AdaptiveTrials
-from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
 from bnsweep.sweep.notes import notes
-from bnsweep.sweep.workload import Workload, measured_trials
+from bnsweep.sweep.workload import Workload, measured_trials, without_network
 from bnsweep.training.datasets import data_shape
 from bnsweep.training.origin import origin
 
-__all__ = ["BLOCK_S", "Preview", "Speeds", "computes_bf16", "preview"]
+__all__ = ["BLOCK_S", "Preview", "Speeds", "computes_bf16", "hours_text", "preview"]
 
 BLOCK_S = 10.0  # of work per task at least: long against a task's overhead, short against a sweep
 PROBE_IMAGES = 128
@@ -88,8 +87,8 @@ class Preview:
             f"points   {self.points:,} (run x noise cell x eta)",
             f"rows     {rows} planned, {self.rows_done:,} done, {self.rows_missing:,} missing",
             f"blocks   about {self.blocks_missing:,} to do, of up to {BLOCK_S:.0f} s each",
-            f"time     about {_hours(self.hours)} on {self.cpus} cores "
-            f"(training {_hours(self.core_hours_training)}, trials {_hours(self.core_hours_trials)} of one core)",
+            f"time     about {hours_text(self.hours)} on {self.cpus} cores "
+            f"(training {hours_text(self.core_hours_training)}, trials {hours_text(self.core_hours_trials)} of a core)",
             f"speeds   {self.speeds_from}",
         ]
         if self.rows_min != self.rows_max:
@@ -112,7 +111,7 @@ class Preview:
 def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path, measure: bool = False) -> Preview:
     """Compare a plan with a store; `store` is None where there is none yet. `measure`: time a network if need be."""
     ledger = read_ledger(store, plan) if store else Ledger()
-    lost = _without_network(plan, store, ledger)
+    lost = without_network(plan, store, ledger)
     todo = [run for run in plan.runs if ledger.untrained(run.run_id)] + lost
     ended = [ledger.runs[run.run_id].status for run in plan.runs if run.run_id in ledger.runs]
     works = [r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo]
@@ -151,20 +150,6 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
         caution=_caution(plan),
         notes=tuple(notes(plan, store)),
     )
-
-
-def _without_network(plan: Plan, store: Store | None, ledger: Ledger) -> list[TrainingRun]:
-    """Runs that ended with a network which the store does not hold."""
-    if store is None or ledger.of_search:  # a search takes its answers from rows
-        return []
-    there = store.checkpoints.networks()
-    ended = [(run, ledger.runs[run.run_id]) for run in plan.runs if run.run_id in ledger.runs]
-    return [
-        run
-        for run, known in ended
-        if known.status in NETWORK_ENDS
-        and (known.checkpoint_sha256 is None or network_name(run.run_id, known.checkpoint_sha256) not in there)
-    ]
 
 
 def computes_bf16() -> bool:
@@ -303,7 +288,10 @@ def _best(call: Callable[[], object]) -> float:
     return min(times[1:])
 
 
-def _hours(hours: float) -> str:
+def hours_text(hours: float) -> str:
+    """In the unit that suits it."""
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
     if hours >= 1:
         return f"{hours:.1f} h"
     return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"

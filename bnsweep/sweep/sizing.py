@@ -9,7 +9,6 @@ cores or nodes; where several share one GPU, the rows were measured under the sa
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,12 +19,14 @@ from bnsweep.errors import InputError
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
+from bnsweep.sweep.estimate import hours_text
 from bnsweep.sweep.ledger import Ledger, read_ledger
-from bnsweep.sweep.workload import Workload, measured_trials
+from bnsweep.sweep.workload import Workload, measured_trials, without_network
 
 __all__ = ["ClusterShape", "Size", "parse_cluster", "size"]
 
 CORES = 8  # per node, if not said
+GRAIN = 10_000  # parts of a CPU or GPU that Ray counts in
 BYTES_PER_PARAMETER = 4  # networks are kept in fp32
 ROW_BYTES = 22.4  # of a trial in a compacted part, where the history has too few: docs/cluster.md
 
@@ -41,12 +42,13 @@ class ClusterShape:
 
     def slots(self, resource: Resource) -> int:
         """How many such tasks the cluster does at a time."""
-        by_cpu = self.cpus / resource.cpu if resource.cpu else math.inf
-        by_gpu = math.inf
-        if resource.gpu:
-            by_gpu = self.gpus * math.floor(1 / resource.gpu) if resource.gpu < 1 else self.gpus / resource.gpu
-        fitting = min(by_cpu, by_gpu)
-        return self.nodes * (int(fitting) if math.isfinite(fitting) else self.cpus)
+        fitting = []
+        if resource.cpu:
+            fitting.append(self.cpus * GRAIN // round(resource.cpu * GRAIN))
+        if resource.gpu:  # several share one, or one has several: none has parts of two
+            share = round(resource.gpu * GRAIN)
+            fitting.append(self.gpus * (GRAIN // share) if share < GRAIN else self.gpus * GRAIN // share)
+        return self.nodes * min(fitting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Size:
             time = "time     unknown: no row in the history was made on such a machine in this precision; run a few "
             time += "networks on one, and give their store as --history"
         else:
-            time = f"time     about {_hours(self.hours)} ({self.limit})"
+            time = f"time     about {hours_text(self.hours)} ({self.limit})"
         lines = [
             f"cluster  {self.nodes} nodes, {self.slots_train:,} trainings or {self.slots_trial:,} blocks at a time",
             time,
@@ -123,7 +125,7 @@ def size(plan: Plan, store: Store | None, cluster: ClusterShape, history: Store 
                 f"has {cluster.cpus} CPUs and {cluster.gpus} GPUs"
             )
     ledger = read_ledger(store, plan) if store else Ledger()
-    todo = [run for run in plan.runs if ledger.untrained(run.run_id)]
+    todo = [run for run in plan.runs if ledger.untrained(run.run_id)] + without_network(plan, store, ledger)
     works = [run.architecture.multiply_adds * run.train_images * run.training.epochs for run in todo]
     workload = Workload(plan)
     missing = [workload.missing(run, ledger) for run in plan.runs]
@@ -213,7 +215,7 @@ def _row_bytes(history: Store | None) -> float:
 def _limit(todo: list[TrainingRun], slots: int, train: float | None, trial: float | None) -> str:
     if train is None or trial is None:
         return ""
-    parts = f"training {_hours(train)}, trials {_hours(trial)}"
+    parts = f"training {hours_text(train)}, trials {hours_text(trial)}"
     if 0 < len(todo) < slots:
         return f"{parts}; {len(todo):,} networks leave {slots - len(todo):,} places empty while they are trained"
     return parts
@@ -226,14 +228,6 @@ def _measured(train: str | None, trial: str | None, train_s: float | None, trial
         if seconds
     ]
     return "; ".join(said) or "none measured"
-
-
-def _hours(hours: float) -> str:
-    if hours >= 48:
-        return f"{hours / 24:.1f} days"
-    if hours >= 1:
-        return f"{hours:.1f} h"
-    return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
 
 
 def _bytes(count: float) -> str:

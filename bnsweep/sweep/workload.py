@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import AdaptiveTrials, NoiseCell
 from bnsweep.noise.sampling import DRAW_COST, Design, most_strata
+from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
-from bnsweep.sweep.ledger import Ledger, TrainedRun
+from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun
 
-__all__ = ["FirstRound", "ToDo", "Workload", "measured_trials", "trial_cost"]
+__all__ = ["FirstRound", "ToDo", "Workload", "measured_trials", "trial_cost", "without_network"]
 
 
 class FirstRound(NamedTuple):
@@ -102,6 +103,20 @@ class Workload:
         if run.run_id not in ledger.runs:
             return 0
         return sum(ledger.landed(p.point_id, self._plan.trial_bounds(p.eta)[1]) for p in self._plan.points(run))
+
+
+def without_network(plan: Plan, store: Store | None, ledger: Ledger) -> list[TrainingRun]:
+    """Runs that ended with a network which the store does not hold."""
+    if store is None or ledger.of_search:  # a search takes its answers from rows
+        return []
+    there = store.checkpoints.networks()
+    ended = [(run, ledger.runs[run.run_id]) for run in plan.runs if run.run_id in ledger.runs]
+    return [
+        run
+        for run, known in ended
+        if known.status in NETWORK_ENDS
+        and (known.checkpoint_sha256 is None or network_name(run.run_id, known.checkpoint_sha256) not in there)
+    ]
 
 
 def trial_cost(run: TrainingRun, cell: NoiseCell, eta: Decimal, *, images: int) -> float:

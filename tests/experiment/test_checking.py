@@ -75,6 +75,10 @@ def test_form_names_placements_and_data_come_together_each_at_its_place(tmp_path
         ("name: a\ndata: digits\nmodels: resnet21\nimages: auto\n", [(3, "models.0"), (4, "images")]),
         ("name: a\ndata: digits\nmodels: resnet8\nimages: 500\ntrails: 3\n", [(4, "images"), (5, "trails")]),
         ("name: a\ndata: nothing\nmodels: torchvision:inception_v3\n", [(2, "data.0")]),
+        (
+            "name: a\ndata: digits\nmodels: resnet21\nnoise:\n- targets: [weights, all]\n- targets: [all, odd]\n",
+            [(3, "models.0"), (6, "noise.3.targets")],
+        ),
         ("nam: a\n", [(1, "data"), (1, "models"), (1, "nam"), (1, "name")]),
     ],
 )

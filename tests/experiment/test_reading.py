@@ -119,6 +119,40 @@ def test_a_misspelt_key_of_many_cells_is_said_once():
     assert "did you mean 'bn_treatment'?" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("noise", "where"),
+    [
+        ("\n- targets: [weights, bogus]\n- bn_treatment: folded\n", "line 5: noise.1.targets"),
+        ("\n- targets: [weights, all]\n- bn_treatment: folded\n  targets: bogus\n", "line 7: noise.2.targets"),
+        ("\n- bn_treatment: stale\n- targets: [weights, all]\n  model: odd\n", "line 7: noise.1.model"),
+        ("\n  targets: all\n  bn_treatment: bogus\n", "line 6: noise.0.bn_treatment"),
+    ],
+)
+def test_a_fault_stands_at_its_line_though_lists_stand_for_many_cells(noise, where):
+    with pytest.raises(SpecError) as caught:
+        parse_spec(f"{SMALL}noise:{noise}")
+    assert [line.strip().startswith(f"{where}: ") for line in str(caught.value).splitlines()[1:]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("entry", "where"),
+    [
+        ("training: {epochs: yes}", "training.epochs"),
+        ("training: {learning_rate: on}", "training.learning_rate"),
+        ("training: {chance_epochs: no}", "training.chance_epochs"),
+        ("training: {schedule: {kind: step, milestones: [yes]}}", "training.schedule.milestones.0"),
+        ("trials: {half_width: 0.01, min: yes}", "trials.min"),
+        ("resources: {train: {gpu: yes}}", "resources.train.gpu"),
+        ("noise: {bn_treatment: recalibrated, recalibration_images: on}", "noise.0.recalibration_images"),
+        ("probes: {cost_frac: yes}", "probes.cost_frac"),
+        ("search: {trainings: 9, batch: yes}", "search.batch"),
+    ],
+)
+def test_a_word_is_no_number(entry, where):
+    with pytest.raises(SpecError, match=f"line 4: {where}: a number is wanted here, but this is (true|false)"):
+        parse_spec(f"{SMALL}{entry}\n")
+
+
 @pytest.mark.parametrize(("name", "meant"), [("quickstrat", "quickstart"), ("paper-cifar", "paper-cifar10")])
 def test_a_misspelt_ready_sweep_is_guessed(name, meant):
     with pytest.raises(InputError, match=rf"no sweep file '{name}' \(did you mean '{meant}'\?\)\. Give a path"):

@@ -168,6 +168,9 @@ def test_opening_nothing_creating_twice_and_odd_locations(tmp_path: Path) -> Non
     store.commit({"trials": store_rows.trials(5)})
     assert store.read("trials").num_rows == 5
     assert Store.open(f"file://{tmp_path}/a%20b'ü%5B1%5D%3F%23").rows("trials") == 5
+    for odd in ("file://data/store", "file:store", "file:/store", "file://"):
+        with pytest.raises(InputError, match=rf"or file:// and the folder's whole path, but got '{odd}'"):
+            Store.open(odd)
     with pytest.raises(UnknownNameError, match="unknown store location 'ftp://'"):
         Store.open("ftp://host/store")
     with pytest.raises(InputError, match="no credentials"):

@@ -66,6 +66,17 @@ def test_hours_cost_and_storage_are_those_of_the_rows(run, tiny, tmp_path):
     assert "leave 380 places empty" in many.to_text()
 
 
+def test_networks_that_are_not_there_are_trained_again(run, tiny, tmp_path):
+    run(tiny, tmp_path / "store")
+    Store.open(tmp_path / "store").copy_rows(tmp_path / "published")
+    published, plan = Store.open(tmp_path / "published"), plan_of(tiny, tmp_path)
+    found = size(plan, published, ClusterShape(nodes=1), Store.open(tmp_path / "store"))
+    anew = size(plan, None, ClusterShape(nodes=1), Store.open(tmp_path / "store"))
+    assert (found.rows, found.hours_trial) == (0, 0)
+    assert found.hours_train == anew.hours_train > 0
+    assert found.bytes_networks == anew.bytes_networks > 0
+
+
 def test_what_has_landed_needs_no_time(run, tiny, tmp_path):
     run(tiny, tmp_path / "store")
     store = Store.open(str(tmp_path / "store"))
@@ -138,6 +149,11 @@ def test_the_speed_is_that_of_the_wanted_gpu(run, tiny, tmp_path):
 def test_tasks_that_fit_on_a_node(resource, slots):
     assert ClusterShape(nodes=1, cpus=16, gpus=2).slots(resource) == slots
     assert ClusterShape(nodes=3, cpus=16, gpus=2).slots(resource) == 3 * slots
+
+
+def test_parts_of_a_core_are_counted_exactly():
+    assert 33 / 1.1 < 30  # to a computer
+    assert ClusterShape(nodes=1, cpus=33).slots(Resource(cpu=1.1)) == 30
 
 
 def test_a_task_that_fits_nowhere_is_refused(tmp_path):
