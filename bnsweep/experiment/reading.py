@@ -250,7 +250,7 @@ def _as_counted(root: yaml.Node) -> yaml.Node:
 
 
 def _cells(node: yaml.Node) -> yaml.Node:
-    cells = []
+    cells: list[yaml.Node] = []
     for entry in node.value if isinstance(node, yaml.SequenceNode) else [node]:
         count = 1
         if len(cells) < MOST_CELLS:

@@ -15,7 +15,8 @@ distribution only. Kinds of GPU share their draws, as far as their arithmetic ro
 Which parameters count: kernels and biases of convolutions, linear, recurrent and attention layers and
 of `ChannelBias`; scale and shift of normalization layers; running statistics of batch normalization.
 Other buffers (a mask) and parameters of other modules (embeddings, a `Parameter` used by hand) are never
-hit. Tied parameters are one parameter, hit once, under the name that `named_parameters` gives first.
+hit, unless they are tied to one that counts: tied parameters are one parameter, hit once, under the name
+that the first layer which counts gives it.
 """
 
 from __future__ import annotations

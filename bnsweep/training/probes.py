@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from bnsweep.training.sites import BATCH_NORM
+from bnsweep.training.sites import BATCH_NORM, input_of
 from bnsweep.training.streams import stream
 
 __all__ = ["GradientWatch", "Moment", "Sizes", "measure", "moments", "per_image_gradients", "sizes"]
@@ -171,7 +171,7 @@ def _noise_of_images(
                 if "more than 1 value per channel" not in str(error):
                     raise
                 return [], monotonic() - begin  # a BN without running statistics: single images have no gradient
-            estimates.append(sum(float(values.flatten(1).var(0).double().sum()) for values in gradients))
+            estimates.append(sum(float(values.reshape(len(values), -1).var(0).double().sum()) for values in gradients))
     return estimates, monotonic() - begin
 
 
@@ -226,21 +226,24 @@ def _equation_9(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str,
     network.train()
     seen: dict[str, tuple[nn.Module, Tensor, Tensor]] = {}
 
-    def watch(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def watch(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
             # A copy, so that an activation that works in place does not overwrite what the gradient is asked for.
-            seen[path] = (module, inputs[0], output)
+            seen[path] = (module, input_of(inputs, named), output)
             return output.clone()
 
         return hook
 
-    def asked_for(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        first, *others = inputs  # images, or what a frozen layer made of them, have no gradient by themselves
-        return (first if first.requires_grad else first.detach().requires_grad_(), *others)
+    def asked_for(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> tuple[Any, Any]:
+        # A copy of BN's own: what goes beside it, over a shortcut, has a share in the gradient of the original.
+        given = input_of(inputs, named)
+        # Images, or what a frozen layer made of them, have no gradient by themselves.
+        own = given.clone() if given.requires_grad else given.detach().requires_grad_()
+        return ((own,), {}) if inputs else ((), {next(iter(named)): own})
 
     sites = [(path, module) for path, module in network.named_modules() if isinstance(module, BATCH_NORM)]
-    handles: list[Any] = [module.register_forward_pre_hook(asked_for) for _, module in sites]
-    handles += [module.register_forward_hook(watch(path)) for path, module in sites]
+    handles: list[Any] = [module.register_forward_pre_hook(asked_for, with_kwargs=True) for _, module in sites]
+    handles += [module.register_forward_hook(watch(path), with_kwargs=True) for path, module in sites]
     try:
         loss = functional.cross_entropy(network(images).float(), labels)
         wanted = [tensor for _, y, z in seen.values() for tensor in (y, z)]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from bnsweep.errors import DataError, InputError, ModelError
 from bnsweep.training.batches import Batches
@@ -306,12 +307,16 @@ OPTIMIZERS: dict[str, Callable[[list[Row], float], torch.optim.Optimizer]] = {"a
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[Row]:
-    """Kernels with weight decay, everything else without.
+    """Kernels (where one is computed, as by weight_norm, what gives it) with weight decay, everything else without.
 
     `weight_decay * w` is added to a kernel's gradient before the optimizer sees it: the gradient of
     weight_decay / 2 * ||w||^2. Keras' l2(c) adds c * ||w||^2 to the loss, so it equals weight_decay = 2 c.
     """
-    kernels = {id(module.weight) for module in network.modules() if isinstance(module, KERNEL_LAYERS)}
+    kernels: set[int] = set()
+    for module in network.modules():
+        if isinstance(module, KERNEL_LAYERS):
+            computed = parametrize.is_parametrized(module, "weight")
+            kernels.update(map(id, module.parametrizations.weight.parameters() if computed else [module.weight]))
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in network.parameters():

@@ -8,10 +8,12 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.training.images import DataShape
-from bnsweep.training.initial import KERNEL_LAYERS
+from bnsweep.training.initial import KERNEL_LAYERS, initialise
 from bnsweep.training.models import MODELS, build, describe
 from bnsweep.training.origin import located, origin
 from bnsweep.training.sites import BATCH_NORM, find_sites
@@ -140,6 +142,30 @@ def test_kernels_have_the_variance_of_their_initialiser(init, variance):
     # 36,864 draws: the sample variance is within 5 of its standard deviations, at most sqrt(2 / n) of itself.
     assert float(kernel.var()) == pytest.approx(variance, rel=5 * (2 / kernel.numel()) ** 0.5)
     assert abs(float(kernel.mean())) < 5 * (variance / kernel.numel()) ** 0.5
+
+
+def test_a_transposed_convolution_s_inputs_are_counted_as_such():
+    # 64 channels in, 4 groups, windows of 9: each output has 16 x 9 inputs.
+    network = nn.Sequential(nn.ConvTranspose2d(64, 32, 3, groups=4))
+    initialise(network, "he_normal", seed=0)
+    kernel = network[0].weight.detach().double()
+    assert float(kernel.var()) == pytest.approx(2 / (16 * 9), rel=5 * (2 / kernel.numel()) ** 0.5)
+
+
+def test_a_computed_kernel_is_initialised_through_what_gives_it():
+    plain, normed = nn.Sequential(nn.Linear(8, 4)), nn.Sequential(weight_norm(nn.Linear(8, 4)))
+    for network in (plain, normed):
+        initialise(network, "glorot_uniform", seed=3)
+    torch.testing.assert_close(normed[0].weight, plain[0].weight)
+
+    class Doubled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    odd = nn.Sequential(nn.Linear(8, 4))
+    register_parametrization(odd[0], "weight", Doubled())
+    with pytest.raises(ModelError, match="the kernel of 0 cannot be given initial values: .*a right_inverse"):
+        initialise(odd, "glorot_uniform", seed=3)
 
 
 def test_bn_takes_epsilon_and_momentum():

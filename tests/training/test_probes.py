@@ -130,6 +130,47 @@ def test_equation_9_holds_term_by_term():
         assert torch.equal(value, before[name]), f"{name} was changed by measuring"
 
 
+class Residual(nn.Module):
+    """A pre-activation block of one channel: BN's input also goes past it. BN is called by the name of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.bn = nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1, eps=1e-10)
+        self.after, self.head = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(1, 3)
+
+    def forward(self, images):
+        hidden = self.before(images)
+        return self.head((hidden + self.after(torch.relu(self.bn(input=hidden)))).square().mean((2, 3)))
+
+
+def test_equation_9_is_about_bn_alone_where_its_input_goes_past_it():
+    torch.manual_seed(0)
+    rows = measured(Residual(), torch.randn(64, 1, 6, 6), torch.randint(0, 3, (64,)), batch_size=32)
+    term = {name.removeprefix("eq9_"): row["value"] for (name, site), row in rows.items() if site == "bn"}
+    bound = term["scale"] * term["gradient"] * (1 - term["mean_term"] - term["correlation_term"])
+    assert term["gradient_in"] == pytest.approx(bound, rel=1e-4)
+
+
+class Scaled(nn.Module):
+    """A scale of the logits, as contrastive networks have: a parameter without dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.head = nn.Parameter(torch.tensor(2.0)), nn.Linear(9, 3, bias=False)
+
+    def forward(self, images):
+        return self.scale * self.head(images.flatten(1))
+
+
+def test_a_parameter_without_dimensions_is_measured_as_any_other():
+    torch.manual_seed(0)
+    network, images, labels = Scaled(), torch.randn(16, 1, 3, 3), torch.randint(0, 3, (16,))
+    rows = measured(network, images, labels, groups=1, batch_size=8)  # one group of all images
+    per_image = per_image_gradients(network, images, labels)
+    exact = sum(float(values.reshape(len(values), -1).var(0).sum()) for values in per_image)
+    assert rows["gradient_noise", ""]["value"] == pytest.approx(exact, rel=1e-5)
+
+
 def test_the_watch_reads_norms_and_distances_of_consecutive_gradients():
     layer = nn.Linear(3, 1, bias=False)
     watch = GradientWatch(layer)

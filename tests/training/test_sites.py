@@ -109,12 +109,39 @@ class Branching(nn.Module):
         ("viewed", "also used elsewhere"),
         ("returned", "also used elsewhere"),
         ("twice", "used several times"),
-        ("activation", "follows no convolution or linear layer"),
+        ("activation", r"follows no convolution \(a transposed one does not count\) or linear layer"),
     ],
 )
 def test_what_cannot_be_folded_is_refused(way, message):
     with pytest.raises(ModelError, match=message):
         fold(Branching(way), example=torch.randn(2, 1, 5, 5))
+
+
+def test_bn_over_another_dimension_than_the_layer_s_own_is_refused():
+    network = nn.Sequential(nn.Linear(16, 7), nn.BatchNorm1d(5)).eval()
+    with pytest.raises(ModelError, match="1 normalises another dimension than the one that the layer before it makes"):
+        fold(network, example=torch.randn(8, 5, 16))
+
+
+class Casting(nn.Sequential):
+    """Makes float32 of what it is given."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.float())
+
+
+def test_a_network_that_makes_float32_of_its_input_folds():
+    network, example = worn(Casting(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))), torch.randn(2, 1, 5, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(fold(network, example=example)(example), network(example), rtol=1e-5, atol=1e-5)
+
+
+def test_bn_is_taken_out_under_each_of_its_names():
+    bn = nn.BatchNorm2d(4)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), bn, nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), bn)
+    placed = place(network, "0", example=torch.randn(2, 1, 5, 5))
+    assert placed[1] is placed[4]
+    assert not [module for module in placed.modules() if isinstance(module, BATCH_NORM)]
 
 
 def test_batch_statistics_cannot_be_folded():
@@ -203,6 +230,6 @@ def test_what_can_be_done_with_each_site_is_known_before_anything_is_trained():
         reasons = dict(found.unfoldable)
         assert set(reasons) == {"a", "c"}
         assert "a forward of its own" in reasons["a"]
-        assert reasons["c"] == "follows no convolution or linear layer"
+        assert reasons["c"].startswith("follows no convolution")
     plain = models.describe("resnet8", DataShape(1, 8, 10))
     assert plain.fixed == plain.unfoldable == ()

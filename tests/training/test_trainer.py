@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.stats import binom
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from bnsweep.errors import InputError, ModelError
 from bnsweep.experiment.recipe import Augment, Constant, Training
@@ -21,7 +22,7 @@ from bnsweep.training.images import Dataset, Split
 from bnsweep.training.models import build
 from bnsweep.training.resume import Progressed, restore, snapshot
 from bnsweep.training.sites import find_sites, place
-from bnsweep.training.trainer import OPTIMIZERS, TrainingResult, chance_bound, train
+from bnsweep.training.trainer import OPTIMIZERS, TrainingResult, _groups, chance_bound, train
 
 QUICK = Training(epochs=4, batch_size=50, augment=Augment(flip=True, shift=0.1))
 
@@ -232,6 +233,15 @@ def test_weight_decay_reaches_kernels_only():
     for name, values in network.named_parameters():
         factor = 1 - 0.1 * 1.9 * 0.5 if name in ("0.weight", "3.weight") else 1
         torch.testing.assert_close(values.detach(), before[name] * factor)
+
+
+def test_weight_decay_reaches_what_gives_a_computed_kernel():
+    network = nn.Sequential(weight_norm(nn.Linear(4, 3)), nn.Linear(3, 2))
+    decayed, plain = _groups(network, 1e-4)
+    names = {id(values): name for name, values in network.named_parameters()}
+    kernel = "0.parametrizations.weight.original"
+    assert {names[id(values)] for values in decayed["params"]} == {f"{kernel}0", f"{kernel}1", "1.weight"}
+    assert {names[id(values)] for values in plain["params"]} == {"0.bias", "1.bias"}
 
 
 def test_bf16_trains_and_keeps_weights_in_fp32(digits):
