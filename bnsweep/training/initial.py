@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.training.streams import stream
 
-__all__ = ["INITIALISERS", "KERNEL_LAYERS", "initialise"]
+__all__ = ["INITIALISERS", "KERNEL_LAYERS", "initialise", "kernel_parameters"]
 
 # The layers whose `weight` is a kernel: initialised and decayed as such. Noise hits recurrent and attention layers too.
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -64,6 +64,15 @@ def initialise(network: nn.Module, init: str, *, seed: int) -> None:
             _set_kernel(path, module, torch.from_numpy(values))
             if module.bias is not None:
                 module.bias.zero_()
+
+
+def kernel_parameters(layer: nn.Module) -> list[nn.Parameter]:
+    """The kernel of one of `KERNEL_LAYERS`, or what it is computed from."""
+    if parametrize.is_parametrized(layer, "weight"):
+        return list(layer.get_submodule("parametrizations.weight").parameters())
+    return (
+        [layer.weight] if isinstance(layer.weight, nn.Parameter) else []
+    )  # older hooks compute it: see noise/perturb.py
 
 
 def _set_kernel(path: str, module: nn.Module, values: Tensor) -> None:

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
 
 from bnsweep.errors import DataError, InputError, ModelError
 from bnsweep.training.batches import Batches
 from bnsweep.training.images import Dataset
-from bnsweep.training.initial import KERNEL_LAYERS
+from bnsweep.training.initial import KERNEL_LAYERS, kernel_parameters
 from bnsweep.training.inputs import Inputs
 from bnsweep.training.lending import biases_lent
 from bnsweep.training.probes import GradientWatch, Moment, measure, moments, sizes
@@ -315,8 +314,7 @@ def _groups(network: nn.Module, weight_decay: float) -> list[Row]:
     kernels: set[int] = set()
     for module in network.modules():
         if isinstance(module, KERNEL_LAYERS):
-            computed = parametrize.is_parametrized(module, "weight")
-            kernels.update(map(id, module.parametrizations.weight.parameters() if computed else [module.weight]))
+            kernels.update(map(id, kernel_parameters(module)))
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in network.parameters():

@@ -201,7 +201,7 @@ def test_what_cannot_be_done_with_a_network_is_said_before_it_is_trained():
     class Odd(Shelf):
         def architecture(self, model, data):
             whole = super().architecture(model, data)
-            reason = "follows no convolution or linear layer"
+            reason = "follows no convolution (a transposed one does not count) or linear layer"
             return replace(whole, fixed=("site1",), unfoldable=(("site0", reason), ("site2", reason)))
 
     def planned(text):
