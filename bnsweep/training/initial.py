@@ -70,9 +70,8 @@ def kernel_parameters(layer: nn.Module) -> list[nn.Parameter]:
     """The kernel of one of `KERNEL_LAYERS`, or what it is computed from."""
     if parametrize.is_parametrized(layer, "weight"):
         return list(layer.get_submodule("parametrizations.weight").parameters())
-    return (
-        [layer.weight] if isinstance(layer.weight, nn.Parameter) else []
-    )  # older hooks compute it: see noise/perturb.py
+    # Hooks of the older kind compute a plain tensor, whose parameters are not known here.
+    return [layer.weight] if isinstance(layer.weight, nn.Parameter) else []
 
 
 def _set_kernel(path: str, module: nn.Module, values: Tensor) -> None:
