@@ -201,6 +201,20 @@ def test_questions_are_listed_and_shown(work):
     assert set(listed) == set(QUERIES)
     assert all(question.endswith("?") for question in listed.values())
     assert "WITH" in ask(work, "query", "accuracy", "--show-sql")
+    assert ask(work, "query", "--sql", "SELECT 1 / 0", "--show-sql") == "SELECT 1 / 0\n"
+
+
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [
+        (("acuracy",), "Did you mean 'accuracy'"),
+        (("accuracy", "--format", "parquet"), "--format parquet needs --out FILE"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_opens_no_store(tmp_path, question, why):
+    refused = bnsweep("query", *question, "--store", "nowhere", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert why in refused.stderr
 
 
 def test_the_report_and_its_figures(work):

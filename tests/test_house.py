@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,12 @@ def loaded_after(code):
     script = f"import sys; {code}; print(*sorted(set(m.split('.')[0] for m in sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())
+
+
+def test_a_wheel_has_every_package():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    named = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert sorted(packages) == sorted(named | {"bnsweep.cluster", "bnsweep.queries"})
 
 
 def test_help_loads_nothing_heavy():

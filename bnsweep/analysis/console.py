@@ -28,7 +28,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from bnsweep.analysis.locked import LOCKED, why_not
+from bnsweep.analysis.locked import LOCKED, SESSION, why_not
 
 __all__ = ["answer", "main"]
 
@@ -65,7 +65,7 @@ def main() -> None:
 def answer(*, snapshot: str, sql: str, rows: int, bytes: int, seconds: float, memory_mb: int) -> tuple[bytes, bool]:  # noqa: A002
     """The rows as an Arrow stream, and whether there were more. Raises RefusedError."""
     connection = duckdb.connect(snapshot, read_only=True, config={**CAGE, "memory_limit": f"{memory_mb}MB"})
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(SESSION)
     names = [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM described ORDER BY 1").fetchall()]
     connection.execute("SET lock_configuration = true")
     _renounce(seconds=seconds, memory_mb=memory_mb)

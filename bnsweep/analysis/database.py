@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from scipy.special import ndtri, stdtrit
 
-from bnsweep.analysis.locked import LOCKED, why_not
+from bnsweep.analysis.locked import LOCKED, SESSION, why_not
 from bnsweep.analysis.paper import paper_store, paper_tables
 from bnsweep.analysis.queries import QUERIES, Column, Query, described_views, find_query, views
 from bnsweep.analysis.repeated import first_of_each_key, has_repeated_keys
@@ -231,7 +231,7 @@ def _connect(threads: int | None, memory_mb: int | None, *, place: str = ":memor
     if memory_mb is not None:
         config["memory_limit"] = f"{memory_mb}MB"
     connection = duckdb.connect(place, config=config)
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(SESSION)
     return connection
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-__all__ = ["LOCKED", "why_not"]
+__all__ = ["LOCKED", "SESSION", "why_not"]
 
 LOCKED = {
     "autoinstall_known_extensions": "false",
@@ -21,6 +21,8 @@ LOCKED = {
     "allow_persistent_secrets": "false",
     "python_enable_replacements": "false",
 }
+# What a connection is told once it is there. A worker process, without a file of its own, counts as a terminal.
+SESSION = "SET TimeZone = 'UTC'; SET enable_progress_bar = false"
 # Operators of a plan that change something. Data-modifying statements are allowed in WITH, and so is COPY TO.
 CHANGES = re.compile(
     r"COPY|INSERT|UPDATE|DELETE|MERGE_INTO|CREATE|DROP|ALTER|ATTACH|EXPORT|LOAD|SET\b|VACUUM", re.IGNORECASE

@@ -83,10 +83,14 @@ def query(
         return
     asked = Asked(name, sql, sweep, parameters_of(params), limit)
     asked.check(paper=paper, server=server)
-    if show_sql and name is not None:
-        click.echo(find_query(name).sql)
+    if show_sql:
+        click.echo(sql if name is None else find_query(name).sql)
         return
     form = "json" if as_json else form or form_of(out)
+    if form == "parquet" and out is None:
+        raise InputError("--format parquet needs --out FILE")
+    if name is not None:
+        find_query(name)  # before a store is opened
     if server and not paper:
         result, notes = _of_service(asked, client_of(server, token))
     else:

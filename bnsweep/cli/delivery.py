@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from bnsweep.cli.common import writing
-from bnsweep.errors import InputError
 
 if TYPE_CHECKING:
     from bnsweep.analysis.result import Result
@@ -28,7 +27,7 @@ def form_of(out: Path | None) -> str:
 
 def deliver(result: Result, form: str, out: Path | None) -> None:
     """Write or print an answer."""
-    if form == "parquet":
+    if form == "parquet" and out is not None:
         _write_parquet(result, out)
         return
     pieces: dict[str, Callable[[], Iterable[str]]] = {
@@ -40,9 +39,7 @@ def deliver(result: Result, form: str, out: Path | None) -> None:
     _write(pieces[form](), out)
 
 
-def _write_parquet(result: Result, out: Path | None) -> None:
-    if out is None:
-        raise InputError("--format parquet needs --out FILE")
+def _write_parquet(result: Result, out: Path) -> None:
     import pyarrow.parquet as pq
 
     with writing(out):

@@ -90,7 +90,7 @@ def serve(
 
     if help_settings:
         for each in SETTINGS:
-            click.echo(f"{each.name:<22}{each.default:>12,g}  {each.meaning}")
+            click.echo(f"{each.name:<22}{each.default:>12,.12g}  {each.meaning}")
         return
     for package in ("fastapi", "uvicorn", "httpx", "python_multipart"):
         if find_spec(package) is None:

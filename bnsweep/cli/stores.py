@@ -96,8 +96,9 @@ def store_upgrade(location: str) -> None:
 )
 @click.option("--query", "names", multiple=True, metavar="NAME", help="latex only: just this answer; repeatable.")
 def store_export(directory: Path, location: str, sweep: str | None, form: str, names: tuple[str, ...]) -> None:
-    """Copy rows or answers into DIRECTORY, with a provenance file: specs, versions, digests.
+    """Copy rows or answers into DIRECTORY.
 
+    parquet, csv and latex come with a provenance file: specs, versions, digests. A store has its own record of them.
     latex writes one booktabs tabular per named query (see `bnsweep query`) whose answer has at most 200 rows. store
     writes rows without networks, so that whoever has DIRECTORY can ask `bnsweep query --store DIRECTORY` the same;
     `store verify` will call the networks lost. With --sweep the rows are those that the sweep's newest version plans,

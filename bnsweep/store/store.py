@@ -37,6 +37,7 @@ from bnsweep.errors import (
     StoreClaimedError,
     StoreDamagedError,
     StoreError,
+    StoreUnreadableError,
     UnknownNameError,
 )
 from bnsweep.store import compact as compaction
@@ -420,15 +421,20 @@ def _checked(name: str, rows: pa.Table, now: datetime) -> pa.Table:
 
 def _check_place(files: Files) -> None:
     """A mistyped location must not be filled: refuse a file, and a folder that holds something else."""
-    others = files.strangers(OWN)
     way_out = "give a store, or a directory that is empty or not there yet"
-    if others is None:
-        raise InputError(f"a store is a directory, but {files.location} is, or lies in, a file: {way_out}")
-    if others:
+    if others := _strangers(files, way_out):
         some = ", ".join([*others[:3], *(["..."] if len(others) > 3 else [])])
         raise InputError(
             f"a store has a directory of its own, but {files.location} holds other files ({some}): {way_out}"
         )
+
+
+def _strangers(files: Files, way_out: str) -> Sequence[str]:
+    """What else lies at a location; InputError for a file."""
+    others = files.strangers(OWN)
+    if others is None:
+        raise InputError(f"a store is a directory, but {files.location} is, or lies in, a file: {way_out}")
+    return others
 
 
 def _create(files: Files) -> bool:
@@ -450,7 +456,7 @@ def _head(version: int) -> bytes:
 
 
 def head_version(files: Files) -> int:
-    """The schema version of a store; NoStoreError, StoreDamagedError."""
+    """The schema version of a store; NoStoreError, StoreDamagedError, InputError for a file."""
     try:
         head = json.loads(files.read(HEAD))
         return int(head["schema_version"])
@@ -458,6 +464,9 @@ def head_version(files: Files) -> int:
         raise NoStoreError(
             f"{files.location} holds no store ({HEAD} is missing): give the location that `bnsweep run` wrote to"
         ) from error
+    except StoreUnreadableError:
+        _strangers(files, "give the location that `bnsweep run` wrote to")
+        raise
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise StoreDamagedError(
             f"{files.url(HEAD)} is damaged: `bnsweep store verify --repair` writes it anew, from what the log says"

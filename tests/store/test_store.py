@@ -171,6 +171,11 @@ def test_opening_nothing_creating_twice_and_odd_locations(tmp_path: Path) -> Non
     for odd in ("file://data/store", "file:store", "file:/store", "file://"):
         with pytest.raises(InputError, match=rf"or file:// and the folder's whole path, but got '{odd}'"):
             Store.open(odd)
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        InputError, match="a store is a directory, but .*file is, or lies in, a file: give the location"
+    ):
+        Store.open(tmp_path / "file")
     with pytest.raises(UnknownNameError, match="unknown store location 'ftp://'"):
         Store.open("ftp://host/store")
     with pytest.raises(InputError, match="no credentials"):
