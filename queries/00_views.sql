@@ -112,6 +112,9 @@ SELECT run_id, min(coalesce(data_label.dataset, used.dataset)) AS dataset,
 FROM used LEFT JOIN data_label USING (data_fingerprint) LEFT JOIN placement_label USING (model, bn_mask)
 GROUP BY run_id;
 
+-- What of `training` runs on several data sets can share: the recipe, and how many images it saw.
+CREATE MACRO shared_recipe(recipe, train_images) AS left(md5(concat_ws(' ', recipe, train_images)), 6);
+
 -- Training runs by their last attempt. `training` is short for everything of the recipe and the data that placements
 -- share: rows with different values must not be averaged.
 CREATE TABLE run AS
@@ -156,12 +159,28 @@ CREATE VIEW counted AS
 SELECT trials.*
 FROM trials ANTI JOIN surplus ON trials.point_id = surplus.point_id AND trials.trial >= surplus.max_trials;
 
--- Every noise draw of the sweeps. `accuracy` is the unbiased estimate for the full test set, however images were
+-- Every row of the sweeps' noise draws. `accuracy` is the unbiased estimate for the full test set, however images were
 -- chosen.
-CREATE VIEW trial AS
+CREATE VIEW every_trial AS
 SELECT planned_point.*, t.trial, t.noise_seed, t.accuracy, t.correct, t.images, t.nonfinite, t.realised_sigma_ratio,
        t.device, t.worker, t.started_at, t.duration_s, t.versions
 FROM counted AS t JOIN planned_point USING (point_id);
+
+-- Where sweeps score the same network in the same cell in ways that no column tells apart (by another noise seed, other
+-- numbers of images): nearly always empty.
+CREATE TABLE scored_again AS
+SELECT curve, eta FROM planned_point GROUP BY ALL HAVING count(*) > 1;
+
+-- There a draw that several sweeps hold (the same noise, in batches of another size) counts once, by the row of more
+-- images.
+CREATE VIEW drawn_again AS
+FROM every_trial SEMI JOIN scored_again USING (curve, eta)
+QUALIFY row_number() OVER (PARTITION BY curve, eta, noise_seed ORDER BY images DESC, point_id) = 1;
+
+CREATE VIEW trial AS
+FROM every_trial ANTI JOIN scored_again USING (curve, eta)
+UNION ALL
+FROM drawn_again;
 
 -- Draws of each point, counted and summed up. `spread` is their variance (ddof 1), from sums of squares: twice as
 -- quick as var_samp, and accuracies lie between 0 and 1, so that rounding is below 1e-15. `extreme` is how far the
@@ -211,25 +230,14 @@ FROM (
     FROM tallied LEFT JOIN baseline USING (run_id, precision)
 ) AS measured;
 
--- Where sweeps score the same network in the same cell in ways that no column tells apart (by another noise seed, other
--- numbers of images): nearly always empty.
-CREATE TABLE scored_again AS
-SELECT curve, eta FROM planned_point GROUP BY ALL HAVING count(*) > 1;
-
 -- What was measured of a training run at one eta of a cell, in one row: draws are pooled, so that a network that was
--- scored twice is still one network; a draw that both hold (the same noise, in batches of another size) counts once, by
--- the one that scored more images. `variance` is that of a draw such that variance / n is that of their mean.
+-- scored twice is still one network. `variance` is that of a draw such that variance / n is that of their mean.
 CREATE VIEW point AS
 WITH
 scored AS MATERIALIZED (FROM measured_point),
-once AS (
-    SELECT curve, eta, accuracy, nonfinite, images
-    FROM trial SEMI JOIN scored_again USING (curve, eta)
-    QUALIFY row_number() OVER (PARTITION BY curve, eta, noise_seed ORDER BY images DESC, point_id) = 1
-),
 drawn AS (
     SELECT curve, eta, count(*) AS n, avg(accuracy) AS accuracy, sum(nonfinite) AS nonfinite, sum(images) AS images
-    FROM once
+    FROM drawn_again
     GROUP BY curve, eta
 ),
 widths AS (

@@ -34,7 +34,7 @@
 --   sd_draws_pct          points    standard deviation between draws on one network (ddof 1), pooled over runs
 --   min_pct               %         worst draw
 --   p05_pct               %         5th percentile of draws
---   nonfinite_pct         %         scored images with a NaN or infinite logit
+--   nonfinite_pct         %         share of scored images with a NaN or infinite logit, mean of the runs
 --   realised_sigma_ratio  fraction  measured noise over the sigma reference; compare with eta
 --   capped                runs      runs that used all trials they may without reaching the wanted half-width
 
@@ -45,7 +45,7 @@ per_run AS (
 ),
 over_draws AS (
     SELECT series, eta, min(accuracy) AS lowest, quantile_cont(accuracy, 0.05) AS p05,
-           sum(nonfinite) / sum(images) AS nonfinite, avg(realised_sigma_ratio) AS realised_sigma_ratio
+           avg(realised_sigma_ratio) AS realised_sigma_ratio
     FROM trial
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
     GROUP BY ALL
@@ -55,7 +55,7 @@ over_seeds AS (
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling, eta,
            count(*) AS seeds, sum(n) AS n, avg(accuracy) AS mean, stddev_samp(accuracy) AS sd_seeds,
            sqrt(sum((n - 1) * spread) / nullif(sum(n) - count(*), 0)) AS sd_draws,
-           sqrt(avg(variance)) AS sd_interval,
+           sqrt(avg(variance)) AS sd_interval, avg(nonfinite / images) AS nonfinite,
            count_if(capped) AS capped
     FROM per_run
     GROUP BY ALL

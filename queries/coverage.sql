@@ -31,17 +31,19 @@ WITH
 landed AS (SELECT point_id, n, variance FROM measured_point),
 given_up AS (SELECT DISTINCT point_id FROM failures WHERE point_id IS NOT NULL),
 states AS (
-    SELECT plan.*, run.status, least(coalesce(landed.n, 0), plan.max_trials) AS n,
+    SELECT plan.* REPLACE (label.dataset AS dataset, label.placement AS placement), run.status,
+           least(coalesce(landed.n, 0), plan.max_trials) AS n,
            coalesce(landed.n >= plan.min_trials
                     AND (NOT too_wide(landed.n, variance, plan.half_width, plan.confidence)
                          OR landed.n >= plan.max_trials), false) AS done,
            coalesce(run.status IN ('diverged', 'pruned'), false) AS diverged,
            coalesce(run.status = 'failed', false) OR given_up.point_id IS NOT NULL AS failed
     FROM plan
+    JOIN label USING (run_id)
     LEFT JOIN (SELECT run_id, status FROM run) AS run USING (run_id)
     LEFT JOIN landed USING (point_id)
     LEFT JOIN given_up USING (point_id)
-    WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)
+    WHERE label.dataset = coalesce($dataset, label.dataset) AND model = coalesce($model, model)
 ),
 final AS (
     SELECT sweep, dataset, model, placement, bn_kept, bn_sites, train_seed, run_id, status,

@@ -2,7 +2,8 @@
 --
 -- A_avr of networks of one family and recipe in the order of their BN sites, by placement, with the change from the
 -- next shallower one. Networks are trained independently, so the change's interval adds both variances (Welch's
--- degrees of freedom are replaced by the smaller of the two: never too narrow).
+-- degrees of freedom are replaced by the smaller of the two: never too narrow). Where one side has a single training
+-- seed nothing is known of the spread between networks, and the change has no interval.
 --
 -- Interval: see `averages` in 00_views.sql.
 --
@@ -37,7 +38,7 @@
 --   level                   -       seeds: covers training seeds and draws; draws: these networks only; NULL: none
 --   previous_model          -       next shallower network of the family with this placement; NULL: none
 --   change_pct              points  A_avr less that of the previous one
---   change_low_pct          points  lower end of the interval on the change; NULL: no interval
+--   change_low_pct          points  lower end of the interval on the change; NULL: not both have level `seeds`
 --   change_high_pct         points  upper end
 
 WITH
@@ -52,7 +53,8 @@ in_family AS (
 stepped AS (
     SELECT *,
            lag(model) OVER deeper AS previous_model, mean - lag(mean) OVER deeper AS change,
-           CASE WHEN lag(df) OVER deeper IS NOT NULL THEN least(df, lag(df) OVER deeper) END AS change_df,
+           CASE WHEN level = 'seeds' AND lag(level) OVER deeper = 'seeds' THEN least(df, lag(df) OVER deeper)
+           END AS change_df,
            sqrt(se^2 + (lag(se) OVER deeper)^2) AS change_se
     FROM in_family
     WINDOW deeper AS (

@@ -2,7 +2,8 @@
 --
 -- Noise on BN's running variance can make it negative; its square root is then NaN, every output after it too, and the
 -- largest of NaN is the first class: chance to the last digit. A draw is `lost` if all its outputs are NaN or infinite.
--- Only cells in which some draw was lost or had such outputs are listed.
+-- Only cells in which some draw was lost or had such outputs are listed. Accuracies are means of the runs' means, as
+-- everywhere: runs with many draws do not count for more.
 --
 -- Parameters
 --   dataset     VARCHAR  NULL  only this data set; NULL: all
@@ -33,18 +34,17 @@
 --   high_pct              %         upper end
 --   least_pct             %         of the run with the smallest share
 --   most_pct              %         of the run with the largest share
---   accuracy_pct          %         over all draws
---   finite_pct            %         accuracy over the draws without such outputs; NULL: none
---   lost_accuracy_pct     %         accuracy over the lost draws: chance
+--   accuracy_pct          %         over all draws, mean of the runs
+--   finite_pct            %         over the draws without such outputs, mean of the runs that have any; NULL: none
+--   lost_accuracy_pct     %         over the lost draws, mean of the runs that have any: chance; NULL: none
 
 WITH
 per_run AS (
     SELECT dataset, model, training, placement, bn_mask, bn_kept, bn_sites, noise_model, sigma_reference, targets,
            bn_treatment, recalibration_images, precision, sampling, eta, train_seed, count(*) AS n,
            count_if(nonfinite = images) AS lost, count_if(nonfinite > 0 AND nonfinite < images) AS partly,
-           sum(accuracy) AS total,
-           sum(accuracy) FILTER (nonfinite = 0) AS finite_total, count_if(nonfinite = 0) AS finite,
-           sum(accuracy) FILTER (nonfinite = images) AS lost_total
+           avg(accuracy) AS accuracy, avg(accuracy) FILTER (nonfinite = 0) AS finite_accuracy,
+           avg(accuracy) FILTER (nonfinite = images) AS lost_accuracy
     FROM trial
     WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model) AND eta > 0
     GROUP BY ALL
@@ -54,8 +54,7 @@ over_seeds AS (
            bn_treatment, recalibration_images, precision, sampling, eta,
            count(*) AS seeds, sum(n) AS n, sum(lost) AS lost, sum(partly) AS partly,
            avg(lost / n) AS share, stddev_samp(lost / n) AS sd, min(lost / n) AS least, max(lost / n) AS most,
-           sum(total) / sum(n) AS accuracy, sum(finite_total) / nullif(sum(finite), 0) AS finite_accuracy,
-           sum(lost_total) / nullif(sum(lost), 0) AS lost_accuracy
+           avg(accuracy) AS accuracy, avg(finite_accuracy) AS finite_accuracy, avg(lost_accuracy) AS lost_accuracy
     FROM per_run
     GROUP BY ALL
     HAVING sum(lost) + sum(partly) > 0

@@ -36,7 +36,8 @@
 --   level                 -         seeds: covers training seeds and draws; draws: these networks only; NULL: none
 
 WITH
-chosen AS (SELECT * FROM plan WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)),
+labelled AS (SELECT plan.* REPLACE (label.dataset AS dataset) FROM plan JOIN label USING (run_id)),
+chosen AS (SELECT * FROM labelled WHERE dataset = coalesce($dataset, dataset) AND model = coalesce($model, model)),
 both_sweeps AS (
     SELECT a.point_id AS a_id, b.point_id AS b_id, a.placement, dataset, model, bn_mask, train_seed,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, eta

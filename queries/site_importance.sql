@@ -70,7 +70,13 @@ paired AS (
         USING (dataset, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
                precision, sampling, bn_sites, site)
 ),
-named AS (SELECT dataset, model, bn_sites, site, any_value(path) AS path FROM sites GROUP BY ALL),
+-- A search notes its sites under its own name of the data set, which need not be the label.
+label_of AS (SELECT DISTINCT plan.dataset AS own, label.dataset FROM plan JOIN label USING (run_id)),
+named AS (
+    SELECT label_of.dataset, model, bn_sites, site, any_value(path) AS path
+    FROM sites JOIN label_of ON label_of.own = sites.dataset
+    GROUP BY ALL
+),
 final AS (
     SELECT dataset, model, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
            precision, sampling, site, path, with_bn, without_bn,

@@ -2,8 +2,9 @@
 --
 -- The four target sets are nested: weights, then also biases, then also BN's gamma and beta, then also its running
 -- mean and variance. `loss_pct` is what noise on the set costs, `added_pct` what the set costs beyond the next smaller
--- one that was measured, paired by common random numbers (what both sets share is hit by the same draw). Which step
--- comes first matters: an increment is the cost of hitting these parameters too.
+-- one that was measured, paired by common random numbers (what both sets share is hit by the same draw), over the runs
+-- that have rows for this one too. Which step comes first matters: an increment is the cost of hitting these parameters
+-- too.
 --
 -- Parameters
 --   dataset     VARCHAR  NULL  only this data set; NULL: all
@@ -34,10 +35,10 @@
 --   loss_low_pct          points    lower end of the interval on the loss; NULL: no interval
 --   loss_high_pct         points    upper end
 --   added_pct             points    loss beyond that of the next smaller set; for the smallest: its loss
---   added_low_pct         points    lower end of the interval on it; NULL: no interval
+--   added_low_pct         points    lower end of the interval on it; NULL: no interval of this level
 --   added_high_pct        points    upper end
 --   level                 -         seeds: covers training seeds and draws; draws: these networks only; NULL: none
---   nonfinite_pct         %         scored images with a NaN or infinite logit
+--   nonfinite_pct         %         share of scored images with a NaN or infinite logit, mean of the runs
 
 WITH
 chosen AS (
@@ -48,7 +49,7 @@ chosen AS (
     QUALIFY row_number() OVER (PARTITION BY curve, eta ORDER BY max_trials DESC, point_id) = 1
 ),
 nested AS (
-    SELECT *, lag(point_id) OVER smaller AS smaller_id, lag(targets) OVER smaller AS beyond
+    SELECT *, lag(point_id) OVER smaller AS smaller_id, lag(targets) OVER smaller AS own_beyond
     FROM chosen SEMI JOIN measured_point USING (point_id)
     WINDOW smaller AS (
         PARTITION BY run_id, noise_model, sigma_reference, bn_treatment, recalibration_images, precision, sampling, eta
@@ -68,13 +69,16 @@ increments AS (
     FROM pairs
     GROUP BY point_id
 ),
+-- Until all cells have rows, the next smaller set of one run may be another one than that of its fellows. The series
+-- has the largest of them (these names sort as the sets are nested), and runs without it have no increment yet.
+of_series AS (SELECT *, max(own_beyond) OVER (PARTITION BY series, eta) AS beyond FROM nested),
 per_run AS (
-    SELECT nested.* EXCLUDE (smaller_id), n, a0, accuracy, a0 - accuracy AS loss, variance AS loss_variance,
-           nonfinite, images,
-           CASE WHEN smaller_id IS NULL THEN a0 - accuracy ELSE added END AS added,
-           CASE WHEN smaller_id IS NULL THEN variance ELSE added_variance END AS added_variance,
-           CASE WHEN smaller_id IS NULL THEN n ELSE paired END AS paired
-    FROM nested
+    SELECT of_series.* EXCLUDE (smaller_id, own_beyond), n, a0, accuracy, a0 - accuracy AS loss,
+           variance AS loss_variance, nonfinite / images AS nonfinite,
+           CASE WHEN beyond IS NULL THEN a0 - accuracy WHEN beyond = own_beyond THEN added END AS added,
+           CASE WHEN beyond IS NULL THEN variance WHEN beyond = own_beyond THEN added_variance END AS added_variance,
+           CASE WHEN beyond IS NULL THEN n WHEN beyond = own_beyond THEN paired END AS paired
+    FROM of_series
     JOIN (SELECT point_id, n, a0, accuracy, variance, nonfinite, images FROM measured_point) AS measured
         USING (point_id)
     LEFT JOIN increments USING (point_id)
@@ -82,19 +86,21 @@ per_run AS (
 over_seeds AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites, bn_mask,
            noise_model, sigma_reference, bn_treatment, recalibration_images, precision, sampling, targets, step, eta,
-           max(beyond) AS beyond, count(*) AS seeds, sum(n) AS n, sum(paired) AS paired, count(added) AS paired_seeds,
+           beyond, count(*) AS seeds, sum(n) AS n, sum(paired) AS paired, count(added) AS paired_seeds,
            avg(a0) AS a0, avg(accuracy) AS accuracy,
            avg(loss) AS loss, stddev_samp(loss) AS loss_sd_seeds, sqrt(avg(loss_variance)) AS loss_sd_draws,
            avg(added) AS added, stddev_samp(added) AS added_sd_seeds, sqrt(avg(added_variance)) AS added_sd_draws,
-           sum(nonfinite) / sum(images) AS nonfinite
+           avg(nonfinite) AS nonfinite
     FROM per_run
     GROUP BY ALL
 ),
 judged AS (
     SELECT *, half_width(seeds, loss_sd_seeds, n, loss_sd_draws, $confidence) AS loss_half,
            -- a set that adds no parameters to the smaller one, as BN's where there is no BN, adds no loss in any draw
-           coalesce(half_width(paired_seeds, added_sd_seeds, paired, added_sd_draws, $confidence),
-                    CASE WHEN added = 0 THEN exact_width(paired_seeds, paired) END) AS added_half
+           CASE WHEN interval_level(paired_seeds, paired) = interval_level(seeds, n) THEN
+               coalesce(half_width(paired_seeds, added_sd_seeds, paired, added_sd_draws, $confidence),
+                        CASE WHEN added = 0 THEN exact_width(paired_seeds, paired) END)
+           END AS added_half
     FROM over_seeds
 ),
 final AS (

@@ -1,7 +1,7 @@
 -- Does the same network keep less of its accuracy on a harder task?
 --
 -- Figure 4 of the paper: normalized accuracy of the networks that were trained on several data sets. More classes
--- stand for a harder task.
+-- stand for a harder task. Rows of another `recipe` are no evidence about the task.
 --
 -- Parameters
 --   model       VARCHAR  NULL  only this network; NULL: all
@@ -12,6 +12,7 @@
 --   classes               classes   of the data set
 --   model                 -         network
 --   training              -         digest of recipe and data; see query runs
+--   recipe                -         digest of recipe and number of training images, without the data
 --   placement             -         where BN stays
 --   bn_kept               sites     BN sites that keep BN
 --   bn_sites              sites     BN sites of the network
@@ -33,15 +34,16 @@
 --   level                 -         seeds: covers training seeds and draws; draws: these networks only; NULL: none
 
 WITH
-classes_of AS (SELECT run_id, classes FROM run),
+classes_of AS (SELECT run_id, classes, shared_recipe(recipe, train_images) AS recipe FROM run),
 per_run AS (
-    SELECT point.*, classes, accuracy / nullif(a0, 0) AS normalized, variance / nullif(a0, 0)^2 AS normalized_variance
+    SELECT point.*, classes, recipe, accuracy / nullif(a0, 0) AS normalized,
+           variance / nullif(a0, 0)^2 AS normalized_variance
     FROM point JOIN classes_of USING (run_id)
     WHERE model = coalesce($model, model)
 ),
 shared AS (SELECT model FROM per_run GROUP BY model HAVING count(DISTINCT dataset) >= 2),
 over_seeds AS (
-    SELECT dataset, model, training, placement, bn_kept, bn_sites, bn_mask, classes,
+    SELECT dataset, model, training, recipe, placement, bn_kept, bn_sites, bn_mask, classes,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling, eta,
            count(normalized) AS seeds, sum(n) AS n, avg(a0) AS a0, avg(normalized) AS mean,
            stddev_samp(normalized) AS sd_seeds, sqrt(avg(normalized_variance)) AS sd_draws
@@ -55,7 +57,7 @@ judged AS (
     FROM over_seeds
 ),
 final AS (
-    SELECT dataset, classes::BIGINT AS classes, model, training, placement, bn_kept, bn_sites,
+    SELECT dataset, classes::BIGINT AS classes, model, training, recipe, placement, bn_kept, bn_sites,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling,
            eta::DOUBLE AS eta, seeds::BIGINT AS seeds, n::BIGINT AS n,
            100 * a0 AS baseline_pct, 100 * mean AS normalized_pct,

@@ -51,7 +51,8 @@ class Claim:
     see: str  # the query whose table shows it
     wants: str  # rows that it needs, in words
     change: Mapping[str, Any]  # keys of a spec that would bring them
-    parts: tuple[str, ...] = ()  # parts that must be there; others are taken as they come
+    parts: tuple[str, ...] = ()  # parts that must be there, by the first words; others are taken as they come
+    apart: str = "no rows"  # why rows that there are may give no sequence
     every: bool = False  # its evidence is of all placements, not of BN everywhere and the fewest layers alone
     shared: bool = False  # placements are compared with the same other network
 
@@ -111,8 +112,9 @@ CLAIMS: tuple[Claim, ...] = (
         "claim_task",
         -1,
         "task_complexity",
-        "the same networks on data sets with fewer and with more classes",
+        "the same networks by the same recipe on data sets with fewer and with more classes",
         {"data": ["cifar10", "cifar100"]},
+        apart="the data sets share no recipe and training seed",
         every=True,
     ),
     Claim(
@@ -241,10 +243,10 @@ claims = judge
 def _judge(database: Database, claim: Claim, confidence: float) -> Verdict:
     rows = database.query(claim.query).to_dicts()
     evidence = _evidence(rows, claim, confidence)
-    found = list(dict.fromkeys(row.part for row in evidence))
-    parts = [*claim.parts, *(part for part in found if part not in claim.parts)] or [""]
+    parts = _parts(claim, list(dict.fromkeys(row.part for row in evidence)))
     by_part = {part: [row for row in evidence if row.part == part] for part in parts}
-    judged = {part: _judge_part(own, claim, confidence, len(parts)) for part, own in by_part.items()}
+    missing = claim.apart if rows else "no rows"
+    judged = {part: _judge_part(own, claim, confidence, len(parts), missing) for part, own in by_part.items()}
     verdicts = [verdict for verdict, _ in judged.values()]
     verdict = SUPPORTED if set(verdicts) == {SUPPORTED} else UNDECIDED
     if CONTRADICTED in verdicts:
@@ -258,6 +260,13 @@ def _judge(database: Database, claim: Claim, confidence: float) -> Verdict:
     placements = "every" if claim.every and evidence else "ends"
     spec = deciding_sweep(database, claim.name, change, seeds=seeds, placements=placements)
     return Verdict(claim, verdict, reason, evidence, decide, spec)
+
+
+def _parts(claim: Claim, found: Sequence[str]) -> list[str]:
+    """The parts to judge, required ones first: "BN recalibrated on 128 images" stands for "BN recalibrated"."""
+    of = {part: [each for each in found if each == part or each.startswith(f"{part} ")] for part in claim.parts}
+    required = [each for part, own in of.items() for each in own or [part]]
+    return list(dict.fromkeys([*required, *found])) or [""]
 
 
 def _evidence(rows: Sequence[Mapping[str, Any]], claim: Claim, confidence: float) -> tuple[Evidence, ...]:
@@ -330,10 +339,10 @@ def _stratum(
     )
 
 
-def _judge_part(rows: Sequence[Evidence], claim: Claim, confidence: float, parts: int) -> tuple[str, str]:
-    """Verdict on one part, and why."""
+def _judge_part(rows: Sequence[Evidence], claim: Claim, confidence: float, parts: int, missing: str) -> tuple[str, str]:
+    """Verdict on one part, and why. `missing`: why there may be no rows."""
     if not rows:
-        return UNDECIDED, f"no rows: it takes {claim.wants}"
+        return UNDECIDED, f"{missing}: it takes {claim.wants}"
     agree = sum(claim.direction * row.change_pct > 0 for row in rows)
     tally = f"{agree} of {len(rows)} on the claimed side"
     verdicts = [row.verdict for row in rows]

@@ -40,7 +40,7 @@ QUERIES = (
     "gradient_noise_correlation",
 )
 TOTALS = "SELECT count(*) AS trials, coalesce(sum(images), 0)::BIGINT AS images FROM trial"
-MADE_BY = "SELECT versions, device FROM trial UNION SELECT versions, device FROM run"
+MADE_BY = "SELECT versions, device FROM every_trial UNION SELECT versions, device FROM run"
 CLEAN = """
 SELECT dataset, model, placement, bn_kept, bn_sites, train_seed, test_correct AS correct, test_images AS images, classes
 FROM run
@@ -69,9 +69,10 @@ class Inputs:
     accuracy: Sequence[Row] = ()  # + eta, nonfinite_pct, capped
     normalized: Sequence[Row] = ()  # + eta
     averages: Sequence[Row] = ()  # A_avr
+    depths: Sequence[Row] = ()  # A_avr; + family
     losses: Sequence[Row] = ()  # points of accuracy lost; + eta, beyond, added, added_half, nonfinite_pct
     tradeoff: Sequence[Row] = ()  # A_avr; + baseline, baseline_low, baseline_high, efficient
-    tasks: Sequence[Row] = ()  # normalized accuracy of networks on several data sets; + eta
+    tasks: Sequence[Row] = ()  # normalized accuracy of networks on several data sets; + eta, recipe
     comparison: Sequence[Row] = ()  # + quantity, eta, paper, agrees
     paper_accuracy: Sequence[Row] = ()  # dataset, model, label, eta, value
     paper_normalized: Sequence[Row] = ()
@@ -106,6 +107,7 @@ def read_inputs(database: Database) -> Inputs:
         accuracy=[_value(row, "accuracy_pct") for row in rows["accuracy"]],
         normalized=[_value(row, "normalized_pct") for row in rows["normalized"]],
         averages=[_value(row, "average_normalized_pct") for row in rows["average_normalized"]],
+        depths=[_value(row, "average_normalized_pct") for row in rows["depth_trend"]],
         losses=[_loss(row) for row in rows["target_attribution"]],
         tradeoff=[_traded(row) for row in rows["tradeoff"]],
         tasks=[_value(row, "normalized_pct") for row in rows["task_complexity"]],
