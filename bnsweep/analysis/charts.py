@@ -35,6 +35,7 @@ __all__ = [
     "timeline",
     "tradeoff",
     "training",
+    "value_points",
 ]
 
 Row = Mapping[str, Any]
@@ -78,7 +79,7 @@ def curves(
     ours = base.transform_filter("datum.source !== 'paper'")
     layers = [
         ours.mark_line().encode(y=value),
-        *_points(ours.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
+        *value_points(ours.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
     ]
     if "paper" in sources:
         dash = alt.StrokeDash(
@@ -115,7 +116,7 @@ def attribution(rows: Sequence[Row], *, over: str) -> Any:
     shape = _shape(rows, field="label", title="Noise on")
     layers = [
         *_bar(base, rows, title=title),
-        *_points(base.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
+        *value_points(base.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
     ]
     return _panels(alt.layer(*layers), rows)
 
@@ -140,7 +141,7 @@ def depth_trend(rows: Sequence[Row], *, axis: str, legend: str) -> Any:
     layers = [
         base.mark_line(opacity=0.6).encode(y=alt.Y("mean(value):Q", title=title)),
         *_bar(base, rows, title=title),
-        *_points(base.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
+        *value_points(base.encode(y=value, shape=shape), rows, tooltip=_tooltip(rows, title)),
     ]
     return _panels(alt.layer(*layers), rows)
 
@@ -167,7 +168,7 @@ def tradeoff(rows: Sequence[Row]) -> Any:
     )
     across = [wide] if _has(rows, "x_low") else []
     bars = _bar(base, rows, title=title, low=low, high=high, opacity=0.3 if crowded else 0.55)
-    points = _points(base, rows, tooltip=_tooltip(rows, title, extra=[("x", "baseline accuracy, %")]), size=70)
+    points = value_points(base, rows, tooltip=_tooltip(rows, title, extra=[("x", "baseline accuracy, %")]), size=70)
     if not crowded:
         named = bare.mark_text(align="center", dy=-11, fontSize=10.5, limit=120).encode(text="label:N")
         return _panels(alt.layer(*bars, *points, *across, named), rows)
@@ -311,7 +312,7 @@ def _panels(chart: Any, rows: Sequence[Row]) -> Any:
     return sized.facet(facet=facet, columns=min(2, len(panels))).resolve_axis(x="independent", y="independent")
 
 
-def _points(base: Any, rows: Sequence[Row], *, tooltip: list[Any], size: int = 46) -> list[Any]:
+def value_points(base: Any, rows: Sequence[Row], *, tooltip: list[Any], size: int = 46) -> list[Any]:
     """Filled where there is an interval, hollow where there is none; a layer without points is left out."""
     ours = [row for row in rows if row.get("source") != "paper"]
     layers = []

@@ -48,7 +48,7 @@ def _figures(inputs: Inputs) -> dict[str, list[Figure]]:
         "attribution": list(figures.attribution_figures(inputs.losses)),
         "overview": [
             *overview.tradeoff_figures(inputs.tradeoff),
-            *overview.depth_figures(inputs.averages),
+            *overview.depth_figures(inputs.depths),
             *overview.task_figures(inputs.tasks),
         ],
         "theory": list(noise_figures(inputs.noise)),

@@ -32,9 +32,11 @@ NARROW, LOW = 230, 160  # pixels between the paddings of a panel on a phone
 
 
 def task_figures(points: Sequence[Row]) -> Iterator[Figure]:
-    """Figure 4: the same network on several data sets, normalized accuracy over eta."""
+    """Figure 4: the same network and recipe on several data sets, normalized accuracy over eta."""
     ends = (charts.EVERYWHERE, charts.NOWHERE)
-    for group in charts_of(_without_recipe(row for row in _main(points) if placement_label(row) in ends)):
+    # A data set's own digest, which is in `training` too, must not part what is compared; the recipe must.
+    compared = [{**row, "training": row["recipe"]} for row in _main(points) if placement_label(row) in ends]
+    for group in charts_of(compared):
         sets = {
             model: {r["dataset"] for r in group.rows if r["model"] == model}
             for model in distinct_of(group.rows, "model")
@@ -43,9 +45,10 @@ def task_figures(points: Sequence[Row]) -> Iterator[Figure]:
         if not shared:
             continue
         drawn = [curve(row, panel=f"{row['model']}, {placement_label(row)}", label=row["dataset"]) for row in shared]
+        words = group.words.replace(", training", ", recipe")
         yield Figure(
             name=slug("task-complexity", *group.names),
-            title=f"Task complexity: the same network on an easier and a harder data set{group.words}",
+            title=f"Task complexity: the same network on an easier and a harder data set{words}",
             caption=f"{behind(drawn)}; {panel_of(shared[0])}; {group.about()}.",
             chart=charts.curves(
                 drawn, title="normalized accuracy, %", over=charts.eta_title(shared), legend="Data set"
@@ -58,17 +61,21 @@ def task_figures(points: Sequence[Row]) -> Iterator[Figure]:
 
 
 def depth_figures(averages: Sequence[Row]) -> Iterator[Figure]:
-    """Average normalized accuracy against BN layers: between networks of several depths, and within one network."""
-    for group in charts_of(_without_recipe(_main(_counted(averages))), "dataset"):
+    """Average normalized accuracy against BN layers: between networks of several depths, and within one network.
+
+    A panel per family of networks that differ in depth alone, a chart per data set and recipe. Rows: of query
+    depth_trend.
+    """
+    for group in charts_of(_main(_counted(averages)), "dataset"):
         ends = [row for row in group.rows if placement_label(row) in (charts.EVERYWHERE, charts.NOWHERE)]
-        between = [_layers(row, label=placement_label(row), layers=row["bn_sites"]) for row in ends]
-        within = [_layers(row, label=row["model"], layers=row["bn_kept"]) for row in group.rows]
+        between = _of_several_depths(ends)
+        within = [_layers(row, panel="", label=row["model"], layers=row["bn_kept"]) for row in group.rows]
         partial = len(group.rows) > len(ends)
         for name, drawn, axis, legend in (
             ("between networks", between, "sites for BN in the network", "Placement"),
             ("within one network", within if partial else [], "BN layers kept", "Network"),
         ):
-            spots = len({(row["label"], row["layers"]) for row in drawn})
+            spots = len({(row["panel"], row["label"], row["layers"]) for row in drawn})
             if len({row["layers"] for row in drawn}) < 2:
                 continue
             lines = "Lines go through the mean at each number of layers. " if spots < len(drawn) else ""
@@ -79,12 +86,28 @@ def depth_figures(averages: Sequence[Row]) -> Iterator[Figure]:
                 chart=charts.depth_trend(sorted(drawn, key=_by_layers), axis=axis, legend=legend),
                 rows=drawn,
                 query="depth_trend",
+                panels=len(distinct(row["panel"] for row in drawn)),
                 table=(("model", "Network"), ("label", "Series"), ("layers", axis.capitalize()), *VALUE_TABLE),
             )
 
 
-def _layers(row: Row, *, label: str, layers: int) -> dict[str, Any]:
-    return {**curve(row, panel="", label=label), "layers": layers}
+def _of_several_depths(ends: Sequence[Row]) -> list[dict[str, Any]]:
+    """Networks of the families of which there are several depths; one family needs no heading."""
+    depths: dict[str, set[int]] = {}
+    for row in ends:
+        depths.setdefault(row["family"], set()).add(row["bn_sites"])
+    several = [family for family, sites in depths.items() if len(sites) > 1]
+    return [
+        _layers(
+            row, panel=row["family"] if len(several) > 1 else "", label=placement_label(row), layers=row["bn_sites"]
+        )
+        for row in ends
+        if row["family"] in several
+    ]
+
+
+def _layers(row: Row, *, panel: str, label: str, layers: int) -> dict[str, Any]:
+    return {**curve(row, panel=panel, label=label), "layers": layers}
 
 
 def _by_layers(row: Row) -> tuple[str, int]:
@@ -97,7 +120,7 @@ def tradeoff_figures(rows: Sequence[Row]) -> Iterator[Figure]:
 
     Where a network has more than MOST placements only the ends, and those that no other one beats, have their names.
     """
-    for group in charts_of(_without_recipe(_main(_counted(rows))), "dataset"):
+    for group in charts_of(_main(_counted(rows)), "dataset"):
         drawn = [
             {
                 **curve(row, panel=row["model"], label=_short_placement(row)),
@@ -162,11 +185,6 @@ def _main(rows: Sequence[Row]) -> list[Row]:
 def _counted(rows: Iterable[Row]) -> list[Row]:
     """Rows of which the number of BN layers is known: the paper does not say it for its partial BN."""
     return [row for row in rows if row["bn_kept"] is not None and row["bn_sites"]]
-
-
-def _without_recipe(rows: Iterable[Row]) -> list[Row]:
-    """For charts across networks or data sets, where recipes differ by nature."""
-    return [{**row, "training": None} for row in rows]
 
 
 def _short_placement(row: Row) -> str:

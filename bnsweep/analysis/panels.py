@@ -219,7 +219,7 @@ def paired(rows: Sequence[Row], a: str, b: str) -> Iterator[Figure]:
     layers = [
         chart.mark_rule(strokeDash=[4, 3]).encode(y=alt.datum(0)),
         base.mark_rule(strokeWidth=2, opacity=0.6).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
-        base.mark_point(filled=True, size=60, opacity=1).encode(y=alt.Y("value:Q", title=title), tooltip=tooltip),
+        *charts.value_points(base.encode(y=alt.Y("value:Q", title=title)), drawn, tooltip=tooltip, size=60),
     ]
     panels = list(dict.fromkeys(row["panel"] for row in drawn))
     yield Figure(

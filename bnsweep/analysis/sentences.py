@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bnsweep.analysis import charts, figures
-from bnsweep.analysis.figures import NESTED, panel_of
+from bnsweep.analysis.figures import CELL_WORDS, NESTED, panel_of
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.series import placement_label
 from bnsweep.analysis.statistics import chance_p
@@ -20,6 +20,9 @@ Row = Mapping[str, Any]
 
 BY_CHANCE = 0.05  # p above which a network's accuracy may be that of guesses
 MOST_NAMED = 4  # kinds of networks in a sentence
+NETWORK = ("dataset", "model", "sigma_reference")
+# What else may tell rows of one network apart: said where it does.
+APART = {"training": "recipe", **{name: CELL_WORDS[name] for name in ("noise_model", "precision", "sampling")}}
 
 
 def headline(inputs: Inputs) -> Iterator[str]:
@@ -111,9 +114,9 @@ def attribution(losses: Sequence[Row]) -> Iterator[str]:
     groups: dict[tuple[Any, ...], dict[float, dict[str, Row]]] = {}
     for row in losses:
         if row["bn_treatment"] == "stale" and row["eta"] > 0 and placement_label(row) == charts.EVERYWHERE:
-            key = tuple(row[c] for c in ("dataset", "model", "training", "sigma_reference", "precision"))
+            key = tuple(row[c] for c in (*NETWORK, *APART))
             groups.setdefault(key, {}).setdefault(row["eta"], {})[row["targets"]] = row
-    for (dataset, model, _, reference, _), levels in groups.items():
+    for key, levels in groups.items():
         # Without clean rows (given up, or yet to come) there is nothing that a loss could be measured from.
         both = {
             eta: sets
@@ -122,8 +125,20 @@ def attribution(losses: Sequence[Row]) -> Iterator[str]:
         }
         if both:
             eta = max(both, key=lambda eta: both[eta]["all"]["value"] - both[eta]["weights"]["value"])
-            about = f"{model} on {dataset} with BN everywhere, σ reference {reference}, η = {eta_pct(eta)} %"
+            about = f"{_about(key, groups)}, η = {eta_pct(eta)} %"
             yield f"{about} (where noise on BN's own parameters matters most): {_split(both[eta])}"
+
+
+def _about(key: tuple[Any, ...], among: Iterable[tuple[Any, ...]]) -> str:
+    """Which network it is, and by what its rows differ from others of the same network."""
+    dataset, model, reference, *apart = key
+    others = [other[len(NETWORK) :] for other in among if other[: len(NETWORK)] == key[: len(NETWORK)]]
+    told = (
+        f", {words} {value}"
+        for words, value, values in zip(APART.values(), apart, zip(*others, strict=True), strict=True)
+        if len(set(values)) > 1
+    )
+    return f"{model} on {dataset} with BN everywhere, σ reference {reference}{''.join(told)}"
 
 
 def _split(sets: Mapping[str, Row]) -> str:

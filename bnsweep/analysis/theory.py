@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bnsweep.analysis import charts
-from bnsweep.analysis.figures import Figure, panel_of
+from bnsweep.analysis.figures import Figure, charts_of, panel_of, slug
 from bnsweep.analysis.series import kept_pct, placement_label
 from bnsweep.analysis.wording import counted
 
@@ -24,11 +24,14 @@ MEASURES = {"images": "of single images, BN in evaluation mode", "batches": "of 
 
 
 def noise_figures(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Gradient noise C against A_avr, a point per training run; one chart per data set, a panel per noise cell."""
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+    """Gradient noise C against A_avr, a point per run: a chart per data set and recipe, a panel per noise cell.
+
+    By eq. 7 C says nothing across learning rates (query gradient_noise_correlation).
+    """
+    for group in charts_of(rows, "dataset"):
         drawn = [
             {
-                "panel": panel_of(row, among=rows),
+                "panel": panel_of(row),
                 "label": placement_label(row),
                 "kept_pct": kept_pct(row),
                 "model": row["model"],
@@ -39,15 +42,15 @@ def noise_figures(rows: Sequence[Row]) -> Iterator[Figure]:
                 "value": row["average_normalized_pct"],
                 "n": row["n"],
             }
-            for row in rows
-            if row["dataset"] == dataset and row["noise"] and row["average_normalized_pct"] is not None
+            for row in group.rows
+            if row["noise"] and row["average_normalized_pct"] is not None
         ]
         if not drawn:
             continue
-        runs = len({row["run_id"] for row in rows if row["dataset"] == dataset})
+        runs = len({row["run_id"] for row in group.rows})
         yield Figure(
-            name=f"gradient-noise-{dataset}",
-            title=f"Gradient noise and noise resistance: {dataset}",
+            name=slug("gradient-noise", *group.names),
+            title=f"Gradient noise and noise resistance: {group.names[0]}{group.words}",
             caption=(
                 f"n = {counted(runs, 'training run')}, a point each, not pooled over seeds; bars: 95 % interval of C, "
                 "eq. 6 of the paper, of single images at the last epoch that was measured."

@@ -105,3 +105,19 @@ def test_of_many_draws_each_cell_and_level_keeps_its_share():
     }
     assert Counter(row["eta_pct"] for row in figure.rows) == {10.0: 2500, 20.0: 2500}
     assert figure.caption.startswith("n = 8000 noise draws on one network, 2 noise levels; drawn are 5000 of them")
+
+
+def test_paired_differences_without_an_interval_are_hollow():
+    row = {"model": "resnet8", "dataset": "ten", "targets": "weights", "bn_treatment": "stale", "training": "abc"}
+    row |= {"sigma_reference": "tensor_std", "recalibration_images": 0, "difference_pct": 1.0, "n": 8, "seeds": 1}
+    firm = {**row, "eta": 0.1, "low_pct": 0.5, "high_pct": 1.5, "level": "draws"}
+    bare = {**row, "eta": 0.2, "low_pct": None, "high_pct": None, "level": None}
+
+    def fills(rows):
+        (figure,) = panels.paired(rows, "all", "none")
+        marks = [layer["mark"] for layer in figure.specification(validate=True)["spec"]["layer"]]
+        return sorted(mark["filled"] for mark in marks if mark["type"] == "point")
+
+    assert fills([firm]) == [True]
+    assert fills([bare]) == [False]
+    assert fills([firm, bare]) == [False, True]
