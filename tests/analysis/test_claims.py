@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from bnsweep.analysis.attribution import attribution_paragraph
 from bnsweep.analysis.claims import CLAIMS, judge
 from bnsweep.analysis.database import QUERIES, Database, open_database, open_paper
 from bnsweep.experiment.reading import parse_spec
@@ -114,12 +113,3 @@ def test_verdicts_can_be_read_by_programs_and_people(seeded: Database) -> None:
             assert verdict.text in " ".join(verdict.to_text(width=width).split())
         assert verdict.query in QUERIES
     assert {claim.query for claim in CLAIMS} == {name for name in QUERIES if name.startswith("claim_")}
-
-
-def test_the_attribution_in_words(seeded: Database) -> None:
-    text = attribution_paragraph(seeded)
-    assert "resnet20 on digits with BN everywhere" in text
-    assert "BN's running mean and variance" in text
-    assert "n = 48 trials on 4 training runs" in text
-    with open_paper(threads=1) as paper:
-        assert attribution_paragraph(paper) == ""

@@ -10,7 +10,6 @@ import pytest
 import synthetic
 from scipy import stats
 
-from bnsweep.analysis.attribution import attribution_paragraph
 from bnsweep.analysis.database import open_database
 from bnsweep.analysis.headline import accuracy_table
 from bnsweep.analysis.inputs import read_inputs
@@ -38,15 +37,6 @@ def test_a_lost_block_leaves_its_network_one_line(tmp_path: Path) -> None:
     assert seeds.pop(("resnet20", "first: 4", "weights", "stale")) == "2 to 3"
     assert set(seeds.values()) == {"3"}
     assert all(row[f"eta={eta:g}"] for row in rows for eta in map(float, synthetic.ETAS))
-
-
-def test_without_clean_rows_nothing_is_attributed(tmp_path: Path) -> None:
-    tables = synthetic.tables(models=("resnet8",), trials=4, partial=False, failures=False)
-    noisy = pc.field("eta").cast("float64") > 0
-    with open_database(stored(tmp_path / "all", tables), threads=1) as database:
-        assert "resnet8 on digits with BN everywhere" in attribution_paragraph(database)
-    with open_database(stored(tmp_path / "noisy", tables, noisy), threads=1) as database:
-        assert attribution_paragraph(database) == ""
 
 
 def test_a_sweep_without_noise_is_told_as_one(tmp_path: Path) -> None:
