@@ -66,8 +66,7 @@ def widest_gap(rows: Sequence[Row], targets: str) -> tuple[Row, Row] | None:
     pairs: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
         if row["targets"] == targets and row["bn_treatment"] == "stale" and row["eta"] > 0:
-            same = ("dataset", "model", "training", "sigma_reference", "precision", "sampling", "eta")
-            key = tuple(row[c] for c in same)
+            key = tuple(row[c] for c in (*NETWORK, *APART, "eta"))
             pairs.setdefault(key, {})[placement_label(row)] = row
     both = [
         (p[charts.EVERYWHERE], p[charts.NOWHERE])

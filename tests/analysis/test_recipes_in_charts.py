@@ -13,7 +13,7 @@ from bnsweep.analysis.contents import all_figures
 from bnsweep.analysis.database import open_database
 from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import read_inputs
-from bnsweep.analysis.sentences import attribution
+from bnsweep.analysis.sentences import attribution, widest_gap
 from bnsweep.store.store import Store
 
 SITES = {"resnet8": 2, "resnet20": 3, "vgg11": 4, "vgg16": 5, "cnn": 6}
@@ -109,3 +109,10 @@ def test_two_ways_of_scoring_are_two_sentences(column: str, other: str, told: st
     assert "costs 30.0 points" in two.replace(" (no interval)", "")
     assert f", {told} {first[0][column]}, η" in one
     assert f", {told} {other}, η" in two
+
+
+def test_two_kinds_of_noise_are_no_pair() -> None:
+    everywhere = loss("full", "weights", 60.0)
+    nowhere = {**everywhere, "placement": "none", "bn_kept": 0, "value": 90.0}
+    assert widest_gap([everywhere, nowhere], "weights") == (everywhere, nowhere)
+    assert widest_gap([everywhere, {**nowhere, "noise_model": "uniform"}], "weights") is None
