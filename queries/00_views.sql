@@ -159,28 +159,28 @@ CREATE VIEW counted AS
 SELECT trials.*
 FROM trials ANTI JOIN surplus ON trials.point_id = surplus.point_id AND trials.trial >= surplus.max_trials;
 
--- Every row of the sweeps' noise draws. `accuracy` is the unbiased estimate for the full test set, however images were
--- chosen.
-CREATE VIEW every_trial AS
-SELECT planned_point.*, t.trial, t.noise_seed, t.accuracy, t.correct, t.images, t.nonfinite, t.realised_sigma_ratio,
-       t.device, t.worker, t.started_at, t.duration_s, t.versions
-FROM counted AS t JOIN planned_point USING (point_id);
-
 -- Where sweeps score the same network in the same cell in ways that no column tells apart (by another noise seed, other
 -- numbers of images): nearly always empty.
 CREATE TABLE scored_again AS
 SELECT curve, eta FROM planned_point GROUP BY ALL HAVING count(*) > 1;
 
--- There a draw that several sweeps hold (the same noise, in batches of another size) counts once, by the row of more
--- images.
+-- The draws there. One that several sweeps hold (the same noise, in batches of another size) counts once, by the row of
+-- more images: `copy` is 1.
 CREATE VIEW drawn_again AS
-FROM every_trial SEMI JOIN scored_again USING (curve, eta)
-QUALIFY row_number() OVER (PARTITION BY curve, eta, noise_seed ORDER BY images DESC, point_id) = 1;
+SELECT again.*, trial, accuracy, nonfinite, images,
+       row_number() OVER (PARTITION BY curve, again.eta, noise_seed ORDER BY images DESC, point_id) AS copy
+FROM counted JOIN (SELECT curve, eta, point_id FROM planned_point SEMI JOIN scored_again USING (curve, eta)) AS again
+    USING (point_id);
 
+CREATE VIEW counted_once AS
+FROM counted ANTI JOIN (SELECT point_id, trial FROM drawn_again WHERE copy > 1) AS copies USING (point_id, trial);
+
+-- Every noise draw of the sweeps. `accuracy` is the unbiased estimate for the full test set, however images were
+-- chosen.
 CREATE VIEW trial AS
-FROM every_trial ANTI JOIN scored_again USING (curve, eta)
-UNION ALL
-FROM drawn_again;
+SELECT planned_point.*, t.trial, t.noise_seed, t.accuracy, t.correct, t.images, t.nonfinite, t.realised_sigma_ratio,
+       t.device, t.worker, t.started_at, t.duration_s, t.versions
+FROM counted_once AS t JOIN planned_point USING (point_id);
 
 -- Draws of each point, counted and summed up. `spread` is their variance (ddof 1), from sums of squares: twice as
 -- quick as var_samp, and accuracies lie between 0 and 1, so that rounding is below 1e-15. `extreme` is how far the
@@ -238,6 +238,7 @@ scored AS MATERIALIZED (FROM measured_point),
 drawn AS (
     SELECT curve, eta, count(*) AS n, avg(accuracy) AS accuracy, sum(nonfinite) AS nonfinite, sum(images) AS images
     FROM drawn_again
+    WHERE copy = 1
     GROUP BY curve, eta
 ),
 widths AS (

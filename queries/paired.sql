@@ -49,8 +49,7 @@ chosen AS (
       AND placement IN ($a, $b)
 ),
 both_placements AS (
-    -- points that two sweeps score in other batches are one curve: `trial` has each draw of it once
-    SELECT DISTINCT a.curve AS a_curve, b.curve AS b_curve, dataset, model, training, train_seed,
+    SELECT a.point_id AS a_id, b.point_id AS b_id, dataset, model, training, train_seed,
            noise_model, sigma_reference, targets, bn_treatment, recalibration_images, precision, sampling, eta
     FROM (FROM chosen WHERE placement = $a) AS a
     JOIN (FROM chosen WHERE placement = $b) AS b
@@ -58,17 +57,15 @@ both_placements AS (
                recalibration_images, precision, sampling, eta)
 ),
 clean AS (SELECT point_id, a0 FROM measured_point),
-drawn AS (SELECT curve, eta, trial, noise_seed, accuracy, point_id FROM trial WHERE placement IN ($a, $b)),
 pairs AS (
-    SELECT both_placements.* EXCLUDE (a_curve, b_curve), a.accuracy AS a, b.accuracy AS b,
+    SELECT both_placements.* EXCLUDE (a_id, b_id), a.accuracy AS a, b.accuracy AS b,
            a.accuracy - b.accuracy AS difference,
            a.accuracy / nullif(clean_a.a0, 0) - b.accuracy / nullif(clean_b.a0, 0) AS normalized
     FROM both_placements
-    JOIN drawn AS a ON a.curve = a_curve AND a.eta = both_placements.eta
-    JOIN drawn AS b
-        ON b.curve = b_curve AND b.eta = both_placements.eta AND b.trial = a.trial AND b.noise_seed = a.noise_seed
-    JOIN clean AS clean_a ON clean_a.point_id = a.point_id
-    JOIN clean AS clean_b ON clean_b.point_id = b.point_id
+    JOIN clean AS clean_a ON clean_a.point_id = a_id
+    JOIN clean AS clean_b ON clean_b.point_id = b_id
+    JOIN counted_once AS a ON a.point_id = a_id
+    JOIN counted_once AS b ON b.point_id = b_id AND b.trial = a.trial AND b.noise_seed = a.noise_seed
 ),
 per_seed AS (
     SELECT dataset, model, training, train_seed,

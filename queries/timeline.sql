@@ -25,7 +25,7 @@ blocks AS (
     SELECT worker, 'trials' AS kind, dataset, model, placement, train_seed, run_id, eta, count(*) AS trials,
            min(started_at) AS started_at,
            max(started_at + to_microseconds((1e6 * duration_s)::BIGINT)) AS ended_at, any_value(device) AS device
-    FROM every_trial
+    FROM (SELECT point_id, worker, device, started_at, duration_s FROM counted) JOIN planned_point USING (point_id)
     GROUP BY worker, dataset, model, placement, train_seed, run_id, eta, point_id
 ),
 training_runs AS (

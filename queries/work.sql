@@ -29,7 +29,11 @@
 --   versions           -       bnsweep, torch and Python
 
 WITH
-scored AS (SELECT run_id, count(*) AS trials, sum(duration_s) AS trial_s FROM every_trial GROUP BY run_id),
+scored AS (
+    SELECT run_id, count(*) AS trials, sum(duration_s) AS trial_s
+    FROM counted SEMI JOIN planned_point USING (point_id)
+    GROUP BY run_id
+),
 final AS (
     SELECT dataset, model, training, placement, bn_kept, bn_sites, train_images, epochs, learning_rate, train_precision,
            count(*) AS networks, 100 * avg(test_correct / test_images) AS test_accuracy_pct,

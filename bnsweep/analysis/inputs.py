@@ -40,7 +40,9 @@ QUERIES = (
     "gradient_noise_correlation",
 )
 TOTALS = "SELECT count(*) AS trials, coalesce(sum(images), 0)::BIGINT AS images FROM trial"
-MADE_BY = "SELECT versions, device FROM every_trial UNION SELECT versions, device FROM run"
+MADE_BY = """
+SELECT versions, device FROM counted SEMI JOIN planned_point USING (point_id) UNION SELECT versions, device FROM run
+"""
 CLEAN = """
 SELECT dataset, model, placement, bn_kept, bn_sites, train_seed, test_correct AS correct, test_images AS images, classes
 FROM run

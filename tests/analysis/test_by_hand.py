@@ -50,6 +50,9 @@ def test_a_draw_that_two_sweeps_hold_counts_once(opened: Opened) -> None:
         assert database.sql("SELECT count(*) AS n FROM trial WHERE eta > 0").rows == [(6,)]
         assert len(noisy(database, "draws")) == 6
         assert [row["n"] for row in noisy(database, "accuracy")] == [3, 3]
+        # what was computed is told all the same
+        assert sum(row["trials"] for row in database.query("work").to_dicts()) == 8 * len(sweeps)
+        assert sum(row["trials"] or 0 for row in database.query("timeline").to_dicts()) == 8 * len(sweeps)
         answers.append({name: pytest.approx(value) for name, value in paired.items() if isinstance(value, float)})
     assert answers[0]["difference_pct"] == 100 * (0.52 - 0.57)
     assert answers[0] == {name: value.expected for name, value in answers[1].items()}

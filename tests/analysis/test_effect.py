@@ -175,8 +175,8 @@ def test_draws_that_are_nothing_but_nan_are_counted_apart(tmp_path):
         (50, max(0, interval([25, 50, 75])[1]), min(100, interval([25, 50, 75])[2]))
     )
     assert (row["least_pct"], row["most_pct"]) == (25, 75)
-    kept = [t["accuracy"] for t in hit if not t["nonfinite"]]
+    kept = [[t["accuracy"] for t in hit if t["train_seed"] == seed and not t["nonfinite"]] for seed in range(3)]
     assert row["lost_accuracy_pct"] == pytest.approx(10)
-    assert row["finite_pct"] == pytest.approx(100 * np.mean(kept))
+    assert row["finite_pct"] == pytest.approx(100 * np.mean([np.mean(own) for own in kept]))
     assert row["accuracy_pct"] == pytest.approx(100 * np.mean([t["accuracy"] for t in hit]))
     assert {(r["eta"], r["lost"], r["partly"]) for r in others} == {(0.3, 0, 9), (0.4, 0, 9)}
