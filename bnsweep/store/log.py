@@ -47,7 +47,7 @@ class Part:
 class LogEntry:
     """One step of the store: the parts it adds and those it removes."""
 
-    kind: str  # created, claim, commit, compact, collect, repair or upgrade
+    kind: str  # claim, commit, compact, collect, set-aside, repair or upgrade
     add: tuple[Part, ...] = ()
     remove: tuple[str, ...] = ()
     forget: tuple[str, ...] = ()  # removed parts whose files are gone now

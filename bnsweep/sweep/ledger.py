@@ -98,12 +98,17 @@ def read_ledger(store: Store, plan: Plan) -> Ledger:
 def _given_up(rows: Sequence[Mapping[str, Any]], plan: Plan, ledger: Ledger) -> set[str]:
     """Points of the plan with a block that was given up and whose trials have not landed since."""
     failed = {row["run_id"] for row in rows}
-    planned = {point.point_id for run in plan.runs if run.run_id in failed for point in plan.points(run)}
+    most = {
+        point.point_id: plan.trial_bounds(point.eta)[1]  # a block may lie beyond what the plan asks for now
+        for run in plan.runs
+        if run.run_id in failed
+        for point in plan.points(run)
+    }
     return {
         row["point_id"]
         for row in rows
-        if row["point_id"] in planned
-        and (missing := ledger.missing(row["point_id"], row["first_trial"] + row["trials"]))
+        if (end := min(row["first_trial"] + row["trials"], most.get(row["point_id"], 0)))
+        and (missing := ledger.missing(row["point_id"], end))
         and missing[-1] >= row["first_trial"]
     }
 

@@ -120,6 +120,7 @@ class Work:
 
     def _to_epoch(self, run: TrainingRun, epoch: int) -> None:
         if run.run_id not in self._epochs:  # its network was found lost on the way
+            self.runs_done -= 1
             self._count_training(run)
         new = max(0, epoch - self._epochs[run.run_id])
         self._epochs[run.run_id] += new

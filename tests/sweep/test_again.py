@@ -190,6 +190,23 @@ def test_what_fails_again_is_another_failure(tmp_path, run, tiny, monkeypatch):
     assert Store.open(store).verify().ok
 
 
+def test_a_block_that_failed_beyond_what_is_planned_now_is_no_failure(tmp_path, run, monkeypatch):
+    store, score = tmp_path / "store", work.score_block
+
+    def fails(task, dataset):
+        if task.first >= 4:
+            raise RuntimeError("no more, please")
+        return score(task, dataset)
+
+    monkeypatch.setattr(work, "score_block", fails)
+    run(ODD, store)
+    for text, failed in ((ODD.replace("trials: 4", "trials: 8"), 1), (ODD, 0)):
+        summary = run(text, store)
+        assert summary.failed == bool(failed)
+        assert Store.open(store).verify().failed == failed
+    assert summary.lines(again="") == ["nothing to do: every row has landed"]
+
+
 def test_a_plan_counts_networks_that_are_not_there(tmp_path, run, tiny):
     store, copy = tmp_path / "store", tmp_path / "copy"
     run(tiny, store)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from bnsweep.errors import StoreDamagedError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store.store import Store
+from bnsweep.sweep import work
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.driver import Driver
 from bnsweep.sweep.estimate import preview
@@ -154,6 +156,21 @@ def test_a_half_width_takes_a_first_round_at_least_and_bars_grow_with_the_rounds
     last = log.getvalue().splitlines()[-1]
     assert last.startswith(f"runs 2/2  epochs 4/4  trials {trials}/{trials} "), last
     assert last.endswith("0:00 left")
+
+
+def test_a_network_that_is_lost_on_the_way_is_one_run_all_the_same(tmp_path, run, tiny, monkeypatch):
+    store, score, log = tmp_path / "store", work.score_block, io.StringIO()
+    run(tiny, store)
+
+    def loses(task, dataset):
+        monkeypatch.setattr(work, "score_block", score)
+        for path in (store / "networks").glob(f"{task.run.run_id}*"):
+            path.unlink()
+        raise StoreDamagedError("gone")
+
+    monkeypatch.setattr(work, "score_block", loses)
+    assert run(tiny.replace("trials: 4", "trials: 6"), store, listener=PlainProgress(log)).runs_done == 1
+    assert log.getvalue().splitlines()[-1].startswith("runs 2/2  epochs 2/2  trials 52/52 ")
 
 
 def test_what_is_tried_again_is_counted_once_more(tmp_path, run, tiny, monkeypatch):
