@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.store.attempts import set_aside_older, trained_runs
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
-from bnsweep.sweep.engine import Datasets, Engine
+from bnsweep.sweep.engine import Datasets, Engine, InlineEngine
 from bnsweep.sweep.estimate import BLOCK_S
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun, read_ledger, read_scores
 from bnsweep.sweep.points import PointWork, Request, design_of
@@ -93,6 +93,7 @@ class Driver:
         self._trial_s: dict[tuple[str, str], float] = {}  # by model and data set, newest counts most
         self._rows = RowBuffer(store)
         self._trainings = self._sort_out()
+        self._came: deque[Outcome] = deque()  # back from the engine, not yet taken
         ended = [(run, self._ledger.runs[run.run_id]) for run in plan.runs if run.run_id in self._ledger.runs]
         for run, known in ended:
             self._note(run, known, self.summary.diverged_before)
@@ -134,6 +135,7 @@ class Driver:
             # The disk may be full for a commit and not for a smaller one: what is done is kept if it can be.
             with suppress(StoreError):
                 self._rows.flush()
+                self._take_the_rest()
             raise
         finally:
             engine.close()
@@ -144,11 +146,16 @@ class Driver:
     def _keep_what_is_done(self, engine: Engine) -> None:
         """After an interruption: blocks that have come back in the meantime count as finished."""
         with suppress(EngineError):
-            for outcome in engine.finished():
-                self._take(outcome)
+        self._take_the_rest()  # before anything else can fail
+            self._came.extend(engine.finished())
+        self._take_the_rest()
         self._rows.flush()
 
     @property
+    def _take_the_rest(self) -> None:
+        while self._came:
+            self._take(self._came.popleft())
+
     def data_needed(self) -> set[str]:
         """Fingerprints of the data sets that the missing work is about."""
         return {task.run.fingerprint for task in self._trainings} | {run.fingerprint for run in self._ready}
@@ -176,13 +183,23 @@ class Driver:
                 engine.submit(task)
             if not engine.busy:
                 return
-            for outcome in engine.wait(COMMIT_S):
-                self._take(outcome)
+            self._hear(engine)
+            while self._came:
+                with self._rows.undisturbed():
+                    outcome = self._came.popleft()
+                    self._take(outcome)
                 self._listener.heard(outcome)
             self._listener.tick()
             self._rows.flush_if_due()
 
     # What is to be done
+    def _hear(self, engine: Engine) -> None:
+        """What came back: an interruption must not fall between an engine's hands and ours."""
+        # The inline engine works while it is waited for, and what it has not finished may be lost.
+        at_work = isinstance(engine, InlineEngine)
+        with nullcontext() if at_work else self._rows.undisturbed():
+            self._came.extend(engine.wait(COMMIT_S))
+
 
     def _sort_out(self) -> list[TrainTask]:
         """Training tasks for untrained runs; runs that are trained go to the ready queue."""

@@ -30,6 +30,7 @@ __all__ = ["COMMIT_S", "RowBuffer", "check_kind", "failure_row", "point_rows", "
 
 COMMIT_S = 1.0  # between commits
 COMMIT_ROWS = 50_000
+REPEATED_S = 2.0  # a shell's Ctrl-C may come from a parent process as well
 POINTS_AT_ONCE = 10_000  # as Python objects, which take ten times the memory of Arrow's
 
 
@@ -42,7 +43,8 @@ class RowBuffer:
         self._count = 0
         self._last = monotonic()
         self._committing = False
-        self._asked_to_stop = False
+        self._undisturbed = 0  # blocks of `undisturbed` under way
+        self._asked_to_stop_at: float | None = None
 
     def add(self, table: str, rows: Any) -> None:
         self._rows[table].extend(rows)
@@ -70,18 +72,32 @@ class RowBuffer:
         finally:
             self._committing = False
         self._store.tidy()  # which may be interrupted
-        if self._asked_to_stop:
-            self._asked_to_stop = False  # said once: what is kept afterwards is committed too
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self._asked_to_stop_at is not None:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Within it Ctrl-C and SIGTERM wait for its end, unless they are repeated: then nobody wants to wait."""
+        self._undisturbed += 1
+        try:
+            yield
+        finally:
+            self._undisturbed -= 1
+        self._stop_if_asked()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM raise KeyboardInterrupt, but never in the middle of a commit."""
 
         def stop(signum: int, frame: FrameType | None) -> None:
-            if not self._committing:
+            before, now = self._asked_to_stop_at, monotonic()
+            self._asked_to_stop_at = now if before is None else before
+            repeated = before is not None and now - before >= REPEATED_S
+            if not self._committing and (repeated or not self._undisturbed):
                 raise KeyboardInterrupt
-            self._asked_to_stop = True
 
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -92,6 +108,7 @@ class RowBuffer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            self._asked_to_stop_at = None  # said once: what is kept afterwards is committed too
 
 
 def check_kind(store: Store, spec: Spec) -> None:

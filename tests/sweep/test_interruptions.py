@@ -1,0 +1,110 @@
+"""Ctrl-C while blocks come back: what is finished is kept."""
+
+import os
+import signal
+
+import pytest
+from sweep_helpers import rows
+
+from bnsweep.store.store import Store
+from bnsweep.sweep import recording
+from bnsweep.sweep import run as running
+from bnsweep.sweep.engine import InlineEngine
+from bnsweep.sweep.progress import Silent
+from bnsweep.sweep.recording import RowBuffer
+from bnsweep.sweep.tasks import Scored
+
+ODD = """\
+name: odd
+data: {source: digits, train_images: 200, test_images: 100}
+models: import:odd_network:make
+placements: all
+training: {epochs: 1, batch_size: 50, chance_epochs: null}
+eta: [0, 0.1, 0.2, 0.3]
+trials: 1
+"""
+BLOCKS = 3 * 10  # in which 39 more trials of three points are done: 4 each
+
+
+class Together:
+    """An engine that hands over many blocks at once, as Ray's does."""
+
+    def __init__(self, scored):
+        self._inner, self._scored, self._blocks = InlineEngine(), scored, 0
+        self.start, self.close, self.finished = self._inner.start, self._inner.close, self._inner.finished
+        self.slots = 1
+
+    @property
+    def room(self):
+        return BLOCKS - self._blocks
+
+    @property
+    def busy(self):
+        return self._inner.busy
+
+    def submit(self, task):
+        self._blocks += 1
+        self._inner.submit(task)
+
+    def wait(self, timeout_s):
+        outcomes = []
+        while self._inner.busy:
+            outcomes += self._inner.wait(timeout_s)
+            if isinstance(outcomes[-1], Scored):
+                self._scored(len(outcomes))
+        return outcomes
+
+
+def press(times=1):
+    for _ in range(times):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("when", ["while they are handed over", "while one is taken", "while one is told"])
+def test_blocks_that_came_back_together_are_all_kept(tmp_path, run, monkeypatch, when):
+    class Pressing(Silent):
+        told = 0
+
+        def heard(self, outcome):
+            self.told += 1
+            if when == "while one is told" and self.told == 2:
+                press()
+
+    add, taken = RowBuffer.add, []
+
+    def pressing(buffer, table, some):
+        taken.append(table)
+        if when == "while one is taken" and len(taken) == 2:
+            press()
+        add(buffer, table, some)
+
+    def scored(number):
+        if when == "while they are handed over" and number == 2:
+            press()
+
+    store = tmp_path / "store"
+    run(ODD, store)
+    monkeypatch.setattr(RowBuffer, "add", pressing)
+    monkeypatch.setattr(running, "_engine", lambda *_, **__: Together(scored))
+    summary = run(ODD.replace("trials: 1", "trials: 40"), store, listener=Pressing())
+    assert summary.interrupted
+    assert "every finished block is kept" in "\n".join(summary.lines(again="x"))
+    assert summary.trials_done == 3 * 39
+    assert len(rows(store)) == 1 + 3 * 40
+    assert Store.open(store).verify().problems == []
+
+
+@pytest.mark.parametrize(("repeated_s", "waited"), [(0.0, [1]), (60.0, [1, 2])])
+def test_whoever_asks_again_need_not_wait_but_a_signal_may_come_twice(tmp_path, monkeypatch, repeated_s, waited):
+    monkeypatch.setattr(recording, "REPEATED_S", repeated_s)
+    buffer, steps = RowBuffer(Store.create(tmp_path / "store")), []
+
+    def work(times):
+        with buffer.interruptible(), buffer.undisturbed():
+            press(times)
+            steps.append(times)
+
+    for times in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            work(times)
+    assert steps == waited
