@@ -7,9 +7,10 @@ A network that was lost is trained again. Training is deterministic, so that giv
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from bnsweep.store.log import LogEntry, Part, State
 if TYPE_CHECKING:
     from bnsweep.store.store import Store
 
-__all__ = ["TrainedRun", "set_aside_older", "trained_runs"]
+__all__ = ["TrainedRun", "set_aside_older", "set_aside_unowned", "trained_runs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,33 @@ def set_aside_older(store: Store, runs: Sequence[TrainedRun]) -> None:
     for name in ("trials", "epochs", "probes"):
         _drop(store, name, ids, before_it)
     _drop(store, "runs", ids, older_run)
+
+
+def set_aside_unowned(store: Store, run_ids: Collection[str]) -> None:
+    """Move what these runs have without a row in `runs` (whose part was lost) to quarantine/, to be made again.
+
+    Of which network such trials are, nobody knows; and epochs and probes are committed once more by the next training.
+    May be repeated. Needs the claim.
+    """
+    ends = store.read("runs", columns=["run_id", "status", "checkpoint_sha256"])
+    trained = set(ends.filter(pc.is_valid(ends["checkpoint_sha256"]))["run_id"].to_pylist())
+    ended = set(ends.filter(pc.not_equal(ends["status"], "failed"))["run_id"].to_pylist())
+    for name, owners in (("trials", trained), ("epochs", ended), ("probes", ended)):
+        unowned = _that_have(store, name, [run_id for run_id in run_ids if run_id not in owners])
+        if len(unowned):
+            _drop(store, name, unowned, partial(_among, unowned))
+
+
+def _that_have(store: Store, name: str, run_ids: Sequence[str]) -> pa.Array:
+    """Those of the runs that a table has rows of."""
+    wanted = pa.array(run_ids, pa.string())
+    if not run_ids:
+        return wanted
+    return store.read(name, columns=["run_id"], filter=pc.field("run_id").isin(wanted))["run_id"].unique()
+
+
+def _among(run_ids: pa.Array, rows: pa.Table) -> pa.ChunkedArray:
+    return pc.is_in(rows["run_id"], value_set=run_ids)
 
 
 def _drop(store: Store, name: str, run_ids: pa.Array, unwanted: Callable[[pa.Table], pa.Array]) -> None:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from bnsweep.errors import BnsweepError, EngineError, StoreDamagedError, StoreError
 from bnsweep.experiment.plan import Plan, TrainingRun
-from bnsweep.store.attempts import set_aside_older, trained_runs
+from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_runs
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets, Engine, InlineEngine
@@ -77,10 +77,11 @@ class Driver:
         self._listener = listener
         self.retry_failed = retry_failed
         self._allow_import = allow_import
-        # Networks that count, by run; and rows of others, which a driver that was interrupted may have left.
+        # Networks that count, by run; and rows of others, which an interruption or a lost part may have left.
         planned = {run.run_id for run in plan.runs}
         trained = [each for each in trained_runs(store, store.parts("runs")) if each.run_id in planned]
         set_aside_older(store, [each for each in trained if each.others])
+        set_aside_unowned(store, planned)
         self._counts = {each.run_id: each.sha256 for each in trained}
         self._ledger = read_ledger(store, plan)
         self._networks: dict[str, TrainedRun] = {}  # of runs whose trials are wanted
@@ -92,8 +93,8 @@ class Driver:
         self._gone: set[str] = set()  # runs whose networks a block has found lost or damaged
         self._trial_s: dict[tuple[str, str], float] = {}  # by model and data set, newest counts most
         self._rows = RowBuffer(store)
-        self._trainings = self._sort_out()
         self._came: deque[Outcome] = deque()  # back from the engine, not yet taken
+        self._trainings = self._sort_out()
         ended = [(run, self._ledger.runs[run.run_id]) for run in plan.runs if run.run_id in self._ledger.runs]
         for run, known in ended:
             self._note(run, known, self.summary.diverged_before)
@@ -134,8 +135,8 @@ class Driver:
         except BnsweepError:
             # The disk may be full for a commit and not for a smaller one: what is done is kept if it can be.
             with suppress(StoreError):
-                self._rows.flush()
                 self._take_the_rest()
+                self._rows.flush()
             raise
         finally:
             engine.close()
@@ -145,17 +146,17 @@ class Driver:
 
     def _keep_what_is_done(self, engine: Engine) -> None:
         """After an interruption: blocks that have come back in the meantime count as finished."""
-        with suppress(EngineError):
         self._take_the_rest()  # before anything else can fail
+        with suppress(EngineError):
             self._came.extend(engine.finished())
         self._take_the_rest()
         self._rows.flush()
 
-    @property
     def _take_the_rest(self) -> None:
         while self._came:
             self._take(self._came.popleft())
 
+    @property
     def data_needed(self) -> set[str]:
         """Fingerprints of the data sets that the missing work is about."""
         return {task.run.fingerprint for task in self._trainings} | {run.fingerprint for run in self._ready}
@@ -192,7 +193,6 @@ class Driver:
             self._listener.tick()
             self._rows.flush_if_due()
 
-    # What is to be done
     def _hear(self, engine: Engine) -> None:
         """What came back: an interruption must not fall between an engine's hands and ours."""
         # The inline engine works while it is waited for, and what it has not finished may be lost.
@@ -200,6 +200,7 @@ class Driver:
         with nullcontext() if at_work else self._rows.undisturbed():
             self._came.extend(engine.wait(COMMIT_S))
 
+    # What is to be done
 
     def _sort_out(self) -> list[TrainTask]:
         """Training tasks for untrained runs; runs that are trained go to the ready queue."""
