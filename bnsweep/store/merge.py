@@ -164,7 +164,10 @@ def _in_groups(runs: Sequence[str], trials: Mapping[str, int]) -> Iterator[list[
 
 
 def _rows_of(store: Store, source: Store, runs: list[str], choice: _Choice) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of these runs that are not here. Of a run that is here whole, trials, probes and blocks can be news."""
+    """The rows of these runs that are not here.
+
+    Of a run that is here whole, trials, probes and blocks can be news; and epochs, where theirs were lost.
+    """
     new = [run_id for run_id in runs if run_id in choice.new]
     for name in ("runs", "failures"):
         rows = source.read(name, unique=True, filter=_of(runs))
@@ -173,8 +176,7 @@ def _rows_of(store: Store, source: Store, runs: list[str], choice: _Choice) -> I
             wanted = pc.or_(wanted, pc.is_valid(rows["point_id"]))
         rows = rows.filter(pc.and_(wanted, pc.invert(_came_before(store, name, rows, runs))))
         yield name, _lacking(store, name, _renumbered(rows, choice.new), runs=runs)
-    yield "epochs", _lacking(store, "epochs", source.read("epochs", unique=True, filter=_of(new)), runs=new)
-    for name in ("trials", "probes"):
+    for name in ("epochs", "trials", "probes"):
         yield name, _lacking(store, name, source.read(name, unique=True, filter=_of(runs)), runs=runs)
 
 

@@ -24,6 +24,7 @@ from bnsweep.store.filesystem import Files, one_line
 from bnsweep.store.log import Part
 
 __all__ = [
+    "LOST",
     "UPGRADES",
     "conform",
     "content_id",
@@ -44,6 +45,22 @@ MANY_VALUES = 4096  # beyond this many different strings, a dictionary per row g
 
 # Ranges that let a reader skip row groups; for the other columns they cost more to compute than the rest of the file.
 STATISTICS = ("sweep", "run_id", "point_id", "eta", "trial", "train_seed", "bn_kept", "epoch")
+
+# What becomes of the rows of a part that is set aside, where no run simply computes them again.
+_WHILE_TRAINING = (
+    "but its {rows} rows are lost: they are measured while networks train. `bnsweep store merge` takes them from "
+    "another store that trained the same networks, such as a copy of this one"
+)
+_PLANNED = "and the next run of each sweep writes again what its newest version says"
+AFTERWARDS = {
+    "sweeps": _PLANNED,
+    "points": _PLANNED,
+    "runs": "and the next run computes its {rows} rows again, and the trials of these networks with them",
+    "epochs": _WHILE_TRAINING,
+    "probes": _WHILE_TRAINING,
+    "failures": "but its {rows} rows are lost: the next run tries once more the blocks that were given up",
+}
+LOST = frozenset({"epochs", "probes", "failures"})  # tables whose rows no run computes again
 
 # How rows of a schema version become rows of the next: (table name, rows) -> rows. Columns that a newer version adds
 # are filled with null without being named here.
@@ -267,7 +284,8 @@ def read_part(files: Files, part: Part) -> bytes:
 
 
 def _way_out(part: Part) -> str:
-    return f"`bnsweep store verify --repair` sets it aside, and the next run computes its {part.rows} rows again."
+    follows = AFTERWARDS.get(part.table, "and the next run computes its {rows} rows again").format(rows=part.rows)
+    return f"`bnsweep store verify --repair` sets it aside, {follows}."
 
 
 def load(files: Files, part: Part, *, columns: Sequence[str] | None = None, dictionaries: bool = False) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +121,9 @@ def _repair_files(location: str | Path) -> list[Damage]:
 def verify(store: Store, *, repair: bool = False) -> Verification:
     """Check every part's and network's digest, keys that repeat, and what is planned against what is there.
 
-    `repair` takes the claim, moves bad parts and networks to quarantine/ so that the next run computes them again, and
-    keeps the first of rows with the same key. Raises StoreClaimedError if it is to repair while a driver writes.
+    `repair` takes the claim, moves bad parts and networks to quarantine/ so that the next run computes them again (all
+    but the tables of `part_files.LOST`), and keeps the first of rows with the same key. Raises StoreClaimedError if it
+    is to repair while a driver writes.
     """
     if repair:
         with store.claim():
@@ -136,7 +137,7 @@ def _verify(store: Store, *, repair: bool) -> Verification:
     bad = _check_parts(store, result)
     if bad and repair:
         _quarantine(store, bad)
-        result.problems = [_mark(problem, "set aside; run again to compute its rows") for problem in result.problems]
+        result.problems = [_set_aside(problem, part) for problem, part in zip(result.problems, bad, strict=True)]
     readable = [part for part in store.parts() if part not in bad]
     for name in schema.SCHEMAS:
         _check_keys(store, name, [part for part in readable if part.table == name], result, repair=repair)
@@ -146,8 +147,9 @@ def _verify(store: Store, *, repair: bool) -> Verification:
     return result
 
 
-def _mark(problem: Damage, repaired: str) -> Damage:
-    return Damage(problem.kind, problem.where, problem.message, repaired)
+def _set_aside(problem: Damage, part: Part) -> Damage:
+    done = "set aside" if part.table in part_files.LOST else "set aside; run again to compute its rows"
+    return replace(problem, repaired=done)
 
 
 def _check_parts(store: Store, result: Verification) -> list[Part]:
@@ -285,8 +287,10 @@ def _count_points(store: Store, parts: list[Part], result: Verification) -> None
     sweeps = read("sweeps", ["sweep", "revision", "spec_sha256"])
     dated = sweeps.join(sweeps.group_by("sweep").aggregate([("revision", "max")]), "sweep")
     newest = dated.filter(pc.field("revision") == pc.field("revision_max")).select(version)
-    older = dated.select(version).join(newest, version, join_type="left anti")  # what these planned may hold no more
-    points = read("points", [*version, "point_id", "run_id", "min_trials"]).join(older, version, join_type="left anti")
+    points = read("points", [*version, "point_id", "run_id", "min_trials"])
+    # What older versions planned may hold no more, whether or not their own rows of `sweeps` are still there.
+    unknown = points.join(newest.select(["sweep"]), "sweep", join_type="left anti")
+    points = pa.concat_tables([points.join(newest, version, join_type="left semi"), unknown])
     points = points.group_by(["point_id", "run_id"]).aggregate([("min_trials", "max")])
     trials = read("trials", ["point_id", "trial"]).group_by("point_id").aggregate([("trial", "count_distinct")])
     counted = points.join(trials, "point_id")

@@ -126,15 +126,14 @@ def check_kind(store: Store, spec: Spec) -> None:
 def record_plan(store: Store, plan: Plan, *, text: str, planned_runs: int | None = None) -> str:
     """Write what is planned into the store, once per version of a spec: `coverage` compares rows with it.
 
-    A search does not know its runs beforehand and says how many there will be at most. Returns the version's digest.
+    What has been lost of a version that is there is written again. A search does not know its runs beforehand and says
+    how many there will be at most. Returns the version's digest.
     """
     spec_json = canonical_json(plan.spec.model_dump(mode="json"))
     spec_sha256 = _version(store, plan, hashlib.sha256(spec_json.encode()).hexdigest())
     known = store.read("sweeps", columns=["sweep", "spec_sha256", "revision"]).sort_by("revision").to_pylist()
     mine = [row["spec_sha256"] for row in known if row["sweep"] == plan.spec.name]
     revisions = [row["revision"] for row in known if row["sweep"] == plan.spec.name]
-    if mine and mine[-1] == spec_sha256:
-        return spec_sha256
     runs = len(plan.runs) if planned_runs is None else planned_runs
     now = datetime.now(UTC)
     sweep = {
@@ -148,13 +147,28 @@ def record_plan(store: Store, plan: Plan, *, text: str, planned_runs: int | None
         "versions": versions(),
         "committed_at": now,
     }
-    tables = {"sweeps": pa.Table.from_pylist([sweep], schema=SCHEMAS["sweeps"])}
-    if spec_sha256 not in mine and plan.runs:
-        rows = ({**row, "committed_at": now} for row in point_rows(plan, spec_sha256))
-        pieces = iter(lambda: list(islice(rows, POINTS_AT_ONCE)), [])
-        tables["points"] = pa.concat_tables(pa.Table.from_pylist(piece, schema=SCHEMAS["points"]) for piece in pieces)
+    tables = {"points": _lacking_points(store, plan, spec_sha256, now=now)}
+    if not mine or mine[-1] != spec_sha256:
+        tables["sweeps"] = pa.Table.from_pylist([sweep], schema=SCHEMAS["sweeps"])
     store.commit(tables)
     return spec_sha256
+
+
+def _lacking_points(store: Store, plan: Plan, spec_sha256: str, *, now: datetime) -> pa.Table:
+    """The `points` rows of a plan that its version in the store does not have."""
+    there = _points_of(store, plan, spec_sha256, "point_id")
+    if len(there) >= len(plan.runs) * plan.points_per_run:  # a version's points are those of one plan
+        return SCHEMAS["points"].empty_table()
+    rows = ({**row, "committed_at": now} for row in point_rows(plan, spec_sha256))
+    pieces = iter(lambda: list(islice(rows, POINTS_AT_ONCE)), [])
+    planned = pa.concat_tables(pa.Table.from_pylist(piece, schema=SCHEMAS["points"]) for piece in pieces)
+    return planned.filter(pc.invert(pc.is_in(planned["point_id"], value_set=there)))
+
+
+def _points_of(store: Store, plan: Plan, spec_sha256: str, column: str) -> pa.Array:
+    """The different values that the points of a version have there."""
+    version = (pc.field("sweep") == plan.spec.name) & (pc.field("spec_sha256") == spec_sha256)
+    return store.read("points", columns=[column], filter=version)[column].unique()
 
 
 def _version(store: Store, plan: Plan, spec_sha256: str) -> str:
@@ -165,12 +179,8 @@ def _version(store: Store, plan: Plan, spec_sha256: str) -> str:
     """
     if not plan.runs:  # a search asks for them as it goes
         return spec_sha256
-    of_each = {(run.model, run.fingerprint): run.run_id for run in plan.runs}  # code and images change for all at once
-    mine = (pc.field("sweep") == plan.spec.name) & (pc.field("spec_sha256") == spec_sha256)
-    known = store.read("points", columns=["run_id"], filter=mine & pc.field("run_id").isin(list(of_each.values())))
-    there = set(known["run_id"].to_pylist())
-    if there.issuperset(of_each.values()) or not store.read("points", columns=["run_id"], filter=mine).num_rows:
-        return spec_sha256
+    if {run.run_id for run in plan.runs}.issuperset(_points_of(store, plan, spec_sha256, "run_id").to_pylist()):
+        return spec_sha256  # some points of it may have been lost
     return hashlib.sha256("\x1f".join([spec_sha256, *sorted(run.run_id for run in plan.runs)]).encode()).hexdigest()
 
 

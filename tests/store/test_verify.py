@@ -8,6 +8,7 @@ import pytest
 import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreDamagedError
+from bnsweep.store.attempts import set_aside_unowned
 from bnsweep.store.log import Part
 from bnsweep.store.store import Store
 
@@ -89,6 +90,35 @@ def test_a_bad_part_is_found_and_set_aside(store: Store, damage: str) -> None:
     store.commit({"trials": store_rows.trials(30, start=40)})  # what the next run does
     assert store.verify().done == 3
     assert key_digest(store.parts("trials")[-1]) == key_digest(bad)
+
+
+@pytest.mark.parametrize("table", ["epochs", "probes", "failures"])
+def test_no_run_is_promised_to_compute_rows_again_that_it_does_not(store: Store, table: str) -> None:
+    rows = {
+        "epochs": store_rows.build("epochs", 3, {"run_id": "a", "epoch": [1, 2, 3]}),
+        "probes": store_rows.build("probes", 1, {"run_id": "a", "epoch": 1, "probe": "b", "site": ""}),
+        "failures": store_rows.failures(1),
+    }
+    (part,) = store.commit({table: rows[table]})
+    Path(store.location, part.path).unlink()
+    (problem,) = store.verify(repair=True).problems
+    assert f"but its {part.rows} rows are lost" in problem.message
+    assert problem.repaired == "set aside"
+
+
+def test_what_runs_without_a_row_have_is_set_aside(store: Store) -> None:
+    """Trials of a run that gave no network, as far as rows say; epochs of one that has not ended."""
+    owner, failed, lost = (store_rows.runs(1, start=number)["run_id"][0].as_py() for number in range(3))
+    store.commit({"runs": store_rows.runs(1, start=1, status="failed", checkpoint_sha256=None)})
+    store.commit({"trials": store_rows.trials(40, start=1000)})
+    store.commit({"epochs": store_rows.build("epochs", 3, {"run_id": [owner, failed, lost], "epoch": 1})})
+    for _ in range(2):
+        with store.claim():
+            set_aside_unowned(store, {owner, failed, lost})
+        assert set(store.read("trials")["run_id"].to_pylist()) == {owner}
+        assert store.read("epochs")["run_id"].to_pylist() == [owner]
+    aside = {path.parent.name: pq.read_table(path).num_rows for path in Path(store.location).rglob("rows.parquet")}
+    assert aside == {"trials": 40, "epochs": 2}
 
 
 def test_repeated_and_disagreeing_rows(store: Store) -> None:
