@@ -10,23 +10,27 @@ from tests.results.published import (
     DEPTH,
     FULL,
     HUNDRED,
+    HUNDRED_SGD,
     LONG,
     LONG_SGD,
     MAIN,
     PUZZLES,
     SGD,
     STORES,
-    TASK,
-    TASK_MERGE,
+    TASKS,
     Answers,
     Row,
+    merged,
 )
 
 __all__ = ["claims", "glance", "verdicts"]
 
-GLANCED = (LONG_SGD, LONG, SGD, FULL, MAIN, HUNDRED)
+GLANCED = (LONG_SGD, LONG, SGD, FULL, MAIN, HUNDRED_SGD, HUNDRED)
 # Of the smaller sweeps those claims that the main ones say nothing about.
-JUDGED = dict.fromkeys((LONG_SGD, FULL, SGD, MAIN, HUNDRED)) | {PUZZLES: ("layers",), DEPTH: ("layers", "depth")}
+JUDGED = dict.fromkeys((LONG_SGD, FULL, SGD, MAIN, HUNDRED_SGD, HUNDRED)) | {
+    PUZZLES: ("layers",),
+    DEPTH: ("layers", "depth"),
+}
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 WORDS = ("supported", "contradicted", "undecided")
 COSTS = (("weights", "stale"), ("all", "stale"), ("all", "folded"), ("weights", "recalibrated"))
@@ -82,8 +86,13 @@ def _judged(ask: Answers) -> list[tuple[str, Verdict]]:
         for verdict in judge(ask.database(sweep))
         if verdict.evidence and (names is None or verdict.name in names)
     ]
-    (harder,) = (verdict for verdict in judge(ask.database(TASK)) if verdict.name == "task")
-    return [*told, (f"{MAIN}, {HUNDRED}", harder)]
+    harder = [
+        (", ".join(sweeps), verdict)
+        for task, sweeps in TASKS.items()
+        for verdict in judge(ask.database(task))
+        if verdict.name == "task"
+    ]
+    return [*told, *harder]
 
 
 def claims(ask: Answers) -> Lines:
@@ -106,5 +115,5 @@ def verdicts(ask: Answers) -> Lines:
         [sweep, verdict.text.rstrip("."), f"**{verdict.verdict}**", verdict.reason] for sweep, verdict in _judged(ask)
     ]
     commands = [f"`bnsweep claims --store {STORES[sweep]} --sweep {sweep}`" for sweep in JUDGED]
-    commands += [f"{TASK_MERGE} and `bnsweep claims --store {TASK}`"]
+    commands += [f"{merged(task)} and `bnsweep claims --store {task}`" for task in TASKS]
     return [*table(["sweep", "claim", "verdict", "because"], lines), "", "; ".join(commands)]

@@ -15,6 +15,7 @@ __all__ = [
     "ENDS",
     "FULL",
     "HUNDRED",
+    "HUNDRED_SGD",
     "LONG",
     "LONG_SGD",
     "MAIN",
@@ -25,18 +26,20 @@ __all__ = [
     "STORES",
     "TARGETS",
     "TASK",
-    "TASK_MERGE",
+    "TASKS",
+    "TASK_SGD",
     "VGG",
     "Answers",
     "Row",
     "arms",
+    "merged",
 ]
 
 ROOT = Path(__file__).parent.parent.parent
 FULL, MAIN, PUZZLES, DEPTH = "cifar10-full", "cifar10-results", "cifar10-puzzles", "cifar10-depth"
 SGD, VGG = "cifar10-sgd", "cifar10-vgg16"
 LONG, LONG_SGD = "cifar10-long", "cifar10-long-sgd"
-HUNDRED, SMALL_HUNDRED = "cifar100-results", "cifar100-small"
+HUNDRED, HUNDRED_SGD, SMALL_HUNDRED = "cifar100-results", "cifar100-sgd", "cifar100-small"
 STORES = {
     FULL: "results/cifar10-full",
     SGD: "results/cifar10-sgd",
@@ -47,11 +50,11 @@ STORES = {
     DEPTH: "results/cifar10-depth",
     VGG: "results/cifar10-vgg16",
     HUNDRED: "results/cifar100",
+    HUNDRED_SGD: "results/cifar100-sgd",
     SMALL_HUNDRED: "results/cifar100-small",
 }
-TASK = "both"  # the main sweeps of CIFAR-10 and CIFAR-100 in one store, whose name this is
-TASK_STORES = (STORES[MAIN], STORES[HUNDRED])
-TASK_MERGE = f"`bnsweep store merge {' '.join(TASK_STORES)} --store {TASK}`"
+TASK, TASK_SGD = "both", "both-sgd"  # stores of the same sweep on CIFAR-10 and on CIFAR-100
+TASKS = {TASK: (MAIN, HUNDRED), TASK_SGD: (SGD, HUNDRED_SGD)}
 TARGETS = {
     "weights": "weights",
     "weights+bias": "weights, biases",
@@ -81,17 +84,17 @@ class Answers:
 
     def database(self, sweep: str) -> Database:
         if sweep not in self._databases:
-            self._databases[sweep] = self._both() if sweep == TASK else self._one(sweep)
+            self._databases[sweep] = self._both(sweep) if sweep in TASKS else self._one(sweep)
         return self._databases[sweep]
 
     @staticmethod
     def _one(sweep: str) -> Database:
         return open_database(Store.open(ROOT / STORES[sweep]), sweep=sweep)
 
-    def _both(self) -> Database:
-        store = Store.create(Path(self._folder.name, TASK))
-        for location in TASK_STORES:
-            store.merge(Store.open(ROOT / location))
+    def _both(self, task: str) -> Database:
+        store = Store.create(Path(self._folder.name, task))
+        for sweep in TASKS[task]:
+            store.merge(Store.open(ROOT / STORES[sweep]))
         return open_database(store)
 
     def __call__(self, query: str, sweep: str = MAIN, **where: Any) -> list[dict[str, Any]]:
@@ -107,3 +110,8 @@ class Answers:
 def arms(rows: Iterable[Row], *names: str) -> list[tuple[Any, ...]]:
     """Distinct values of these columns, in the order of the rows."""
     return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
+
+
+def merged(task: str) -> str:
+    """The command that makes this store, in Markdown."""
+    return f"`bnsweep store merge {' '.join(STORES[sweep] for sweep in TASKS[task])} --store {task}`"

@@ -22,6 +22,7 @@ from tests.results.published import (
     ENDS,
     FULL,
     HUNDRED,
+    HUNDRED_SGD,
     LONG,
     LONG_SGD,
     MAIN,
@@ -32,11 +33,12 @@ from tests.results.published import (
     STORES,
     TARGETS,
     TASK,
-    TASK_MERGE,
+    TASK_SGD,
     VGG,
     Answers,
     Row,
     arms,
+    merged,
 )
 from tests.results.theory import correlation, equation_9, gradients, smoothness
 
@@ -74,7 +76,7 @@ def accuracy(ask: Answers, sweep: str = MAIN) -> Lines:
         last = figure(average["average_normalized_pct"], average["half_width_pct"])
         lines.append([model, BN[placement], TARGETS[targets], *(cells.get(eta, "-") for eta in etas), last, n])
     # Without some BN its networks did not converge on CIFAR-100: it kept the fewest layers with which they did.
-    fewest = "part" if sweep == HUNDRED else "none"
+    fewest = "part" if sweep in (HUNDRED, HUNDRED_SGD) else "none"
     for name, bn in arms(paper, "paper_model", "bn"):
         told = {row["eta"]: row["paper_pct"] for row in paper if (row["paper_model"], row["bn"]) == (name, bn)}
         lines.append(
@@ -136,10 +138,10 @@ def comparison(ask: Answers, sweep: str = MAIN) -> Lines:
     return table(heads, lines) + command("paper_comparison", sweep)
 
 
-def task(ask: Answers) -> Lines:
+def task(ask: Answers, both: str = TASK) -> Lines:
     """Figure 4 in numbers: the same network and recipe on an easier and a harder data set."""
-    rows = [row for row in ask("task_complexity", TASK, bn_treatment="stale") if row["targets"] in ENDS]
-    averages = ask("average_normalized", TASK, bn_treatment="stale")
+    rows = [row for row in ask("task_complexity", both, bn_treatment="stale") if row["targets"] in ENDS]
+    averages = ask("average_normalized", both, bn_treatment="stale")
     names = ("placement", "targets", "dataset", "model", "training")
     etas = [eta for eta in _etas(rows) if eta]
     lines = []
@@ -153,7 +155,7 @@ def task(ask: Answers) -> Lines:
             + [f"{average['n']} on {average['seeds']}"]
         )
     heads = ["BN", "noise on", "data set", "clean, %", *(f"{100 * eta:g} %" for eta in etas), "A_avr", "n"]
-    return [*table(heads, lines), "", f"{TASK_MERGE}; `bnsweep query task_complexity --store {TASK}`"]
+    return [*table(heads, lines), "", f"{merged(both)}; `bnsweep query task_complexity --store {both}`"]
 
 
 def _task_order(arm: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -305,7 +307,15 @@ def work(ask: Answers) -> Lines:
 
 
 # Sweeps whose tables II and IV stand in a document, by what the tables' names end with.
-TOLD = {"": MAIN, "_full": FULL, "_sgd": SGD, "_long": LONG, "_long_sgd": LONG_SGD, "_hundred": HUNDRED}
+TOLD = {
+    "": MAIN,
+    "_full": FULL,
+    "_sgd": SGD,
+    "_long": LONG,
+    "_long_sgd": LONG_SGD,
+    "_hundred": HUNDRED,
+    "_hundred_sgd": HUNDRED_SGD,
+}
 TABLES: dict[str, Callable[[Answers], Lines]] = {
     **{
         f"{name}{ending}": partial(tell, sweep=sweep)
@@ -331,6 +341,7 @@ TABLES: dict[str, Callable[[Answers], Lines]] = {
     "depth": depth,
     "rates": rates,
     "task": task,
+    "task_sgd": partial(task, both=TASK_SGD),
     "gradients": gradients,
     "correlation": correlation,
     "smoothness": smoothness,
