@@ -38,7 +38,7 @@ def front_sweep(spec: SearchSpec, fronts: Mapping[tuple[str, str], Sequence[str]
                 f"the search {spec.name!r} has no front: it is made of accuracy under noise; give it an eta above 0"
             )
         raise InputError(f"the search {spec.name!r} has no front yet; run it first: bnsweep search FILE")
-    content = spec.model_dump(mode="json", exclude_defaults=True, exclude={"search", "placements", "models"})
+    content = _shared(spec)
     train_seeds = _seeds(spec.train_seeds, seeds)
     content["name"] = f"{spec.name[:58]}-front"
     content["description"] = f"The front of the search {spec.name}, with {len(train_seeds)} training seeds."
@@ -53,6 +53,15 @@ def front_sweep(spec: SearchSpec, fronts: Mapping[tuple[str, str], Sequence[str]
     content["train_seeds"] = train_seeds
     content["eta"] = [float(eta) for eta in spec.eta]
     return HEAD.format(name=spec.name, seeds=len(train_seeds)) + yaml.safe_dump(content, sort_keys=False, width=120)
+
+
+def _shared(spec: SearchSpec) -> dict[str, Any]:
+    """What the sweep has of the search beside networks, placements and seeds, without what a spec has by default."""
+    content = spec.model_dump(mode="json", exclude_defaults=True, exclude={"search", "placements", "models"})
+    training = content.get("training", {})
+    if "schedule" in training:  # its kind, each kind's default, is what tells it from others
+        training["schedule"] = {"kind": spec.training.schedule.kind, **training["schedule"]}
+    return content
 
 
 def _seeds(own: Sequence[int], wanted: int) -> list[int]:
