@@ -18,7 +18,7 @@ from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.search.knowledge import volumes
 from bnsweep.sweep.search.minimal import MinimalStudy, places
 from bnsweep.sweep.search.objectives import Verdict
-from bnsweep.sweep.search.samplers import SAMPLERS
+from bnsweep.sweep.search.samplers import SAMPLERS, mask_of
 from bnsweep.sweep.search.study import FrontStudy
 
 SEARCH = """\
@@ -185,6 +185,28 @@ def test_networks_that_fail_are_on_no_front_and_pruned_ones_count_for_nothing(ca
     assert not any(trial.params["site1"] == "0" for trial in told.best_trials)
     found = [mask for mask, _, origin in asked if origin == "surrogate"]
     assert sum(mask.startswith("1") for mask in found) > len(found) / 2
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_only_what_diverged_is_as_bad_as_can_be(catalog, sampler):
+    """Samplers that keep to what they know propose a placement again: while it is trained, and after it was stopped."""
+    subject = subject_for(catalog, f"sampler: {sampler}, trainings: 160, batch: 16")
+    subject = replace(subject, spec=subject.spec.model_copy(update={"train_seeds": (0,)}))
+
+    def end(run):
+        if run.bn_mask.startswith("00"):
+            return Verdict("diverged")
+        return Verdict("pruned") if run.bn_mask.endswith("11") else rule(run)
+
+    study = FrontStudy(subject)
+    follow(study, end)
+    told = study._optuna._ot_study.get_trials()
+    assert len(told) > len(study.asked)  # some were proposed again
+    for trial in told:
+        verdict = end(subject.run(mask_of(trial.params), 0))
+        worst = (0.0, 0.0, 10.0)  # of accuracy, A_avr and the BN layers of nine sites
+        known = {"diverged": worst, "pruned": None}.get(verdict.status, verdict.values)
+        assert trial.values in (None, list(known or ())), trial.params
 
 
 def test_one_objective_is_enough(catalog):

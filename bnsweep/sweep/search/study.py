@@ -164,9 +164,9 @@ class FrontStudy:
     def _answer(self, mask: str, ticket: str) -> None:
         """A placement that has all of its seeds costs nothing: what is known of it is told at once."""
         values = self.mean_values(mask)
-        runs = (self.verdicts.get(p.run.run_id) for p in self.asked if p.run.bn_mask == mask)
-        lost = all(verdict is not None and verdict.status == "failed" for verdict in runs)
-        if values is None and not lost:
+        runs = [self.verdicts.get(p.run.run_id) for p in self.asked if p.run.bn_mask == mask]
+        ends = {verdict and verdict.status for verdict in runs}
+        if values is None and None not in ends and "diverged" in ends:  # None: of this batch, still being trained
             values = worst_values(self._search.objectives, self.subject.sites)
         self._complete(ticket, values)
 
