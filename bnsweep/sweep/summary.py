@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from scipy.special import bdtrc
 
-__all__ = ["Summary", "is_guess"]
+__all__ = ["Summary", "came_out_different", "is_guess"]
 
 MOST_REASONS = 5  # that are told
 CHANCE_LEVEL = 0.05  # of the test: a network that guesses is taken for a better one with this probability
@@ -46,11 +46,7 @@ class Summary:
         """For people."""
         lines = [*self._what_was_done(), *self._what_diverged(), *self._what_guesses()]
         if self.networks_changed:
-            lines.append(
-                f"{self.networks_changed} networks that were lost came out different when they were trained again "
-                "(another processor, other versions): rows of the earlier ones are in quarantine/. This sweep's trials "
-                "are made anew; run other sweeps that share these networks again"
-            )
+            lines.append(came_out_different(self.networks_changed, "sweep"))
         shown = self.errors[:5]
         lines += [f"failed: {error}" for error in shown]
         if len(self.errors) > len(shown):
@@ -103,6 +99,15 @@ class Summary:
             f"{len(shares)} of {len(self.clean)} networks are no better than chance on the test images "
             f"({low if low == high else f'{low} to {high}'} % right): normalized accuracy means nothing for them"
         ]
+
+
+def came_out_different(networks: int, kind: str) -> str:
+    """A line on networks that a sweep or a search, by its `kind`, has trained again."""
+    return (
+        f"{networks} networks that were lost came out different when they were trained again (another processor, other "
+        f"versions): rows of the earlier ones are in quarantine/. This {kind}'s trials are made anew; run other sweeps "
+        "that share these networks again"
+    )
 
 
 def _told(reasons: Counter[str]) -> list[str]:

@@ -7,8 +7,9 @@ its rows land even if the task dies later. The rows are those that a sweep would
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bnsweep.experiment.plan import Plan, TrainingRun
@@ -27,6 +28,7 @@ from bnsweep.training.images import Dataset
 __all__ = ["Job", "Trainee", "perform", "scores_done", "usable"]
 
 Report = Callable[["Trained | Scored | Row"], None]
+Scores = Mapping[str, list[dict[str, Any]]]  # rows of trials, by point
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,33 @@ class Trainee:
 
     run: TrainingRun
     trained: TrainedRun | None = None
+    scored_sha256: str | None = None  # of the network that its rows in the store are about
+    failed_attempt: int = 0  # the last one that was given up, in training or in scoring
 
     @property
     def attempt(self) -> int:
-        return 1 if self.trained is None else self.trained.attempt + 1
+        return max(self.failed_attempt, 0 if self.trained is None else self.trained.attempt) + 1
+
+    def other(self, sha256: str | None) -> bool:
+        """Whether training gave another network than the one that the rows in the store are about."""
+        return None not in (self.scored_sha256, sha256) and self.scored_sha256 != sha256
+
+    @property
+    def landed_epochs(self) -> int:
+        """How many epochs have landed by earlier attempts; those of the same network are the same."""
+        return 0 if self.trained is None else self.trained.epochs
+
+    def packed(self) -> str:
+        """What is known of the run, as text."""
+        return json.dumps([self.trained and asdict(self.trained), self.scored_sha256, self.failed_attempt])
+
+    @classmethod
+    def unpacked(cls, run: TrainingRun, text: str) -> Trainee:
+        """From what `packed` gave."""
+        trained, scored_sha256, failed_attempt = json.loads(text)
+        if trained is not None:
+            trained = TrainedRun(**{**trained, "strata_sizes": tuple(trained["strata_sizes"])})
+        return cls(run, trained, scored_sha256, failed_attempt)
 
 
 def perform(job: Job, trainee: Trainee, dataset: Dataset, report: Report) -> None:
@@ -71,11 +96,12 @@ def perform(job: Job, trainee: Trainee, dataset: Dataset, report: Report) -> Non
         trained = TrainedRun.of(outcome.row)
     if not usable(trained):
         return
-    for block in _blocks(job, run, trained, dataset):
+    rows = {} if trainee.other(trained.checkpoint_sha256) else read_scores(Store.open(job.store), run)
+    for block in _blocks(job, run, trained, rows, dataset):
         report(block)
 
 
-def scores_done(plan: Plan, run: TrainingRun, trained: TrainedRun, rows: dict[str, list[dict[str, Any]]]) -> bool:
+def scores_done(plan: Plan, run: TrainingRun, trained: TrainedRun, rows: Scores) -> bool:
     """Whether every point of a trained network has all of its trials."""
     return all(work.done for work in _works(plan, run, trained, rows))
 
@@ -90,9 +116,9 @@ def _kept(job: Job, run: TrainingRun, trained: TrainedRun) -> bool:
     return not Checkpoints(open_files(job.store)).fault(run.run_id, trained.checkpoint_sha256)
 
 
-def _blocks(job: Job, run: TrainingRun, trained: TrainedRun, dataset: Dataset) -> Iterator[Scored]:
+def _blocks(job: Job, run: TrainingRun, trained: TrainedRun, rows: Scores, dataset: Dataset) -> Iterator[Scored]:
     size = FIRST_BLOCK
-    for work in _works(job.plan, run, trained, read_scores(Store.open(job.store), run)):
+    for work in _works(job.plan, run, trained, rows):
         while not work.done:
             for request in list(work.requests()):
                 rest: Request | None = request
@@ -104,9 +130,7 @@ def _blocks(job: Job, run: TrainingRun, trained: TrainedRun, dataset: Dataset) -
                     size = max(1, int(BLOCK_S * len(scored.rows) / max(scored.duration_s, 1e-3)))
 
 
-def _works(
-    plan: Plan, run: TrainingRun, trained: TrainedRun, rows: dict[str, list[dict[str, Any]]]
-) -> Iterator[PointWork]:
+def _works(plan: Plan, run: TrainingRun, trained: TrainedRun, rows: Scores) -> Iterator[PointWork]:
     for point in plan.points(run):
         low, _ = plan.trial_bounds(point.eta)
         landed = rows.get(point.point_id, [])

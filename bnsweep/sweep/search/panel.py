@@ -9,6 +9,7 @@ from typing import Any
 
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.search import Search
+from bnsweep.store.attempts import trained_runs
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS, TrainedRun, read_runs, read_scores
 from bnsweep.sweep.search.job import Trainee, scores_done
@@ -28,6 +29,8 @@ class Memory:
         self._retry_failed = retry_failed
         self._stops_early = search.early_stopping is not None
         self._runs = read_runs(store)
+        self._networks = {each.run_id: each.sha256 for each in trained_runs(store, store.parts("runs"))}
+        self._given_up, self._failed_attempts = _failures(store, plan.spec.name)
         self._epochs: dict[str, list[float]] | None = None
 
     def trained(self, run: TrainingRun) -> TrainedRun | None:
@@ -35,9 +38,11 @@ class Memory:
         known = self._runs.get(run.run_id)
         return None if known is None or (known.status == "failed" and self._retry_failed) else known
 
-    def attempts(self, run: TrainingRun) -> TrainedRun | None:
-        """The run's last attempt, whatever became of it."""
-        return self._runs.get(run.run_id)
+    def trainee(self, run: TrainingRun) -> Trainee:
+        """The run to be done, and what became of earlier attempts."""
+        run_id = run.run_id
+        failed = self._failed_attempts.get(run_id, 0)
+        return Trainee(run, self._runs.get(run_id), self._networks.get(run_id), failed_attempt=failed)
 
     def verdict(self, proposal: Proposal) -> Verdict | None:
         """What the rows say of a run; None if they do not say all.
@@ -52,7 +57,8 @@ class Memory:
             return Verdict(known.status, epochs=self._curve(run))
         rows = read_scores(self._store, run)
         if not scores_done(self._plan, run, known, rows):
-            return None
+            given_up = not self._retry_failed and self._given_up.get(run.run_id, 0) >= known.attempt
+            return Verdict("failed", epochs=self._curve(run)) if given_up else None
         values = objective_values(self._objectives, self._plan, run, (row for point in rows.values() for row in point))
         return Verdict(known.status, values, _clean(rows), self._curve(run))
 
@@ -74,6 +80,7 @@ class Gathered:
     trials: dict[tuple[str, int], Row] = field(default_factory=dict)
     error: str | None = None
     gpu_lost: bool = False  # by its node: it is to be done elsewhere
+    unwritten: bool = False  # its worker cannot write into the store: nothing is known of it, and the search ends
 
 
 @dataclass(slots=True)
@@ -118,7 +125,7 @@ class Panel:
             if seat.waiting:
                 proposal = seat.waiting.popleft()
                 seat.flying[proposal.run.run_id] = proposal
-                return index, proposal, Trainee(proposal.run, self._memory.attempts(proposal.run))
+                return index, proposal, self._memory.trainee(proposal.run)
         return None
 
     def ended(self, index: int, run_id: str, verdict: Verdict) -> None:
@@ -150,6 +157,21 @@ class Panel:
                     self._heard(proposal, verdict, True)
             if not batch:
                 return
+
+
+def _failures(store: Store, search: str) -> tuple[dict[str, int], dict[str, int]]:
+    """The last attempt per run that this search has given up, and the last one that anybody has: those are numbered.
+
+    Another search of the same network may score it in another way, which says nothing of this one's.
+    """
+    mine: dict[str, int] = {}
+    everybodys: dict[str, int] = {}
+    for row in store.read("failures", columns=["sweep", "run_id", "point_id", "attempt"]).to_pylist():
+        if row["point_id"] is not None:  # a block of a sweep
+            continue
+        for found in (everybodys, mine) if row["sweep"] == search else (everybodys,):
+            found[row["run_id"]] = max(row["attempt"], found.get(row["run_id"], 0))
+    return mine, everybodys
 
 
 def _clean(rows: Mapping[str, Sequence[Row]]) -> float | None:

@@ -19,6 +19,7 @@ from bnsweep.errors import InputError, StoreError
 from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.search import SearchSpec, Subject, subjects
 from bnsweep.experiment.spec import Resource
+from bnsweep.store.attempts import set_aside_older, trained_runs
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.engine import Datasets
@@ -30,6 +31,7 @@ from bnsweep.sweep.search.objectives import Verdict
 from bnsweep.sweep.search.panel import Memory, Panel
 from bnsweep.sweep.search.study import FrontStudy, Proposal, Study
 from bnsweep.sweep.search.tuning import Landed, Tuning
+from bnsweep.sweep.summary import came_out_different
 from bnsweep.training.datasets import load_dataset
 
 __all__ = ["SearchSummary", "Told", "run_search"]
@@ -44,6 +46,7 @@ class SearchSummary:
     trained: int = 0
     from_store: int = 0
     ends: Counter[str] = field(default_factory=Counter)
+    networks_changed: int = 0  # lost, and other ones when they were trained again
     interrupted: bool = False
     seconds: float = 0.0
     studies: list[Study] = field(default_factory=list)
@@ -60,6 +63,8 @@ class SearchSummary:
         for status, what in (("diverged", "did not learn"), ("pruned", "were stopped early"), ("failed", "failed")):
             if self.ends[status]:
                 lines.append(f"{self.ends[status]} {what}: their rows say so (bnsweep query failures)")
+        if self.networks_changed:
+            lines.append(came_out_different(self.networks_changed, "search"))
         if self.failed:
             lines.append(f"to try what failed once more: {again} --retry-failed")
         if self.interrupted:
@@ -145,6 +150,8 @@ class _Session:
         self._planned = _planned(store, spec.name, sha256)
         studies: list[Study] = [MinimalStudy(each) if minimal else FrontStudy(each) for each in found]
         self.summary.studies = studies
+        # A driver that was interrupted may have left rows of earlier networks.
+        set_aside_older(store, [each for each in trained_runs(store, store.parts("runs")) if each.others])
         memory = Memory(Store.open(store.location), plan, spec.search, retry_failed=retry_failed)
         self.panel = Panel(studies, memory, proposed=self._proposed, heard=self._heard)
 
@@ -187,7 +194,7 @@ class _Session:
                 return
             if isinstance(message, BaseException):
                 raise message
-            self.buffer.add(message.table, message.rows)
+            self._land(message)
             self.buffer.flush_if_due()
 
     def _drain(self) -> None:
@@ -197,7 +204,17 @@ class _Session:
             except queue.Empty:
                 return
             if message is not None and not isinstance(message, BaseException):
-                self.buffer.add(message.table, message.rows)
+                self._land(message)
+
+    def _land(self, landed: Landed) -> None:
+        self.buffer.add(landed.table, landed.rows)
+        if landed.instead:
+            # At once: rows count as the new network's if they are committed with it or later.
+            self.buffer.flush()
+            mine = {row["run_id"] for row in landed.rows}
+            runs = trained_runs(self.store, self.store.parts("runs"))
+            set_aside_older(self.store, [each for each in runs if each.run_id in mine and each.others])
+            self.summary.networks_changed += len(mine)
 
     def _proposed(self, proposal: Proposal) -> None:
         """What is asked for becomes rows: the proposal, and the points that it plans. Called in Tune's thread."""

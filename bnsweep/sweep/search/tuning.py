@@ -6,12 +6,11 @@ and hands every row to the thread that commits. Tune's own state is of no use to
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +26,7 @@ from bnsweep.store.store import Store
 from bnsweep.sweep import ray_tune
 from bnsweep.sweep.engine import Datasets
 from bnsweep.sweep.gpu import guarded
-from bnsweep.sweep.ledger import TrainedRun, read_scores
+from bnsweep.sweep.ledger import read_scores
 from bnsweep.sweep.ray_connection import first_line
 from bnsweep.sweep.ray_data import SharedData
 from bnsweep.sweep.ray_nodes import Nodes
@@ -49,6 +48,7 @@ class Landed:
 
     table: str
     rows: tuple[Row, ...]
+    instead: bool = False  # of rows about other networks of their runs, which are set aside
 
 
 class Tuning:
@@ -163,8 +163,8 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
             "mask": run.bn_mask,
             "placement": run.placement,
             "seed": run.train_seed,
-            "spared": proposal.spared,
-            "trained": json.dumps(trainee.trained and asdict(trainee.trained)),  # Tune replaces objects of ours
+            "spared": proposal.spared or trainee.scored_sha256 is not None,  # trained in full before
+            "known": trainee.packed(),  # Tune replaces objects of ours
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -178,6 +178,8 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         gathered = self.gathered.pop(proposal.run.run_id)
         if gathered.gpu_lost:
             self.elsewhere.append(step)
+            return
+        if gathered.unwritten:
             return
         verdict = self._verdict(proposal.run, trainee, gathered, error=error)
         self.stopping.learn(index, proposal.run.run_id, verdict.epochs)
@@ -195,14 +197,16 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
             return Verdict("pruned", epochs=curve)
         if status == "diverged":
             return Verdict("diverged", epochs=curve)
-        rows = [*gathered.trials.values(), *self._earlier(run, gathered)]
+        rows = [*gathered.trials.values(), *self._earlier(trainee, gathered)]
         values = objective_values(self.subjects[0].spec.search.objectives, self.job.plan, run, rows)
         clean = [row["accuracy"] for row in rows if row["eta"] == 0]
         return Verdict(status or str(before and before.status), values, sum(clean) / len(clean), curve)
 
-    def _earlier(self, run: TrainingRun, gathered: Gathered) -> list[Row]:
-        """Rows of an interrupted trial that landed before this search began."""
-        scores = read_scores(Store.open(self.job.store), run)
+    def _earlier(self, trainee: Trainee, gathered: Gathered) -> list[Row]:
+        """Rows of an interrupted trial that landed before this search began, if they are about the same network."""
+        if gathered.trained is not None and trainee.other(gathered.trained["checkpoint_sha256"]):
+            return []
+        scores = read_scores(Store.open(self.job.store), trainee.run)
         return [
             row for rows in scores.values() for row in rows if (row["point_id"], row["trial"]) not in gathered.trials
         ]
@@ -228,7 +232,7 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
             "versions": versions(),
         }
         self.landed.put(Landed("runs", (row,)))
-        self._land_epochs(run, trainee, gathered.epochs)
+        self._land_epochs(run, gathered.epochs, trainee.landed_epochs)
 
     def _give_up(self, run: TrainingRun, trainee: Trainee, gathered: Gathered) -> None:
         reason = gathered.error or "the worker died"
@@ -244,10 +248,11 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         if isinstance(outcome, Trained):
             if gathered.trained is None:
                 gathered.trained = outcome.row
-                self.landed.put(Landed("runs", (outcome.row,)))
                 trainee = self._trainee(run_id)
-                self._land_epochs(outcome.task.run, trainee, outcome.epochs)
-                landed = trainee.trained.epochs if trainee.trained else 0
+                other = trainee.other(outcome.row["checkpoint_sha256"])
+                self.landed.put(Landed("runs", (outcome.row,), instead=other))
+                landed = 0 if other else trainee.landed_epochs
+                self._land_epochs(outcome.task.run, outcome.epochs, landed)
                 probes = tuple(row for row in outcome.probes if not landed or row["epoch"] > landed)
                 self.landed.put(Landed("probes", probes))
         elif isinstance(outcome, Scored):
@@ -260,8 +265,7 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
     def _trainee(self, run_id: str) -> Trainee:
         return next(trainee for _, _, trainee in self._of_trial.values() if trainee.run.run_id == run_id)
 
-    def _land_epochs(self, run: TrainingRun, trainee: Trainee, epochs: Any) -> None:
-        landed = trainee.trained.epochs if trainee.trained else 0  # by an earlier attempt, whose epochs were the same
+    def _land_epochs(self, run: TrainingRun, epochs: Any, landed: int) -> None:
         rows = tuple({**row, "run_id": run.run_id} for row in epochs if row["epoch"] > landed)
         self.landed.put(Landed("epochs", rows))
 
@@ -336,6 +340,7 @@ class _Gatherer(tune.Callback):  # type: ignore[misc]  # ray has no types
         outcome = result.get("outcome")
         run_id = trial.config["run_id"]
         if isinstance(outcome, StoreUnwritableError):
+            self._searcher.gathered[run_id].unwritten = True
             self._searcher.landed.put(outcome)
         elif isinstance(outcome, GpuLost):
             self._nodes.avoid(outcome.node_id, outcome.why)
@@ -369,18 +374,13 @@ def _train(config: Mapping[str, Any], job: Job, bases: list[TrainingRun], refere
     try:
         dataset = ray.get(references[run.fingerprint])
         with guarded():
-            perform(job, Trainee(run, _unpacked(config["trained"])), dataset, _report)
+            perform(job, Trainee.unpacked(run, config["known"]), dataset, _report)
     except GpuLostError as error:
         tune.report({"outcome": GpuLost.here(error)})
     except StoreUnreadableError:
         raise  # Tune starts the run once more
     except BnsweepError as error:
         tune.report({"outcome": error})
-
-
-def _unpacked(text: str) -> TrainedRun | None:
-    fields = json.loads(text)
-    return fields and TrainedRun(**{**fields, "strata_sizes": tuple(fields["strata_sizes"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,221 @@
+"""Searches that are run again after trouble: networks lost, a disk full, scoring that fails each time.
+
+Everything is real but Tune and its cluster: trials are done one after the other, in this process.
+"""
+
+import shutil
+from collections import Counter
+from contextlib import suppress
+from types import SimpleNamespace
+
+import odd_network
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from sweep_helpers import rows
+
+from bnsweep.errors import ModelError, StoreUnwritableError
+from bnsweep.experiment.reading import parse_spec
+from bnsweep.store.checkpoints import Checkpoints
+from bnsweep.store.store import Store
+from bnsweep.sweep import work
+from bnsweep.sweep.search import job, tuning
+from bnsweep.sweep.search import run as search_run
+
+SWEEP = """\
+name: swept
+data: {source: digits, train_images: 200, test_images: 100}
+models: import:odd_network:make
+training: {epochs: 2, batch_size: 50, chance_epochs: null}
+eta: [0.1]
+trials: 4
+"""
+SEARCH = SWEEP.replace("swept", "searched").replace("trials: 4", "trials: 6") + "search: {trainings: 2}\n"
+STOPPING = SEARCH.replace("trainings: 2", "trainings: 2, early_stopping: {grace_epochs: 1, reduction: 100}")
+
+
+class Cluster:
+    """Nothing is asked of it."""
+
+    def __init__(self, *_, **__):
+        self.nodes = SimpleNamespace(check_fits=lambda *_: None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def heard(self):
+        pass
+
+    def close(self):
+        pass
+
+
+class Stopped(BaseException):
+    """A trial that ASHA ends."""
+
+
+class Trials:
+    """In the place of `Tuning`: its searcher and what it hears, without Tune."""
+
+    def __init__(self, of, panel, subjects, datasets, store, landed, nodes):
+        self.stopping = tuning._Stopping(subjects[0].spec.search, subjects)
+        self.searcher = tuning._Searcher(of, panel, subjects, self.stopping, landed, [])
+        self.gatherer = tuning._Gatherer(self.searcher, nodes)
+        self.job, self.datasets, self.landed = of, datasets, landed
+        self.bases = [subject.run("1" * subject.sites, 0) for subject in subjects]
+
+    def start(self):
+        number = 0
+        while isinstance(config := self.searcher.suggest(str(number)), dict):
+            trial = SimpleNamespace(config=config)
+            tuning.tune.report = lambda result, trial=trial: self._hear(trial, result)
+            with suppress(Stopped):
+                tuning._train(config, self.job, self.bases, self.datasets)
+            self.searcher.on_trial_complete(str(number))
+            number += 1
+        if config == Searcher.FINISHED:
+            self.landed.put(None)
+
+    def _hear(self, trial, result):
+        self.gatherer.on_trial_result(0, [], trial, result)
+        if self.stopping.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+            raise Stopped
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    """Run a search into a store; the summary and what was said."""
+    monkeypatch.setattr(search_run, "RayCluster", Cluster)
+    monkeypatch.setattr(search_run, "Tuning", Trials)
+    monkeypatch.setattr(tuning.tune, "report", None)  # put back at the end
+    monkeypatch.setattr(tuning, "ray", SimpleNamespace(get=lambda load: load()))
+
+    def run_text(text, store, **options):
+        said, spec = [], parse_spec(text)
+        summary = search_run.run_search(spec, str(store), text=text, data_root=tmp_path, told=said.append, **options)
+        return summary, said
+
+    return run_text
+
+
+def failing(error):
+    """In the place of a function."""
+
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def same_networks_and_rows(store, fresh):
+    """Two stores are about the same networks and hold the same rows, whatever attempts it took."""
+    networks = [{row["run_id"]: row["checkpoint_sha256"] for row in rows(where, "runs")} for where in (store, fresh)]
+    assert networks[0] == networks[1]
+    for table in ("trials", "epochs", "probes"):
+        assert rows(store, table) == rows(fresh, table)
+    assert Store.open(store).verify().problems == []
+
+
+@pytest.mark.parametrize("trouble", ["none", "interrupted", "failed between"])
+def test_a_search_scores_a_run_on_one_network(tmp_path, run, search, monkeypatch, trouble):
+    """Networks with some of their trials are lost, and this processor's last bits are others."""
+    store = tmp_path / "store"
+    run(SWEEP, store)
+    shutil.rmtree(store / "networks")
+    monkeypatch.setattr(odd_network, "SCALE", 2.0)
+    with monkeypatch.context() as here:
+        if trouble == "interrupted":  # before it has set the old rows aside
+            aside = search_run.set_aside_older
+
+            def end_once(where, runs):
+                if runs:
+                    here.setattr(search_run, "set_aside_older", lambda *_: None)
+                    raise KeyboardInterrupt
+                aside(where, runs)
+
+            here.setattr(search_run, "set_aside_older", end_once)
+            assert search(SEARCH, store)[0].interrupted
+        elif trouble == "failed between":
+            here.setattr(work, "train_run", failing(RuntimeError("no memory")))
+            run(SWEEP.replace("trials: 4", "trials: 5"), store)
+    summary, said = search(SEARCH, store, retry_failed=True)
+    _, expected = search(SEARCH, tmp_path / "fresh")
+    same_networks_and_rows(store, tmp_path / "fresh")
+    if trouble == "interrupted":  # its trials had landed
+        assert (summary.trained, summary.from_store) == (0, 2)
+    else:
+        assert said == expected  # with the objectives' values
+        assert summary.networks_changed == 2
+        assert "This search's trials are made anew" in "\n".join(summary.lines(again="x"))
+
+
+def test_a_lost_network_that_comes_out_the_same_keeps_its_trials(tmp_path, run, search):
+    store = tmp_path / "store"
+    run(SWEEP, store)
+    shutil.rmtree(store / "networks")
+    summary, said = search(SEARCH, store)
+    assert (summary.networks_changed, (store / "quarantine").exists()) == (0, False)
+    assert {row["sweep"] for row in Store.open(store).read("trials").to_pylist()} == {"swept", "searched"}
+    assert said == search(SEARCH, tmp_path / "fresh")[1]
+
+
+def test_what_was_trained_in_full_before_is_not_stopped_early(tmp_path, run, search, monkeypatch):
+    """It would be judged by the few trials that it has."""
+    store = tmp_path / "store"
+    run(SWEEP + "placements: all\ntrain_seeds: 2\n", store)
+    shutil.rmtree(store / "networks")
+
+    def strict(self, _, trial, result):
+        return TrialScheduler.CONTINUE if "accuracy" not in result or trial.config["spared"] else TrialScheduler.STOP
+
+    monkeypatch.setattr(tuning._Stopping, "on_trial_result", strict)
+    text = STOPPING.replace("trainings: 2", "trainings: 4").replace("trials: 6", "trials: 6\ntrain_seeds: 2")
+    summary, _ = search(text, store)
+    assert summary.ends == {"finished": 3, "pruned": 1}  # spared: what is known, and what the sweep has trained
+    trials = Counter(row["run_id"] for row in rows(store) if row["eta"] > 0)
+    assert list(trials.values()) == [6, 6, 6]
+
+
+@pytest.mark.parametrize("epochs", ["before", "none"])
+def test_a_full_disk_stops_a_search_and_nobody_else(tmp_path, search, monkeypatch, epochs):
+    """What its worker cannot write is no training that ASHA has stopped."""
+    store, full = tmp_path / "store", failing(StoreUnwritableError("the disk is full"))
+    with monkeypatch.context() as here:
+        here.setattr(*((Checkpoints, "put_network") if epochs == "before" else (job, "train_run")), full)
+        with pytest.raises(StoreUnwritableError, match="the disk is full"):
+            search(STOPPING, store)
+    assert [Store.open(store).rows(table) for table in ("runs", "epochs", "failures")] == [0, 0, 0]
+    summary, _ = search(STOPPING, store)
+    assert (summary.trained, summary.ends) == (2, {"finished": 2})
+    search(STOPPING, tmp_path / "fresh")
+    same_networks_and_rows(store, tmp_path / "fresh")
+
+
+def test_scoring_that_fails_is_left_alone_until_it_is_asked_for(tmp_path, search, monkeypatch):
+    store = tmp_path / "store"
+    with monkeypatch.context() as here:
+        here.setattr(job, "score_block", failing(ModelError("cannot be folded")))
+        for call, options in enumerate(({}, {}, {"retry_failed": True}, {"retry_failed": True}, {})):
+            summary, _ = search(SEARCH, store, **options)
+            tried = 2 if call == 0 or options else 0
+            assert (summary.trained, summary.from_store, summary.ends) == (tried, 2 - tried, {"failed": 2})
+            assert summary.failed
+        # Another search may score them in another way.
+        other, _ = search(SEARCH.replace("searched", "other"), store)
+        assert (other.trained, other.from_store) == (2, 0)
+    attempts = [row["attempt"] for row in rows(store, "failures")]
+    assert sorted(attempts) == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert Store.open(store).verify().problems == []
+    assert Store.open(store).rows("runs") == 2  # the networks are there
+    summary, said = search(SEARCH, store, retry_failed=True)
+    assert (summary.trained, summary.failed) == (2, False)
+    assert said == search(SEARCH, tmp_path / "fresh")[1]
+    same_networks_and_rows(store, tmp_path / "fresh")
+    summary, _ = search(SEARCH, store)
+    assert (summary.trained, summary.from_store, summary.failed) == (0, 2, False)
