@@ -11,10 +11,9 @@ from types import SimpleNamespace
 import odd_network
 import pytest
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import Searcher
 from sweep_helpers import rows
 
-from bnsweep.errors import ModelError, StoreUnwritableError
+from bnsweep.errors import GpuLostError, ModelError, StoreUnwritableError
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.store import Store
@@ -38,7 +37,7 @@ class Cluster:
     """Nothing is asked of it."""
 
     def __init__(self, *_, **__):
-        self.nodes = SimpleNamespace(check_fits=lambda *_: None)
+        self.nodes = SimpleNamespace(check_fits=lambda *_: None, avoid=lambda *_: None)
 
     def __enter__(self):
         return self
@@ -53,39 +52,42 @@ class Cluster:
         pass
 
 
+class Data:
+    """In the place of `SharedData`: what is handed out loads."""
+
+    def __init__(self, datasets):
+        self.reference = datasets.get
+
+
 class Stopped(BaseException):
     """A trial that ASHA ends."""
 
 
-class Trials:
-    """In the place of `Tuning`: its searcher and what it hears, without Tune."""
-
-    def __init__(self, of, panel, subjects, datasets, store, landed, nodes):
-        self.stopping = tuning._Stopping(subjects[0].spec.search, subjects)
-        self.searcher = tuning._Searcher(of, panel, subjects, self.stopping, landed, [])
-        self.gatherer = tuning._Gatherer(self.searcher, nodes)
-        self.job, self.datasets, self.landed = of, datasets, landed
-        self.bases = [subject.run("1" * subject.sites, 0) for subject in subjects]
+class Trials(tuning.Tuning):
+    """All of it but Tune."""
 
     def start(self):
-        number = 0
-        while isinstance(config := self.searcher.suggest(str(number)), dict):
+        self._run()
+
+    def _search(self, searcher, stopping):
+        bases = [subject.run("1" * subject.sites, 0) for subject in self._subjects]
+        gatherer, number = tuning._Gatherer(searcher, self._nodes), 0
+        while isinstance(config := searcher.suggest(str(number)), dict):
             trial = SimpleNamespace(config=config)
-            tuning.tune.report = lambda result, trial=trial: self._hear(trial, result)
+
+            def report(result, trial=trial):
+                gatherer.on_trial_result(0, [], trial, result)
+                if stopping.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+                    raise Stopped
+
+            tuning.tune.report = report
             with suppress(Stopped):
-                tuning._train(config, self.job, self.bases, self.datasets)
-            self.searcher.on_trial_complete(str(number))
+                try:
+                    tuning._train(config, self._job, bases, self._references)
+                except RuntimeError:  # Tune starts it once more
+                    tuning._train(config, self._job, bases, self._references)
+            searcher.on_trial_complete(str(number))
             number += 1
-        if config == Searcher.FINISHED:
-            self.landed.put(None)
-
-    def _hear(self, trial, result):
-        self.gatherer.on_trial_result(0, [], trial, result)
-        if self.stopping.on_trial_result(None, trial, result) == TrialScheduler.STOP:
-            raise Stopped
-
-    def close(self):
-        pass
 
 
 @pytest.fixture
@@ -93,6 +95,8 @@ def search(tmp_path, monkeypatch):
     """Run a search into a store; the summary and what was said."""
     monkeypatch.setattr(search_run, "RayCluster", Cluster)
     monkeypatch.setattr(search_run, "Tuning", Trials)
+    monkeypatch.setattr(tuning, "SharedData", Data)
+    monkeypatch.setattr(tuning.GpuLost, "here", lambda error: tuning.GpuLost("a node", str(error)))
     monkeypatch.setattr(tuning.tune, "report", None)  # put back at the end
     monkeypatch.setattr(tuning, "ray", SimpleNamespace(get=lambda load: load()))
 
@@ -180,6 +184,56 @@ def test_what_was_trained_in_full_before_is_not_stopped_early(tmp_path, run, sea
     assert summary.ends == {"finished": 3, "pruned": 1}  # spared: what is known, and what the sweep has trained
     trials = Counter(row["run_id"] for row in rows(store) if row["eta"] > 0)
     assert list(trials.values()) == [6, 6, 6]
+
+
+@pytest.fixture
+def breaks_off(monkeypatch):
+    """A run is broken off by an error when its first block has been scored; trained again, it comes out different."""
+    train, score = job.train_run, job.score_block
+
+    def set_up(error):
+        scales, errors = iter((1.0, 2.0)), iter((None, error))
+
+        def train_otherwise(*arguments, **how):
+            with monkeypatch.context() as here:
+                here.setattr(odd_network, "SCALE", next(scales))
+                return train(*arguments, **how)
+
+        def score_or_fail(*arguments):
+            if wrong := next(errors, None):
+                raise wrong
+            return score(*arguments)
+
+        monkeypatch.setattr(job, "train_run", train_otherwise)
+        monkeypatch.setattr(job, "score_block", score_or_fail)
+
+    return set_up
+
+
+def test_a_run_goes_on_elsewhere_with_the_network_that_it_has(tmp_path, search, breaks_off):
+    text = SEARCH.replace("trainings: 2", "trainings: 1")
+    _, expected = search(text, tmp_path / "fresh")
+    breaks_off(GpuLostError("no GPU"))
+    _, said = search(text, tmp_path / "store")
+    assert said == expected
+    assert Store.open(tmp_path / "store").rows("runs") == 1
+    same_networks_and_rows(tmp_path / "store", tmp_path / "fresh")
+
+
+def test_a_run_whose_worker_dies_is_not_scored_on_two_networks(tmp_path, search, breaks_off):
+    text, store = SEARCH.replace("trainings: 2", "trainings: 1"), tmp_path / "store"
+    _, expected = search(text, tmp_path / "fresh")
+    breaks_off(RuntimeError("died"))
+    summary, _ = search(text, store)
+    assert summary.ends == {"failed": 1}
+    (failure,) = rows(store, "failures")
+    assert "when it was trained again another network came out" in failure["error"]
+    landed = rows(store)
+    assert landed
+    assert all(row in rows(tmp_path / "fresh") for row in landed)
+    _, said = search(text, store, retry_failed=True)  # what lacks on the first one
+    assert said == expected
+    same_networks_and_rows(store, tmp_path / "fresh")
 
 
 @pytest.mark.parametrize("epochs", ["before", "none"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bnsweep.experiment.plan import Plan, TrainingRun
@@ -63,6 +63,10 @@ class Trainee:
     def landed_epochs(self) -> int:
         """How many epochs have landed by earlier attempts; those of the same network are the same."""
         return 0 if self.trained is None else self.trained.epochs
+
+    def after(self, row: Mapping[str, Any] | None) -> Trainee:
+        """The same run once it has been trained, by its row of `runs`; None: it has not."""
+        return self if row is None else replace(self, trained=TrainedRun.of(row))
 
     def packed(self) -> str:
         """What is known of the run, as text."""

@@ -94,7 +94,7 @@ class Tuning:
 
     def _fit(self) -> None:
         stopping = _Stopping(self._subjects[0].spec.search, self._subjects)
-        elsewhere: list[Step] = []
+        elsewhere: list[tuple[Step, Gathered]] = []
         while True:
             searcher = _Searcher(self._job, self._panel, self._subjects, stopping, self.landed, elsewhere)
             self._search(searcher, stopping)
@@ -134,10 +134,10 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         subjects: tuple[Subject, ...],
         stopping: _Stopping,
         landed: queue.SimpleQueue[Landed | BaseException | None],
-        first: Sequence[Step],
+        first: Sequence[tuple[Step, Gathered]],
     ) -> None:
         super().__init__()
-        self.elsewhere: list[Step] = []  # begun on nodes that turned out to have no GPU
+        self.elsewhere: list[tuple[Step, Gathered]] = []  # begun on nodes that turned out to have no GPU
         self._first = deque(first)
         self.job, self.panel, self.subjects, self.stopping, self.landed = job, panel, subjects, stopping, landed
         self.gathered: dict[str, Gathered] = {}  # by run id
@@ -147,7 +147,7 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         """The config of the next trial; None: not now."""
         if self.elsewhere:
             return Searcher.FINISHED
-        step = self._first.popleft() if self._first else self.panel.next()
+        step, gathered = self._first.popleft() if self._first else (self.panel.next(), Gathered())
         while self.panel.from_store:
             index, run_id, verdict = self.panel.from_store.pop()
             self.stopping.learn(index, run_id, verdict.epochs)
@@ -156,7 +156,7 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         index, proposal, trainee = step
         run = proposal.run
         self._of_trial[trial_id] = step
-        self.gathered[run.run_id] = Gathered()
+        self.gathered[run.run_id] = gathered
         return {
             "study": index,
             "run_id": run.run_id,
@@ -164,7 +164,7 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
             "placement": run.placement,
             "seed": run.train_seed,
             "spared": proposal.spared or trainee.scored_sha256 is not None,  # trained in full before
-            "known": trainee.packed(),  # Tune replaces objects of ours
+            "known": trainee.after(gathered.trained).packed(),  # Tune replaces objects of ours
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         step = index, proposal, trainee = self._of_trial.pop(trial_id)
         gathered = self.gathered.pop(proposal.run.run_id)
         if gathered.gpu_lost:
-            self.elsewhere.append(step)
+            self.elsewhere.append((step, replace(gathered, gpu_lost=False)))
             return
         if gathered.unwritten:
             return
@@ -248,19 +248,25 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
         if isinstance(outcome, Trained):
             if gathered.trained is None:
                 gathered.trained = outcome.row
-                trainee = self._trainee(run_id)
-                other = trainee.other(outcome.row["checkpoint_sha256"])
-                self.landed.put(Landed("runs", (outcome.row,), instead=other))
-                landed = 0 if other else trainee.landed_epochs
-                self._land_epochs(outcome.task.run, outcome.epochs, landed)
-                probes = tuple(row for row in outcome.probes if not landed or row["epoch"] > landed)
-                self.landed.put(Landed("probes", probes))
+                self._land_network(self._trainee(run_id), outcome)
+            elif outcome.row["checkpoint_sha256"] != gathered.trained["checkpoint_sha256"]:
+                gathered.error = "its worker died, and when it was trained again another network came out"
         elif isinstance(outcome, Scored):
+            if gathered.trained and outcome.task.checkpoint_sha256 != gathered.trained["checkpoint_sha256"]:
+                return
             fresh = [row for row in outcome.rows if (row["point_id"], row["trial"]) not in gathered.trials]
             gathered.trials |= {(row["point_id"], row["trial"]): row for row in fresh}
             self.landed.put(Landed("trials", tuple(fresh)))
         else:
             gathered.epochs = [*(row for row in gathered.epochs if row["epoch"] < outcome["epoch"]), outcome]
+
+    def _land_network(self, trainee: Trainee, outcome: Trained) -> None:
+        other = trainee.other(outcome.row["checkpoint_sha256"])
+        self.landed.put(Landed("runs", (outcome.row,), instead=other))
+        landed = 0 if other else trainee.landed_epochs
+        self._land_epochs(outcome.task.run, outcome.epochs, landed)
+        probes = tuple(row for row in outcome.probes if not landed or row["epoch"] > landed)
+        self.landed.put(Landed("probes", probes))
 
     def _trainee(self, run_id: str) -> Trainee:
         return next(trainee for _, _, trainee in self._of_trial.values() if trainee.run.run_id == run_id)
