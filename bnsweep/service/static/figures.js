@@ -4,6 +4,10 @@
   const place = document.getElementById("figures");
   if (!place?.dataset.part) return;
   const answer = await fetch(place.dataset.part, { headers: { accept: "text/html" } });
+  if (answer.redirected) {
+    location.reload(); // to the sign-in page
+    return;
+  }
   place.removeAttribute("aria-busy");
   if (!answer.ok) {
     place.firstElementChild.textContent = "The figures could not be drawn. Load the page again to try once more.";

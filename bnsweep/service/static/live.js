@@ -39,7 +39,8 @@
     due = Date.now() + 4000;
     try {
       const answer = await fetch(live.dataset.part, { headers: { accept: "text/html" } });
-      if (answer.ok) live.innerHTML = await answer.text();
+      if (answer.redirected) location.reload(); // to the sign-in page
+      else if (answer.ok) live.innerHTML = await answer.text();
     } finally { loading = false; }
   }
 
