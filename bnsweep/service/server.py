@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -124,12 +125,22 @@ def make_hub(
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        return _bound(socket.socket(family, socket.SOCK_STREAM), host, port)
+    except OSError as error:
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise BnsweepError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another {option}"
+        ) from None
+    except UnicodeError as error:  # no name of a machine: a part of it is empty, or too long
+        raise BnsweepError(f"cannot listen on {host}:{port}: {error}; choose another --host") from None
+
+
+def _bound(listening: socket.socket, host: str, port: int) -> socket.socket:
+    try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen(512)
-    except OSError as error:
-        raise BnsweepError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
-        ) from None
+    except OSError:
+        listening.close()
+        raise
     return listening

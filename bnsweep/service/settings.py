@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isinf
 
 from bnsweep.errors import InputError, UnknownNameError
 
@@ -53,6 +54,8 @@ class Settings:
                 raise InputError(
                     f"`{name} >= {known[name].least:g}` must hold, but got {value:g}: {known[name].meaning}"
                 )
+            if isinf(value):
+                raise InputError(f"`{name}` takes a finite number, but got {value:g}: {known[name].meaning}")
             self._values[name] = value
 
     def __getitem__(self, name: str) -> float:
