@@ -13,7 +13,8 @@ import io
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -43,7 +44,7 @@ from bnsweep.service.guard import FORM_COOKIE, Refusals, same_site
 from bnsweep.service.hub import ForbiddenError
 from bnsweep.service.jobs import TooManyJobsError
 from bnsweep.service.look import page
-from bnsweep.service.rows import Rows
+from bnsweep.service.rows import LateError, Rows
 
 __all__ = [
     "Answer",
@@ -55,9 +56,13 @@ __all__ = [
     "permitted",
     "result_of",
     "rows_for",
+    "show",
+    "showing",
+    "status_of",
     "unexpected",
 ]
 
+AGAIN_S = 10  # after which an answer that was late may be there
 ENDINGS = (".json", ".csv", ".parquet", ".html")
 TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 ERROR_SCHEMA = {
@@ -118,19 +123,34 @@ def add(
     for form in sorted(forms, key=lambda each: each == "html"):  # the page last: its path matches every ending
         ending = "" if form == "html" else f".{form}"
         content = {"json": "application/json", **TYPES}.get(form, "text/html").partition(";")[0]
-        app.add_api_route(
+        show(
+            app,
             path + ending,
             _endpoint(function, form),
-            methods=["GET"],
+            schema=form != "html",
             dependencies=[Depends(permitted(role))],
-            include_in_schema=form != "html",
-            response_model=None,
-            response_class=Response,
             responses={200: {"content": {content: {}}, "description": "The answer"}, **ERRORS},
             name=f"{function.__name__}_{form}",
             tags=[tag or function.__name__],
             openapi_extra={"x-role": role.label},
         )
+
+
+def show(
+    app: FastAPI,
+    path: str,
+    endpoint: Callable[..., Any],
+    *,
+    schema: bool,
+    methods: Sequence[str] = ("GET", "HEAD"),
+    **more: Any,
+) -> None:
+    """Route what only reads. HEAD is GET to us: the server keeps the body to itself."""
+    for method in methods:  # a route each: in the schema one that has both would be one operation under two names
+        app.add_api_route(
+            path, endpoint, methods=[method], include_in_schema=schema and method == "GET", response_model=None,
+            response_class=Response, **more,
+        )  # fmt: skip
 
 
 def permitted(role: Role | None) -> Callable[[Request], Awaitable[None]]:
@@ -181,21 +201,29 @@ def _endpoint(function: Function, form: str) -> Callable[..., Awaitable[Response
 
 
 def _render(request: Request, answer: Answer, form: str) -> Response:
-    try:
+    table = answer.table  # one without rows is false, and has its columns all the same
+    with showing():
         match form:
             case "html":
                 return html(request, answer)
             case "json":
-                content = {"ok": True, **json_value(answer.data), **(answer.table.to_plain() if answer.table else {})}
+                content = {"ok": True, **json_value(answer.data), **({} if table is None else table.to_plain())}
                 return Response(json.dumps(content, allow_nan=False), answer.status, media_type="application/json")
             case "csv":
-                body: str | bytes = answer.table.to_csv() if answer.table else ""
+                body: str | bytes = "" if table is None else table.to_csv()
             case _:
-                body = _parquet(answer.table)
-    except (OverflowError, ValueError, pa.ArrowException) as error:  # dates beyond the year 9999 and their like
-        raise QueryError(f"a value of the answer cannot be shown: {error}; cast it to VARCHAR") from None
+                body = _parquet(table)
     headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(answer.name)}.{form}"}
     return Response(body, media_type=TYPES[form], headers=headers)
+
+
+@contextmanager
+def showing() -> Iterator[None]:
+    """Around what makes Python values of an answer's. Raises QueryError for one that Python has not."""
+    try:
+        yield
+    except (OverflowError, ValueError, pa.ArrowException) as error:  # dates beyond the year 9999 and their like
+        raise QueryError(f"a value of the answer cannot be shown: {error}; cast it to VARCHAR") from None
 
 
 def html(request: Request, answer: Answer) -> Response:
@@ -248,12 +276,15 @@ def install_errors(app: FastAPI, refusals: Refusals) -> None:
             more = {"problems": [{"where": p.where, "message": p.message, "line": p.line} for p in error.problems]}
         if isinstance(error, ForbiddenError):
             await refusals.forbidden(request.state.user, request.scope, str(error))
-        return await _error(request, str(error), _status(error), **more)
+        response = await _error(request, str(error), status_of(error), **more)
+        if isinstance(error, LateError):
+            response.headers["retry-after"] = str(AGAIN_S)
+        return response
 
     async def raised(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         wants = wants_page(request)
-        if error.status_code == 401 and wants and request.method == "GET":
+        if error.status_code == 401 and wants and request.method in ("GET", "HEAD"):
             target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(f"/signin?next={quote(target, safe='')}", 303)
         if error.status_code == 403:
@@ -277,7 +308,7 @@ def install_errors(app: FastAPI, refusals: Refusals) -> None:
 async def unexpected(request: Request, error: Exception) -> Response:
     """The answer to what went wrong before a page was asked: a store that is away, or a bug."""
     if isinstance(error, BnsweepError):
-        return await _error(request, str(error), _status(error))
+        return await _error(request, str(error), status_of(error))
     logger.exception("a request failed", exc_info=error)
     return await _error(request, "something went wrong here; the service's log says what", 500)
 
@@ -296,7 +327,8 @@ def wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "")
 
 
-def _status(error: BnsweepError) -> int:
+def status_of(error: BnsweepError) -> int:
+    """The HTTP status that says what kind of error it is."""
     match error:
         case NotFoundError():
             return 404

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from bnsweep._version import __version__
 from bnsweep.errors import BnsweepError
-from bnsweep.service.answers import ERRORS, Answer, add, html, install_errors, permitted, unexpected
+from bnsweep.service.answers import ERRORS, Answer, add, html, install_errors, permitted, show, unexpected
 from bnsweep.service.ask import Ask
 from bnsweep.service.auth import Role
 from bnsweep.service.events import Events
@@ -70,7 +70,7 @@ def make_app(hub: Hub) -> FastAPI:
     install_errors(app, refusals)
     _public(app, hub, refusals)
     _showing(app, hub)
-    _doing(app, hub)
+    _doing(app, hub, refusals)
     app.add_middleware(
         Guard, tokens=hub.tokens, settings=hub.settings, refusals=refusals, failed=unexpected, loopback=hub.loopback
     )
@@ -104,7 +104,8 @@ def _showing(app: FastAPI, hub: Hub) -> None:
     _get(app, "/sweeps/{sweep}/figures", pages.figures, role=viewer)
     _get(app, "/sweeps/{sweep}/report", pages.report, role=viewer)
     _get(app, "/sweeps/{sweep}/spec", pages.spec, role=viewer, schema=True)
-    _get(app, "/sweeps/{sweep}/events", events.sweep, role=viewer)
+    # No HEAD: its body never ends.
+    _get(app, "/sweeps/{sweep}/events", events.sweep, role=viewer, methods=("GET",))
     add(app, "/sweeps/{sweep}", pages.sweep, role=viewer, tag="sweeps")
     _get(app, "/runs/{run_id}/sites.json", pages.sites, role=viewer)
     add(app, "/runs/{run_id}", pages.run, role=viewer, tag="runs")
@@ -115,8 +116,8 @@ def _showing(app: FastAPI, hub: Hub) -> None:
     add(app, "/audit", pages.audit, role=Role.ADMIN, tag="audit")
 
 
-def _doing(app: FastAPI, hub: Hub) -> None:
-    work = Work(hub)
+def _doing(app: FastAPI, hub: Hub, refusals: Refusals) -> None:
+    work = Work(hub, refusals)
     add(app, "/new", work.new, role=Role.RUNNER, forms=("html", "json"), tag="new")
     for path, function, status, summary in (
         ("/check.json", work.check, 200, "check and plan a sweep file"),
@@ -139,12 +140,13 @@ def _home(request: Request) -> Response:
     return RedirectResponse("/sweeps", 303)
 
 
-def _get(app: FastAPI, path: str, function: Callable[..., Any], *, role: Role | None, schema: bool = False) -> None:
-    app.add_api_route(
-        path, function, methods=["GET"], dependencies=[Depends(permitted(role))],
-        include_in_schema=schema, response_model=None, response_class=Response,
+def _get(
+    app: FastAPI, path: str, function: Callable[..., Any], *, role: Role | None, schema: bool = False, **more: Any
+) -> None:
+    show(
+        app, path, function, schema=schema, dependencies=[Depends(permitted(role))],
         responses={200: {"content": {"application/yaml": {}}, "description": "The file"}, **ERRORS},
-        openapi_extra={"x-role": role.label if role else "anybody"},
+        openapi_extra={"x-role": role.label if role else "anybody"}, **more,
     )  # fmt: skip
 
 

@@ -12,9 +12,10 @@ from bnsweep.analysis.queries import QUERIES
 from bnsweep.analysis.queries import Query as Question
 from bnsweep.analysis.result import Result
 from bnsweep.errors import QueryError
-from bnsweep.service.answers import Answer, NotFoundError, for_programs, rows_for
+from bnsweep.service.answers import Answer, NotFoundError, for_programs, rows_for, showing, status_of
 from bnsweep.service.auth import User
 from bnsweep.service.hub import Hub
+from bnsweep.service.rows import Snapshot
 from bnsweep.store.schema import SCHEMAS, describe
 
 __all__ = ["Ask"]
@@ -45,17 +46,18 @@ class Ask:
     ) -> Answer:
         """One SELECT of the user's own over all rows; without one, the named questions and the schema."""
         if not sql.strip():
-            return Answer("ask.html", self._contents(), None, self._page(sql=""))
+            return Answer("ask.html", self._contents(), None, {} if for_programs(request) else self._page(sql=""))
         user: User = request.state.user
         await run_in_threadpool(self._hub.audit.add, user.name, "question", sql=sql)
-        snapshot = await run_in_threadpool(lambda: self._hub.rows.snapshot)
         try:
-            result = await self._hub.console.ask(snapshot, sql, gone=request.is_disconnected)
+            result = await self._hub.console.ask(self._newest, sql, gone=request.is_disconnected)
+            if for_programs(request):
+                return Answer("ask.html", {"sql": sql}, result)
+            chart = await run_in_threadpool(self._chart, result, view, (x, y, colour))
         except QueryError as error:
             if for_programs(request):
                 raise
-            return Answer("ask.html", {}, None, self._page(sql=sql, error=str(error)), status=400)
-        chart = await run_in_threadpool(self._chart, result, view, (x, y, colour))
+            return Answer("ask.html", {}, None, self._page(sql=sql, error=str(error)), status=status_of(error))
         return Answer("ask.html", {"sql": sql}, result, self._page(sql=sql, result=result, view=view, **chart))
 
     def named(
@@ -79,11 +81,16 @@ class Ask:
             limit=self._hub.settings.count("sql_rows"), seconds=self._hub.settings["sql_seconds"],
         )  # fmt: skip
         data = {"query": query, "question": question.question, "sweep": sweep, "parameters": given, "sql": question.sql}
+        if for_programs(request):
+            return Answer("ask.html", data, result, name=query)
         page = self._page(
             sql=question.sql, question=question, given=given, sweep=sweep, result=result, view=view,
             **self._chart(result, view, (x, y, colour)),
         )  # fmt: skip
         return Answer("ask.html", data, result, page, name=query)
+
+    async def _newest(self) -> Snapshot:
+        return await run_in_threadpool(lambda: self._hub.rows.snapshot)
 
     def _given(self, parameters: QueryParams) -> dict[str, str]:
         """Values for the question's own parameters; an empty field of the form is none."""
@@ -118,6 +125,11 @@ class Ask:
         x, y, colour = axes
         if view != "chart" or not len(result):
             return {"x": x, "y": y, "colour": colour}
+        with showing():
+            return self._drawn(result, x, y, colour)
+
+    def _drawn(self, result: Result, x: str, y: str, colour: str) -> dict[str, Any]:
+        """The chart's figures, with columns for the axes that were not asked for."""
         names = [column.name for column in result.columns]
         numbers = [n for n in names if _is_number(result, n)]
         if not y:

@@ -26,6 +26,8 @@ __all__ = ["BusyError", "Console"]
 LATE_S = 20.0  # past the time limit, which the process keeps itself: for starting and handing over on a busy machine
 LISTEN_S = 0.5  # between looks whether who asked is still there
 
+Newest = Callable[[], Awaitable[Snapshot]]
+
 
 class BusyError(QueryError):
     """Too many questions at once."""
@@ -40,33 +42,27 @@ class Console:
         self._spare: Process | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="bnsweep-console-")
 
-    async def ask(self, snapshot: Snapshot, sql: str, *, gone: Callable[[], Awaitable[bool]] | None = None) -> Result:
-        """The rows of one SELECT. `gone` tells that nobody waits for them any more.
+    async def ask(self, newest: Newest, sql: str, *, gone: Callable[[], Awaitable[bool]] | None = None) -> Result:
+        """The rows of one SELECT over the snapshot that is the newest when its turn comes: those before are deleted.
 
-        Raises QueryError with the reason, BusyError.
+        `gone` tells that nobody waits for the rows any more.
+
+        Raises QueryError with the reason, BusyError, what `newest` raises.
         """
         try:
             await asyncio.wait_for(self._turns.acquire(), self._settings["sql_waiting_s"])
         except TimeoutError:
             raise BusyError("too many questions are asked at the moment; try again in a little while") from None
         try:
-            return await self._ask(snapshot, sql, gone)
+            return await self._ask(newest, sql, gone)
         finally:
             self._turns.release()
 
-    async def _ask(self, snapshot: Snapshot, sql: str, gone: Callable[[], Awaitable[bool]] | None) -> Result:
+    async def _ask(self, newest: Newest, sql: str, gone: Callable[[], Awaitable[bool]] | None) -> Result:
         seconds = self._settings["sql_seconds"]
-        question = {
-            "snapshot": snapshot.path,
-            "sql": sql,
-            "rows": self._settings.count("sql_rows"),
-            "bytes": self._settings.count("sql_bytes"),
-            "seconds": seconds,
-            "memory_mb": self._settings.count("sql_memory_mb"),
-        }
         process = await self._take()
-        told = asyncio.ensure_future(process.communicate(json.dumps(question).encode() + b"\n"))
         try:
+            told = asyncio.ensure_future(process.communicate(self._question(await newest(), sql)))
             out, _ = await asyncio.wait_for(_unless_gone(told, gone), seconds + LATE_S)
         except TimeoutError:
             raise QueryError(f"the time limit of {seconds:g} s was reached; ask for less") from None
@@ -76,6 +72,17 @@ class Console:
                     process.kill()
                 await process.wait()
         return _result(out, sql, process.returncode)
+
+    def _question(self, snapshot: Snapshot, sql: str) -> bytes:
+        question = {
+            "snapshot": snapshot.path,
+            "sql": sql,
+            "rows": self._settings.count("sql_rows"),
+            "bytes": self._settings.count("sql_bytes"),
+            "seconds": self._settings["sql_seconds"],
+            "memory_mb": self._settings.count("sql_memory_mb"),
+        }
+        return json.dumps(question).encode() + b"\n"
 
     async def _take(self) -> Process:
         """A process that waits for its question, and another one started for the next."""

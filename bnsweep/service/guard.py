@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,6 +31,7 @@ KEPT_BUCKETS = 10_000
 LOOKERS = 4  # threads that look tokens up: not those that answer, or nobody could sign in behind forty slow queries
 NOTED_PER_MINUTE = 30  # refusals of one user in the audit log
 TOO_MANY_WRONG = "too many wrong tokens; wait a minute"
+TOO_LONG = "a request's body has at most {:,} bytes"
 PROXIES = {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -141,9 +143,9 @@ class Guard:
             elif wait_s and scope["path"] != "/healthz":
                 await _refuse(send_with_headers, 429, f"too many requests; try again in {wait_s:.0f} s", wait_s)
             elif (length := self._too_long(scope)) is not None:
-                await _refuse(send_with_headers, 413, f"a request's body has at most {length:,} bytes")
+                await _refuse(send_with_headers, 413, TOO_LONG.format(length))
             else:
-                await self._app(scope, self._counted(receive), send_with_headers)
+                await self._app(scope, self._counted(receive, lambda: started), send_with_headers)
         except Exception as error:
             if started:
                 raise
@@ -181,15 +183,17 @@ class Guard:
         given = Headers(scope=scope).get("content-length", "0")
         return most if not given.isdigit() or int(given) > most else None
 
-    def _counted(self, receive: Receive) -> Receive:
-        """The body, cut off where it says less than it holds."""
-        left = self._settings.count("body_bytes")
+    def _counted(self, receive: Receive, started: Callable[[], bool]) -> Receive:
+        """The body, refused where it says less than it holds, or nothing. After an answer's start, cut off there."""
+        left = most = self._settings.count("body_bytes")
 
         async def counted() -> Message:
             nonlocal left
             message: MutableMapping[str, Any] = await receive()
             if message["type"] == "http.request":
                 left -= len(message.get("body", b""))
+                if left < 0 and not started():
+                    raise HTTPException(413, TOO_LONG.format(most))
                 if left < 0:
                     return {"type": "http.disconnect"}
             return message

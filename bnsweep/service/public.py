@@ -84,7 +84,7 @@ class Public:
 
     def _vega(self) -> bytes:
         if "vega" not in self._bodies:
-            self._bodies["vega"] = str(self._hub.rows.now("script")).encode()
+            self._bodies["vega"] = self._hub.rows.script().encode()
         return self._bodies["vega"]
 
     def _zipped(self, key: str, body: bytes) -> bytes:

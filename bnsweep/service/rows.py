@@ -29,7 +29,7 @@ from typing import Any
 from bnsweep.errors import StoreError
 from bnsweep.store.store import Store
 
-__all__ = ["Rows", "Snapshot"]
+__all__ = ["LateError", "Rows", "Snapshot"]
 
 LOOK_S = 1.0
 LEAST_AGE_S = 2.0  # of a snapshot, before a new one is built
@@ -46,6 +46,10 @@ SLOW = frozenset({"build", "report_sections", "full_report", "script"})
 SNAPSHOTS = 3  # kept, for questions that are still reading them
 
 logger = logging.getLogger("bnsweep.service")
+
+
+class LateError(StoreError):
+    """An answer that is not there yet; it is computed further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class Rows:
         self._under_way: dict[tuple[Any, int], Future[Any]] = {}  # by question, and number of the snapshot
         self._programs: dict[Any, _Asked] = {}
         self._pools = {slow: _pool(slow=slow) for slow in (False, True)}
+        self._script: Future[Any] | None = None
         self._snapshot: Snapshot | None = None
         self._built_at, self._rest_s, self._current_at = 0.0, 0.0, float("-inf")
         self._ready, self._stop = threading.Event(), threading.Event()
@@ -120,7 +125,7 @@ class Rows:
         return monotonic() - self._current_at
 
     def ask(self, function: str, *arguments: Any, **options: Any) -> Any:
-        """What a function of analysis/reader.py says; at most 20 s out of date. Raises what it raises."""
+        """What a function of analysis/reader.py says; at most 20 s out of date. Raises what it raises, LateError."""
         return self._ask(WAIT_S, OLDEST_S, function, *arguments, **options)
 
     def newest(self, function: str, *arguments: Any, **options: Any) -> Any:
@@ -138,7 +143,7 @@ class Rows:
         """The same if it is there in a moment, else None: then ask again later. Raises what it raises."""
         try:
             return self._ask(MOMENT_S, OLDEST_S, function, *arguments, **options)
-        except TimeoutError:
+        except LateError:
             return None
 
     def _ask(self, wait_s: float, oldest_s: float, function: str, *arguments: Any, **options: Any) -> Any:
@@ -153,11 +158,20 @@ class Rows:
         future = self._compute(key, snapshot)
         if answer is not None and monotonic() - answer.current_until < oldest_s:
             return answer.value
-        return future.result(timeout=wait_s)
+        return _in_time(future, wait_s)
 
     def now(self, function: str, *arguments: Any, **options: Any) -> Any:
         """The same, never kept: for what is asked once."""
-        return self._submit(function, self.snapshot.path, *arguments, **options).result(timeout=WAIT_S)
+        return _in_time(self._submit(function, self.snapshot.path, *arguments, **options), WAIT_S)
+
+    def script(self) -> str:
+        """What draws charts. Raises LateError; who asks again waits for what was begun."""
+        path = self.snapshot.path
+        with self._submitting:
+            if self._script is None or (self._script.done() and self._script.exception() is not None):
+                self._script = self._submit("script", path)
+            begun = self._script
+        return str(_in_time(begun, WAIT_S))
 
     def _compute(self, key: Any, snapshot: Snapshot) -> Future[Any]:
         function, arguments, options = key
@@ -250,6 +264,16 @@ class Rows:
         for key, future in begun:
             if future.done():
                 self._keep(key, snapshot, future)
+
+
+def _in_time(future: Future[Any], wait_s: float) -> Any:
+    try:
+        return future.result(timeout=wait_s)
+    except TimeoutError:
+        if future.done():  # it may be the answer's own error
+            return future.result()
+        message = f"the answer is not there after {wait_s:g} s: the machine is busy; try again in a little while"
+        raise LateError(message) from None
 
 
 def _question(function: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from anyio import from_thread
 from fastapi import Form, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -11,11 +12,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from bnsweep.errors import BnsweepError, EngineError, InputError, SpecError
 from bnsweep.experiment.reading import LARGEST_BYTES, ready_specs
 from bnsweep.experiment.spec import Spec
-from bnsweep.service.answers import Answer, NotFoundError
+from bnsweep.service.answers import Answer, NotFoundError, status_of
 from bnsweep.service.auth import User
 from bnsweep.service.checks import Planner, read_submitted
 from bnsweep.service.form import FIELDS, fields_of, written
-from bnsweep.service.hub import Hub
+from bnsweep.service.guard import Refusals
+from bnsweep.service.hub import ForbiddenError, Hub
 from bnsweep.service.jobs import Job
 from bnsweep.service.look import link
 
@@ -37,8 +39,8 @@ class Submission(BaseModel):
 class Work:
     """What runners do."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, refusals: Refusals) -> None:
+        self._hub, self._refusals = hub, refusals
 
     def new(
         self,
@@ -81,11 +83,17 @@ class Work:
             except SpecError:
                 pass  # the page shows what is wrong
             except BnsweepError as error:
-                return Answer("new.html", {}, None, {**self._form(text), "error": str(error)}, status=400)
+                return self._refused(request, text, error)
         checked = self._checked(request.state.user, text, plan=True)
         return Answer(
             "new.html", {}, None, {**self._form(text), "checked": checked}, status=422 if checked["problems"] else 200
         )
+
+    def _refused(self, request: Request, text: str, error: BnsweepError) -> Answer:
+        """The page with what was typed, and why it was not taken; written down as a program's request would be."""
+        if isinstance(error, ForbiddenError):
+            from_thread.run(self._refusals.forbidden, request.state.user, request.scope, str(error))
+        return Answer("new.html", {}, None, {**self._form(text), "error": str(error)}, status=status_of(error))
 
     def write_form(
         self,

@@ -192,13 +192,22 @@ def limits(**given):
     return Settings({"sql_seconds": 1, "sql_rows": 1000, "sql_bytes": 2_000_000, "sql_memory_mb": 128, **given}.items())
 
 
+def always(snapshot):
+    """What a console asks for the newest snapshot."""
+
+    async def newest():
+        return snapshot
+
+    return newest
+
+
 async def ask_all(snapshot, questions, settings):
     console = Console(settings)
 
     async def one(sql):
         begin = time.monotonic()
         try:
-            return await console.ask(snapshot, sql), time.monotonic() - begin
+            return await console.ask(always(snapshot), sql), time.monotonic() - begin
         except QueryError as error:
             return error, time.monotonic() - begin
 
@@ -281,6 +290,30 @@ def test_questions_wait_for_their_turn_and_are_sent_away_when_it_takes_too_long(
         raise next(said for said, _ in found if isinstance(said, BusyError))
 
 
+def test_a_question_is_answered_from_what_is_newest_when_its_turn_comes(place, tmp_path):
+    """Of the snapshots a few are kept: the one of the moment when a question began to wait may be deleted."""
+    _, snapshot = place
+    known = [Snapshot(str(tmp_path / "deleted.duckdb"), 0)]
+
+    async def newest():
+        return known[-1]
+
+    async def ask():
+        console = Console(limits(sql_at_once=1, sql_waiting_s=60))
+        try:
+            first = asyncio.create_task(console.ask(always(snapshot), REFUSED["endless count"][0]))
+            second = asyncio.create_task(console.ask(newest, "SELECT 1 AS a"))
+            await asyncio.sleep(0.2)
+            known.append(snapshot)
+            with pytest.raises(QueryError, match=ENDLESS):
+                await first
+            return (await second).column("a")
+        finally:
+            await console.close()
+
+    assert asyncio.run(ask()) == [1]
+
+
 def consoles(pid):
     """Processes of questions below a service."""
     found = []
@@ -334,3 +367,24 @@ def test_answers_of_every_type_can_be_shown(viewer):
             assert "cannot be shown" in response.json()["error"]
     page = viewer.get("/ask", params={"sql": sql}, headers={"accept": "text/html"})
     assert page.status_code in (200, 400)
+
+
+@pytest.mark.parametrize("path", ["/ask", "/ask.json"])
+def test_a_value_that_cannot_be_shown_is_said(viewer, path):
+    """Python's dates end with the year 9999."""
+    question = "SELECT DATE '20000-01-01' AS d, 1 AS a"
+    answer = viewer.get(path, params={"sql": question, "view": "chart"}, headers={"accept": "text/html"})
+    assert answer.status_code == 400
+    assert "a value of the answer cannot be shown" in answer.text
+
+
+def test_an_answer_without_rows_has_its_columns(served, viewer, tokens):
+    from bnsweep.service.client import Client
+
+    question = {"sql": "SELECT model, eta FROM trial WHERE false"}
+    told = viewer.get("/ask.json", params=question).json()
+    assert [column["name"] for column in told["columns"]] == ["model", "eta"]
+    assert (told["rows"], told["truncated"]) == ([], False)
+    assert viewer.get("/ask.csv", params=question).text.splitlines() == ["model,eta"]
+    with Client(served.address, token=tokens["viewer"]) as client:
+        assert client.result(question["sql"]).to_csv().splitlines() == ["model,eta"]

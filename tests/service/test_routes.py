@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import re
+import socket
+from itertools import pairwise
 
 import httpx
 import pytest
 
+from bnsweep.errors import BnsweepError
 from bnsweep.service.answers import ERROR_SCHEMA
 from bnsweep.service.app import make_app, roles
 from bnsweep.service.auth import Role, Tokens
 from bnsweep.service.records import Records
-from bnsweep.service.server import make_hub
+from bnsweep.service.rows import LateError
+from bnsweep.service.server import _listen, make_hub
 from bnsweep.service.settings import Settings
 from bnsweep.store.store import Store
 
@@ -72,7 +77,24 @@ def test_the_table_is_all_there_is(tmp_path):
     store = Store.create(tmp_path / "store")
     tokens = Tokens(Records(store.files))
     hub = make_hub(store, tokens, data_root=tmp_path, settings=Settings(), loopback=True)
-    assert roles(make_app(hub)) == TABLE
+    heads = {("HEAD", path): role for (method, path), role in TABLE.items() if method == "GET"}
+    del heads["HEAD", "/sweeps/{sweep}/events"]  # endless
+    assert roles(make_app(hub)) == TABLE | heads
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/sweeps.csv", "/ask/accuracy.json", "/static/live.js"])
+def test_head_is_get_without_a_body(viewer, path):
+    head, whole = viewer.head(path), viewer.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    if path != "/healthz":
+        assert head.headers.get("content-length") == whole.headers.get("content-length")
+
+
+def test_head_is_led_to_the_door_as_get_is(served):
+    with served.client() as nobody:
+        assert nobody.head("/sweeps.json").status_code == 401
+        assert nobody.head("/sweeps", headers={"accept": "text/html"}).headers["location"].startswith("/signin?")
 
 
 def send(client, method, path, run_id):
@@ -125,6 +147,15 @@ def test_a_page_and_its_data_say_the_same(viewer, path):
     assert lines[0].split(",") == [column["name"] for column in data["columns"]]
 
 
+@pytest.mark.parametrize("path", ["/compare", "/ask/accuracy?view=chart", "/ask", "/sweeps/synthetic", "/sweeps"])
+def test_no_heading_is_left_out(viewer, path):
+    page = viewer.get(path, headers={"accept": "text/html"}).text
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert 1 in levels
+    main = levels[levels.index(1) :]
+    assert all(after <= before + 1 for before, after in pairwise(main)), levels
+
+
 @pytest.mark.parametrize(
     ("path", "status", "error"),
     [
@@ -150,8 +181,6 @@ def test_errors_have_one_form(viewer, path, status, error):
     assert response.status_code == status
     assert set(ERROR_SCHEMA["required"]) <= set(body)
     assert (body["ok"], body["status"]) == (False, status)
-    import re
-
     assert re.search(error, body["error"])
 
 
@@ -198,6 +227,63 @@ def test_what_goes_wrong_carries_the_headers_too(tmp_path):
     }  # fmt: skip
     assert "script-src 'self'" in response.headers["content-security-policy"]
     assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_what_is_late_says_when_to_ask_again(tmp_path):
+    store = Store.create(tmp_path / "store")
+    hub = make_hub(store, Tokens(Records(store.files)), data_root=tmp_path, settings=Settings(), loopback=True)
+    app = make_app(hub)
+
+    @app.get("/late.json")
+    def late():
+        raise LateError("not there yet")
+
+    async def ask():
+        transport = httpx.ASGITransport(app, client=("127.0.0.1", 1234))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as browser:
+            return await browser.get("/late.json")
+
+    response = asyncio.run(ask())
+    assert (response.status_code, response.json()["error"]) == (503, "not there yet")
+    assert int(response.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [({"spec": "name: mine\ndata: digits\nmodels: resnet8\n"}, 403), ({"spec": "name: x"}, 422)],
+)
+def test_what_the_form_is_refused_is_refused_as_to_programs(tmp_path, form, status):
+    store = Store.create(tmp_path / "store")
+    tokens = Tokens(Records(store.files))
+    token = tokens.create("ben", Role.RUNNER)
+    hub = make_hub(store, tokens, data_root=tmp_path, settings=Settings(), loopback=True)
+    hub.jobs.submit("mine", form["spec"], by="ada", limit=3)
+
+    async def ask():
+        transport = httpx.ASGITransport(make_app(hub), client=("127.0.0.1", 1234))
+        headers = {"authorization": f"Bearer {token}", "accept": "text/html"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=headers) as browser:
+            return await browser.post("/new", data=form), await browser.post("/sweeps.json", json=form)
+
+    page, told = asyncio.run(ask())
+    assert (page.status_code, told.status_code) == (status, status)
+    acts = hub.audit.latest(5)
+    if status == 403:
+        assert "it is ada&#39;s" in page.text
+        assert form["spec"] in page.text
+        assert {act["path"] for act in acts} == {"POST /new", "POST /sweeps.json"}
+        assert {(act["who"], act["what"], act["why"]) for act in acts} == {("ben", "refused", told.json()["error"])}
+
+
+def test_where_nobody_can_listen_is_said_with_the_option_to_change():
+    with pytest.raises(BnsweepError, match=r"cannot listen on a\.\.b:0: .*; choose another --host"):
+        _listen("a..b", 0)
+    with pytest.raises(BnsweepError, match=r"cannot listen on nosuch\.invalid:0: .*; choose another --host"):
+        _listen("nosuch.invalid", 0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BnsweepError, match=f"cannot listen on 127.0.0.1:{port}: .*; choose another --port"):
+            _listen("127.0.0.1", port)
 
 
 def test_a_store_that_fails_while_a_token_is_looked_up_is_said(tmp_path):
@@ -253,6 +339,8 @@ def test_the_settings_are_documented_and_hold_their_rules(tmp_path):
         assert Settings([(setting.name, setting.least)])[setting.name] == setting.least
         with pytest.raises(InputError, match=rf"`{setting.name} >= {setting.least:g}` must hold, but got"):
             Settings([(setting.name, setting.least - 0.05)])
+        with pytest.raises(InputError, match=f"`{setting.name}` takes a finite number, but got inf"):
+            Settings([(setting.name, float("inf"))])
     with pytest.raises(UnknownNameError, match="unknown setting 'sql_second'. Did you mean 'sql_seconds'"):
         Settings([("sql_second", 1)])
 
@@ -291,7 +379,9 @@ def test_a_user_s_rate_is_limited_and_no_one_else_s(rows_store, tokens):
                     yield b"x" * 100_000
 
             chunked = {"content-type": "application/json"}
-            assert admin.post("/read.json", content=endless(), headers=chunked).status_code in (400, 413, 422)
+            refused = admin.post("/read.json", content=endless(), headers=chunked)
+            assert refused.status_code == 413
+            assert refused.json()["error"] == "a request's body has at most 250,000 bytes"
             # Guesses, in the header or at the door, are counted together, and only they are turned away.
             with running.client("bnsweep-00000000-guess") as guesser:
                 found = [guesser.get("/sweeps.json").status_code for _ in range(6)]

@@ -16,7 +16,7 @@ from bnsweep.errors import UnknownNameError
 from bnsweep.service.jobs import Jobs
 from bnsweep.service.overview import Overview
 from bnsweep.service.records import Records
-from bnsweep.service.rows import Rows
+from bnsweep.service.rows import LateError, Rows
 from bnsweep.store.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "analysis"))
@@ -131,3 +131,22 @@ def test_no_page_waits_while_a_program_waits_for_the_newest_rows(tmp_path):
     finally:
         answered.set()
         program.join(30)
+
+
+def test_an_answer_that_is_late_is_said_and_not_begun_anew(rows, monkeypatch):
+    assert rows.snapshot
+    rows.held = {"sweep_facts": Future(), "script": Future()}
+    monkeypatch.setattr("bnsweep.service.rows.WAIT_S", 0.01)
+    for _ in range(2):
+        with pytest.raises(LateError, match="not there after 0.01 s: the machine is busy; try again"):
+            rows.script()
+        with pytest.raises(LateError, match="not there after 0.01 s"):
+            rows.ask("sweep_facts", "synthetic")
+        with pytest.raises(LateError, match="not there after 0.01 s"):
+            rows.now("sweep_facts", "synthetic")
+    assert [function for function, *_ in rows.asked].count("script") == 1
+    rows.held.pop("script").set_result("vega")
+    assert rows.script() == "vega"
+    rows.held["sweep_facts"].set_exception(TimeoutError("of the store's"))
+    with pytest.raises(TimeoutError, match="of the store's"):
+        rows.now("sweep_facts", "synthetic")
