@@ -319,3 +319,44 @@ def test_an_admin_on_a_phone(phone, place):
     phone.open("/new")
     phone.until(lambda: "0 there already" not in phone.find(".plan").text and "planned" in phone.find(".plan").text)
     phone.keep("new")
+
+
+@pytest.fixture(scope="module")
+def visitor(served, tokens, tmp_path_factory):
+    """A phone at the service of made-up sweeps."""
+    browser = Browser(served.address, PHONE, tmp_path_factory.mktemp("visitor"))
+    browser.sign_in(tokens["viewer"])
+    browser.until(lambda: "viewer (viewer)" in browser.text())
+    yield browser
+    browser.driver.quit()
+
+
+def test_a_long_constant_fits_a_phone(visitor):
+    visitor.open("/ask/accuracy?sweep=once")
+    visitor.driver.execute_script("document.querySelector('.same b').textContent = '10'.repeat(56)")
+    assert visitor.driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0
+
+
+# Each script once more after the cookie is gone: of live.js's events, the one that has it load its part.
+AGAIN = """
+    document.getElementById("figures").dataset.part = "/sweeps/synthetic/figures";
+    window.EventSource = class {
+        addEventListener(name, told) { if (name === "rows") setTimeout(told); }
+        close() {}
+    };
+    const script = document.createElement("script");
+    script.src = arguments[0];
+    document.body.append(script);
+"""
+
+
+@pytest.mark.parametrize("script", ["figures.js", "live.js"])
+def test_a_page_whose_token_has_ended_leads_to_the_door(visitor, tokens, script):
+    visitor.open("/signin")
+    visitor.sign_in(tokens["viewer"])
+    visitor.until(lambda: "viewer (viewer)" in visitor.text())
+    visitor.open("/sweeps/synthetic")
+    visitor.drawn()
+    visitor.driver.delete_cookie("bnsweep_token")
+    visitor.driver.execute_script(AGAIN, f"/static/{script}")
+    visitor.until(lambda: "/signin?next=%2Fsweeps%2Fsynthetic" in visitor.driver.current_url, 20)
