@@ -49,6 +49,7 @@ class Ask:
             return Answer("ask.html", self._contents(), None, {} if for_programs(request) else self._page(sql=""))
         user: User = request.state.user
         await run_in_threadpool(self._hub.audit.add, user.name, "question", sql=sql)
+        await self._newest()  # a service that has just started has none yet, and turns are not for waiting for it
         try:
             result = await self._hub.console.ask(self._newest, sql, gone=request.is_disconnected)
             if for_programs(request):
