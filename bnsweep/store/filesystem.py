@@ -406,11 +406,12 @@ def open_files(location: str | Path) -> Files:
 
 def _folder_of(text: str) -> Path:
     url = urlsplit(text)
-    if not text.startswith("file://") or url.netloc not in ("", "localhost") or not url.path:
+    folder = unquote(url.path)
+    if not text.startswith("file://") or url.netloc not in ("", "localhost") or not folder or "\0" in folder:
         raise InputError(
             f"a store on this machine is its folder, or file:// and the folder's whole path, but got {text!r}"
         )
-    return Path(unquote(url.path))
+    return Path(folder)
 
 
 def _bucket_files(text: str, url: SplitResult) -> Files:

@@ -168,7 +168,7 @@ def test_opening_nothing_creating_twice_and_odd_locations(tmp_path: Path) -> Non
     store.commit({"trials": store_rows.trials(5)})
     assert store.read("trials").num_rows == 5
     assert Store.open(f"file://{tmp_path}/a%20b'ü%5B1%5D%3F%23").rows("trials") == 5
-    for odd in ("file://data/store", "file:store", "file:/store", "file://"):
+    for odd in ("file://data/store", "file:store", "file:/store", "file://", "file:///a%00b"):
         with pytest.raises(InputError, match=rf"or file:// and the folder's whole path, but got '{odd}'"):
             Store.open(odd)
     (tmp_path / "file").touch()
