@@ -52,7 +52,7 @@ class Claim:
     wants: str  # rows that it needs, in words
     change: Mapping[str, Any]  # keys of a spec that would bring them
     parts: tuple[str, ...] = ()  # parts that must be there, by the first words; others are taken as they come
-    apart: str = "no rows"  # why rows that there are may give no sequence
+    unmatched: str = "no rows"  # why rows that there are may give no sequence
     every: bool = False  # its evidence is of all placements, not of BN everywhere and the fewest layers alone
     shared: bool = False  # placements are compared with the same other network
 
@@ -114,7 +114,7 @@ CLAIMS: tuple[Claim, ...] = (
         "task_complexity",
         "the same networks by the same recipe on data sets with fewer and with more classes",
         {"data": ["cifar10", "cifar100"]},
-        apart="the data sets share no recipe and training seed",
+        unmatched="the data sets share no recipe and training seed",
         every=True,
     ),
     Claim(
@@ -245,7 +245,7 @@ def _judge(database: Database, claim: Claim, confidence: float) -> Verdict:
     evidence = _evidence(rows, claim, confidence)
     parts = _parts(claim, list(dict.fromkeys(row.part for row in evidence)))
     by_part = {part: [row for row in evidence if row.part == part] for part in parts}
-    missing = claim.apart if rows else "no rows"
+    missing = claim.unmatched if rows else "no rows"
     judged = {part: _judge_part(own, claim, confidence, len(parts), missing) for part, own in by_part.items()}
     verdicts = [verdict for verdict, _ in judged.values()]
     verdict = SUPPORTED if set(verdicts) == {SUPPORTED} else UNDECIDED
