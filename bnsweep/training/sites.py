@@ -6,6 +6,7 @@ order, and the layer that a BN follows is found by watching which tensor it is g
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -309,6 +310,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.made_by[id(output)] = path
 
         return hook
+
+
+# Torch wraps the method for torch.compile, and the wrapper's first call imports the compiler (see optimizers.py).
+_Watch.__torch_dispatch__ = inspect.unwrap(_Watch.__torch_dispatch__)  # type: ignore[method-assign]
 
 
 def input_of(inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> Tensor:

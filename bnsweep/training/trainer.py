@@ -23,9 +23,9 @@ from torch.nn import functional
 from bnsweep.errors import DataError, InputError, ModelError
 from bnsweep.training.batches import Batches
 from bnsweep.training.images import Dataset
-from bnsweep.training.initial import KERNEL_LAYERS, kernel_parameters
 from bnsweep.training.inputs import Inputs
 from bnsweep.training.lending import biases_lent
+from bnsweep.training.optimizers import OPTIMIZERS, parameter_groups
 from bnsweep.training.probes import GradientWatch, Moment, measure, moments, sizes
 from bnsweep.training.resume import Progressed, Slot, identity, restore, snapshot
 from bnsweep.training.schedules import Progress, rate_factor
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bnsweep.experiment.recipe import Training
     from bnsweep.experiment.spec import Probes
 
-__all__ = ["OPTIMIZERS", "Slot", "TrainingResult", "chance_bound", "train"]
+__all__ = ["Slot", "TrainingResult", "chance_bound", "train"]
 
 CHANCE_CONFIDENCE = 0.999  # a network that guesses is taken for a learning one with a probability of 0.001
 TEST_BATCH = 500  # images
@@ -144,7 +144,9 @@ class _Run:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe, self.seed, self.device = recipe, seed, device
         self.batches = Batches(dataset, recipe.batch_size, augment=recipe.augment, seed=seed, device=device)
-        self.optimizer = OPTIMIZERS[recipe.optimizer](_groups(network, recipe.weight_decay), recipe.learning_rate)
+        self.optimizer = OPTIMIZERS[recipe.optimizer](
+            parameter_groups(network, recipe.weight_decay), recipe.learning_rate
+        )
         self.test = Inputs(dataset, "test", device=device)
         self.test_labels = torch.tensor(dataset.test.labels).to(device)
         self.chance = chance_bound(dataset.train.labels)
@@ -290,38 +292,6 @@ class _Probing:
                     size=self._size,
                     batch_size=run.recipe.batch_size,
                 )
-
-
-def _adam(groups: list[Row], rate: float) -> torch.optim.Optimizer:
-    """Adam with Keras' epsilon."""
-    return torch.optim.Adam(groups, rate, betas=(0.9, 0.999), eps=1e-7, fused=True)
-
-
-def _sgd(groups: list[Row], rate: float) -> torch.optim.Optimizer:
-    """Nesterov's momentum, 0.9."""
-    return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, fused=True)
-
-
-OPTIMIZERS: dict[str, Callable[[list[Row], float], torch.optim.Optimizer]] = {"adam": _adam, "sgd": _sgd}
-
-
-def _groups(network: nn.Module, weight_decay: float) -> list[Row]:
-    """Kernels (where one is computed, as by weight_norm, what gives it) with weight decay, everything else without.
-
-    `weight_decay * w` is added to a kernel's gradient before the optimizer sees it: the gradient of
-    weight_decay / 2 * ||w||^2. Keras' l2(c) adds c * ||w||^2 to the loss, so it equals weight_decay = 2 c.
-    """
-    kernels: set[int] = set()
-    for module in network.modules():
-        if isinstance(module, KERNEL_LAYERS):
-            kernels.update(map(id, kernel_parameters(module)))
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            (decayed if id(parameter) in kernels else plain).append(parameter)
-    groups = ({"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0})
-    return [group for group in groups if group["params"]]
 
 
 def chance_bound(labels: np.ndarray[Any, np.dtype[np.int64]]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from textwrap import dedent
@@ -20,9 +21,10 @@ from bnsweep.experiment.recipe import Augment, Constant, Training
 from bnsweep.training.checkpoint import to_bytes
 from bnsweep.training.images import Dataset, Split
 from bnsweep.training.models import build
+from bnsweep.training.optimizers import OPTIMIZERS, parameter_groups
 from bnsweep.training.resume import Progressed, restore, snapshot
 from bnsweep.training.sites import find_sites, place
-from bnsweep.training.trainer import OPTIMIZERS, TrainingResult, _groups, chance_bound, train
+from bnsweep.training.trainer import TrainingResult, chance_bound, train
 
 QUICK = Training(epochs=4, batch_size=50, augment=Augment(flip=True, shift=0.1))
 
@@ -141,6 +143,44 @@ def test_a_fresh_process_goes_on_to_the_same_bits(digits, tmp_path):
     assert (tmp_path / "network").read_bytes() == to_bytes(whole)
 
 
+@pytest.mark.parametrize(
+    ("ours", "torch_s"),
+    [
+        ("adam", partial(torch.optim.Adam, lr=0.1, eps=1e-7, fused=True)),
+        ("sgd", partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, fused=True)),
+    ],
+)
+def test_an_optimizer_does_what_torch_s_own_does(digits, ours, torch_s):
+    trained = []
+    for make in (partial(OPTIMIZERS[ours], rate=0.1), torch_s):
+        network = network_for(digits)
+        optimizer = make(parameter_groups(network, 1e-4))
+        for _ in range(3):
+            optimizer.zero_grad(set_to_none=True)
+            network(digits.example).square().sum().backward()
+            optimizer.step()
+        trained.append((to_bytes(network), optimizer.state_dict()["param_groups"], len(optimizer.state)))
+    assert trained[0] == trained[1]
+
+
+def test_training_and_scoring_import_no_compiler(tmp_path):
+    """Which would take each process about as long as torch itself; probes need it (`torch.func`)."""
+    (tmp_path / "spec.yaml").write_text(
+        "name: small\ndata: {source: digits, size: 8, train_images: 100, test_images: 50}\nmodels: resnet8\n"
+        "training: {epochs: 1}\nnoise: {bn_treatment: [stale, folded, recalibrated], recalibration_images: 50}\n"
+        "eta: [0, 0.1]\ntrials: 2\n"
+    )
+    script = (
+        "import sys; sys.argv[1:] = ['run', 'spec.yaml', '--engine', 'inline', '--quiet', '--store', 'store']\n"
+        "from bnsweep import cli\n"
+        "try: cli.main()\n"
+        "finally: print([name for name in ('torch', 'torch._dynamo', 'sympy', 'triton') if name in sys.modules])"
+    )
+    ran = [sys.executable, "-c", script]
+    done = subprocess.run(ran, cwd=tmp_path, check=True, timeout=120, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "['torch']"
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_what_an_optimizer_knows_goes_where_the_network_is(digits, optimizer):
     # A fused optimizer on a GPU refuses a count of steps on the CPU. `meta` stands for any device that is not the CPU.
@@ -237,7 +277,7 @@ def test_weight_decay_reaches_kernels_only():
 
 def test_weight_decay_reaches_what_gives_a_computed_kernel():
     network = nn.Sequential(weight_norm(nn.Linear(4, 3)), nn.Linear(3, 2))
-    decayed, plain = _groups(network, 1e-4)
+    decayed, plain = parameter_groups(network, 1e-4)
     names = {id(values): name for name, values in network.named_parameters()}
     kernel = "0.parametrizations.weight.original"
     assert {names[id(values)] for values in decayed["params"]} == {f"{kernel}0", f"{kernel}1", "1.weight"}
