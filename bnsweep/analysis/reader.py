@@ -126,15 +126,13 @@ def compare(
     """Paired differences between two placements, and every placement's baseline against its A_avr."""
     database = _open(path, sweep)
     chosen: dict[str, Any] = {key: value for key, value in (("dataset", dataset), ("model", model)) if value}
-    names = "SELECT DISTINCT placement, dataset, model FROM planned_point ORDER BY ALL"
     paired = database.query("paired", a=a, b=b, **chosen)
     traded = database.query("tradeoff", **chosen)
     runs = database.query("run_averages", **chosen)
     drawn = (panels.paired(paired.to_dicts(), a, b), panels.pareto(traded.to_dicts(), runs.to_dicts()))
     words, charts = _drawn(chain.from_iterable(drawn))
     return {
-        "names": _rows(database, names),
-        "sweeps": list(_open(path, None).sweeps),
+        **_choices(path, sweep),
         "paired": paired,
         "tradeoff": traded.to_plain()["rows"],
         "runs": runs.to_plain()["rows"],
@@ -165,7 +163,14 @@ def compare_sweeps(
         traded += [{"sweep": sweep, **row} for row in means.to_plain()["rows"]]
         runs += [{"sweep": sweep, **row} for row in singles.to_plain()["rows"]]
     words, charts = _drawn(figures)
-    return {"paired": paired, "tradeoff": traded, "runs": runs, "figures": words, "charts": charts}
+    shown = {"paired": paired, "tradeoff": traded, "runs": runs, "figures": words, "charts": charts}
+    return {**_choices(path, a), **shown}
+
+
+def _choices(path: str, sweep: str | None) -> dict[str, Any]:
+    """What a page of comparisons lets one choose from."""
+    names = "SELECT DISTINCT placement, dataset, model FROM planned_point ORDER BY ALL"
+    return {"names": _rows(_open(path, sweep), names), "sweeps": list(_open(path, None).sweeps)}
 
 
 def sweep_facts(path: str, sweep: str) -> dict[str, Any]:

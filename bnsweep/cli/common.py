@@ -109,11 +109,9 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Aligned columns; numbers to the right."""
+    """Aligned columns; numbers to the right, `-` where there is none."""
     columns = list(rows[0]) if rows else []
-    numeric = [
-        isinstance(rows[0][column], (int, float)) and not isinstance(rows[0][column], bool) for column in columns
-    ]
+    numeric = [all(_is_number(row[column]) for row in rows if row[column] is not None) for column in columns]
     lines = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     for line in lines:
@@ -121,5 +119,11 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         click.echo("  ".join(pads).rstrip())
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) and _is_number(value) else str(value)

@@ -43,7 +43,7 @@ from bnsweep.service.console import BusyError
 from bnsweep.service.guard import FORM_COOKIE, Refusals, same_site
 from bnsweep.service.hub import ForbiddenError
 from bnsweep.service.jobs import TooManyJobsError
-from bnsweep.service.look import page
+from bnsweep.service.look import ENDINGS, page
 from bnsweep.service.rows import LateError, Rows
 
 __all__ = [
@@ -63,7 +63,6 @@ __all__ = [
 ]
 
 AGAIN_S = 10  # after which an answer that was late may be there
-ENDINGS = (".json", ".csv", ".parquet", ".html")
 TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 ERROR_SCHEMA = {
     "type": "object",

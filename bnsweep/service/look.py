@@ -19,9 +19,9 @@ from bnsweep.analysis.result import ROUNDED, Result
 from bnsweep.analysis.wording import close, number
 from bnsweep.service.auth import Role, User, form_proof
 
-__all__ = ["folded", "link", "page", "static_file"]
+__all__ = ["ENDINGS", "folded", "link", "page", "static_file"]
 
-ENDINGS = (".json", ".csv", ".parquet", ".html")
+ENDINGS = (".json", ".csv", ".parquet", ".html")  # of addresses: the form of the answer; a page's is the last
 
 
 def page(request: Request, template: str, secret: str, values: Mapping[str, Any]) -> str:

@@ -145,9 +145,11 @@ class Pages:
         """Two placements or two sweeps, draw by draw, with intervals; and what each placement gives and costs."""
         only = {"dataset": dataset or None, "model": model or None}
         ask = rows_for(request, self._hub.rows)
-        known = ask("compare", a, b, sweep=sweep or None, **only)
-        shown = ask("compare_sweeps", sweep, other, **only) if sweep and other else known
-        names = known["names"]
+        if sweep and other:
+            shown = ask("compare_sweeps", sweep, other, **only)
+        else:
+            shown = ask("compare", a, b, sweep=sweep or None, **only)
+        names = shown["names"]
         data = {
             "a": a,
             "b": b,
@@ -158,7 +160,7 @@ class Pages:
             "placements": list(dict.fromkeys(row["placement"] for row in names)),
             "datasets": list(dict.fromkeys(row["dataset"] for row in names)),
             "models": list(dict.fromkeys(row["model"] for row in names)),
-            "sweeps": known["sweeps"],
+            "sweeps": shown["sweeps"],
             "tradeoff": shown["tradeoff"],
             "each_run": shown["runs"],
         }

@@ -22,7 +22,8 @@ __all__ = ["Public"]
 COOKIE_S = 30 * 24 * 3600
 MEDIA = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
-Next = Annotated[str, Query(max_length=20_000, description="where to go then")]
+LONGEST_ADDRESS = 65_536  # characters: what the server takes of a request's first lines
+Next = Annotated[str, Query(max_length=LONGEST_ADDRESS, description="where to go then")]
 
 
 class Public:
@@ -62,7 +63,7 @@ class Public:
         self,
         request: Request,
         token: Annotated[str, Form(max_length=200)] = "",
-        next: Annotated[str, Form(max_length=20_000)] = "/sweeps",  # noqa: A002
+        next: Annotated[str, Form(max_length=LONGEST_ADDRESS)] = "/sweeps",  # noqa: A002
     ) -> Response | Answer:
         """Exchange a token for a cookie that holds it."""
         user, where = await run_in_threadpool(self._hub.tokens.user, token.strip()), address(request.scope)

@@ -190,8 +190,13 @@ def test_a_person_gets_a_page_for_an_error_and_a_door_without_a_token(served, vi
     assert "there is no sweep &#39;none&#39;" in page.text
     with served.client() as nobody:
         response = nobody.get("/ask?sql=SELECT+1", headers={"accept": "text/html"})
-    assert response.status_code == 303
-    assert response.headers["location"] == "/signin?next=%2Fask%3Fsql%3DSELECT%2B1"
+        assert response.status_code == 303
+        assert response.headers["location"] == "/signin?next=%2Fask%3Fsql%3DSELECT%2B1"
+        # A question as long as they may be, in an address that is quoted once more.
+        question = "/ask?sql=SELECT+" + "%281%29%2C+" * 1800 + "1"
+        door = nobody.get(question, headers={"accept": "text/html"}).headers["location"]
+        assert len(door) > 30_000
+        assert nobody.get(door, headers={"accept": "text/html"}).status_code == 200
 
 
 def test_every_answer_carries_the_headers(viewer):
