@@ -304,6 +304,8 @@ def test_the_command_line_against_a_service(running, work):
     assert done.stdout == f"cli/1: done. {running.address}/sweeps/cli\n"
     status = json.loads(helpers.bnsweep("status", "--server", running.address, "--json", **where).stdout)
     assert {row["sweep"]: row["state"] for row in status["sweeps"]}["cli"] == "done"
+    assert None in [row["trained"] for row in status["sweeps"]]  # those that were cancelled as they waited
+    assert "None" not in helpers.bnsweep("status", "--server", running.address, **where).stdout
     asked = helpers.bnsweep(
         "query", "accuracy", "--server", running.address, "--sweep", "cli", "--format", "csv", **where
     )
