@@ -135,8 +135,7 @@ class Driver:
         except BnsweepError:
             # The disk may be full for a commit and not for a smaller one: what is done is kept if it can be.
             with suppress(StoreError):
-                self._take_the_rest()
-                self._rows.flush()
+                self._keep_what_is_done(engine)
             raise
         finally:
             engine.close()
@@ -145,7 +144,7 @@ class Driver:
         return self.summary
 
     def _keep_what_is_done(self, engine: Engine) -> None:
-        """After an interruption: blocks that have come back in the meantime count as finished."""
+        """After an interruption or an error: blocks that have come back in the meantime count as finished."""
         self._take_the_rest()  # before anything else can fail
         with suppress(EngineError):
             self._came.extend(engine.finished())

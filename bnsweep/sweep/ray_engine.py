@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from bnsweep.errors import StoreDamagedError, StoreUnwritableError
+from bnsweep.errors import BnsweepError, StoreDamagedError, StoreUnwritableError
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import ATTEMPTS, Datasets
@@ -57,6 +57,7 @@ class RayEngine:
         self._blocks: dict[ray.ObjectRef, TrialTask] = {}
         self._score = remote_score(score)
         self._remote: tuple[tuple[str, Resource], Any, bytes] | None = None  # of the last block: the next is like it
+        self._error: BnsweepError | None = None  # met in the middle of what came back: raised once that is handed over
         self._slots = (0.0, 0)  # when the cluster was asked, and what it has
 
     def start(self, trainings: Sequence[TrainTask], datasets: Datasets, trial: Resource) -> None:
@@ -98,7 +99,10 @@ class RayEngine:
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         outcomes = self._trainings.taken()
-        self._trainings.check()
+        if not outcomes:  # what has come back is handed over before an error is
+            self._trainings.check()
+            if self._error is not None:
+                raise self._error
         if self._blocks:
             # With runs in training as well, look into their queue often.
             timeout_s = min(timeout_s, 0.2) if self._trainings.left else timeout_s
@@ -126,6 +130,8 @@ class RayEngine:
         return wanted
 
     def finished(self) -> list[Outcome]:
+        if self._cluster.gone:
+            return []
         outcomes = self._trainings.taken()
         ready, _ = ray.wait(list(self._blocks), num_returns=len(self._blocks), timeout=0) if self._blocks else ([], [])
         return outcomes + self._collected(ready, again=False)
@@ -142,7 +148,18 @@ class RayEngine:
         self._trainings.forget()
 
     def _collected(self, refs: Sequence[ray.ObjectRef], *, again: bool = True) -> list[Outcome]:
-        return [outcome for ref in refs if (outcome := self._collect(ref, again=again)) is not None]
+        outcomes: list[Outcome] = []
+        for ref in refs:
+            try:
+                outcome = self._collect(ref, again=again)
+            except BnsweepError as error:
+                if not outcomes:
+                    raise
+                self._error = error
+                break
+            if outcome is not None:
+                outcomes.append(outcome)
+        return outcomes
 
     def _collect(self, ref: ray.ObjectRef, *, again: bool) -> Outcome | None:
         """What became of a block; None if its node has lost the GPU: then it is done elsewhere, if `again`."""

@@ -55,8 +55,8 @@ class Trainings:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what has ended Tune, if it has ended before its work."""
-        if isinstance(self._error, GpuLostError):
+        """Raise what has ended Tune, if it has ended before its work, or what ended a training for want of a disk."""
+        if isinstance(self._error, (GpuLostError, StoreUnwritableError)):
             raise self._error
         if self._error is not None:
             raise EngineError(
@@ -72,7 +72,8 @@ class Trainings:
             except queue.Empty:
                 return outcomes
             if isinstance(outcome, StoreUnwritableError):
-                raise outcome
+                self._error = outcome  # `check` raises it, once what came before it has been taken
+                return outcomes
             if isinstance(outcome, (Trained, Failed)):
                 # A worker that dies after it has reported makes Tune try again: the run comes back twice.
                 if outcome.task.run.run_id not in self.left:

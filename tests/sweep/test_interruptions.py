@@ -6,6 +6,7 @@ import signal
 import pytest
 from sweep_helpers import rows
 
+from bnsweep.errors import StoreUnwritableError
 from bnsweep.store.store import Store
 from bnsweep.sweep import recording
 from bnsweep.sweep import run as running
@@ -92,6 +93,47 @@ def test_blocks_that_came_back_together_are_all_kept(tmp_path, run, monkeypatch,
     assert summary.trials_done == 3 * 39
     assert len(rows(store)) == 1 + 3 * 40
     assert Store.open(store).verify().problems == []
+
+
+def test_what_has_come_back_before_a_disk_is_full_is_kept(tmp_path, run, monkeypatch):
+    """A worker's disk; the store's own has room for the rows."""
+    store, back = tmp_path / "store", []
+
+    def scored(number):
+        if number == 5:
+            raise StoreUnwritableError("no space left")
+
+    class Filling(Together):
+        def __init__(self):
+            super().__init__(scored)
+            self.finished = lambda: back
+
+        def wait(self, timeout_s):
+            while True:
+                back.extend(self._inner.wait(timeout_s))
+                self._scored(len(back))
+
+    run(ODD, store)
+    monkeypatch.setattr(running, "_engine", lambda *_, **__: Filling())
+    with pytest.raises(StoreUnwritableError, match="no space left"):
+        run(ODD.replace("trials: 1", "trials: 40"), store)
+    assert len(back) == 5
+    assert len(rows(store)) == 1 + 3 + sum(len(outcome.rows) for outcome in back)
+    assert Store.open(store).verify().problems == []
+
+
+@pytest.mark.ray
+def test_trainings_that_came_back_before_one_that_found_no_room_are_handed_over(tmp_path):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    from bnsweep.sweep.ray_trainings import Trainings
+
+    trainings = Trainings(Store.create(tmp_path / "store"), nodes=None)
+    for outcome in ("first", StoreUnwritableError("no space left"), "second"):
+        trainings._outcomes.put(outcome)
+    assert trainings.taken() == ["first"]
+    with pytest.raises(StoreUnwritableError, match="no space left"):
+        trainings.check()
+    assert trainings.taken() == ["second"]
 
 
 @pytest.mark.parametrize(("repeated_s", "waited"), [(0.0, [1]), (60.0, [1, 2])])
