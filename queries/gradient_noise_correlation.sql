@@ -3,11 +3,11 @@
 -- Spearman's rank correlation between C (eq. 6) and A_avr over the training runs of one recipe, noise cell and way of
 -- scoring (by eq. 7 a step of SGD has C times the squared learning rate over the batch size, so that C says nothing
 -- across recipes), with the interval of Bonett and Wright (Psychometrika 65:23, 2000):
--- tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). At r = 1 that has no width, whatever n: the interval is then
--- taken about the next lower value that n ranks can have, 1 - 12 / (n^3 - n), and ends at 1; at r = -1 likewise.
+-- tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). n is the number of arms (network and placement), not of runs:
+-- seeds of one arm resemble each other, and many of them are no more comparisons. Fewer than four arms have no interval.
+-- At r = 1 it has no width, whatever n: it is then taken about the next lower value that n ranks can have,
+-- 1 - 12 / (n^3 - n), and ends at 1; at r = -1 likewise. Six arms are the fewest that can decide.
 -- The paper's explanation (BN lowers C, and less noise in training means less resistance later) says that r is above 0.
--- Runs count as independent, although seeds of one arm (network and placement) resemble each other: read the interval
--- as the narrowest. Fewer than four arms are few comparisons, however many their seeds: undecided.
 --
 -- Parameters
 --   dataset     VARCHAR  NULL  only this data set; NULL: all
@@ -25,11 +25,11 @@
 --   sampling              -       test images per trial: full, random or strata
 --   measure               -       images: C from single images; batches: from batches, BN in training mode
 --   networks              runs    training runs behind the figure
---   arms                  -       networks and placements among them
+--   arms                  -       networks and placements among them, what the interval counts
 --   rank_correlation      -       Spearman's, equals share their mean rank; NULL: fewer than four runs, or all alike
---   low                   -       lower end of its interval
+--   low                   -       lower end of its interval; NULL: fewer than four arms
 --   high                  -       upper end
---   explanation           -       supported (low > 0) or contradicted (high < 0), from four arms on, or undecided
+--   explanation           -       supported (low > 0), contradicted (high < 0) or undecided
 
 WITH
 last_measured AS (
@@ -66,17 +66,17 @@ correlated AS (
 ),
 bounded AS (
     SELECT correlated.*,
-           t_quantile(1001, $confidence) * sqrt((1 + r^2 / 2) / nullif(networks - 3, 0)) AS half,
-           CASE WHEN r IS NOT NULL THEN 1 - 12 / (networks^3 - networks) END AS most
+           CASE WHEN arms > 3 THEN t_quantile(1001, $confidence) * sqrt((1 + r^2 / 2) / (arms - 3)) END AS half,
+           CASE WHEN arms > 3 THEN 1 - 12 / (arms^3 - arms) END AS most
     FROM correlated
 ),
 final AS (
     SELECT dataset, training, noise_model, sigma_reference, targets, bn_treatment, recalibration_images,
            precision, sampling, measure, networks::BIGINT AS networks, arms::BIGINT AS arms,
-           r AS rank_correlation, least(r, tanh(atanh(greatest(least(r, most), -most)) - half)) AS low,
-           greatest(r, tanh(atanh(greatest(least(r, most), -most)) + half)) AS high,
-           CASE WHEN arms < 4 THEN 'undecided'
-                WHEN low > 0 THEN 'supported'
+           r AS rank_correlation,
+           CASE WHEN half IS NOT NULL THEN least(r, tanh(atanh(greatest(least(r, most), -most)) - half)) END AS low,
+           CASE WHEN half IS NOT NULL THEN greatest(r, tanh(atanh(greatest(least(r, most), -most)) + half)) END AS high,
+           CASE WHEN low > 0 THEN 'supported'
                 WHEN high < 0 THEN 'contradicted'
                 ELSE 'undecided' END AS explanation
     FROM bounded

@@ -2,8 +2,9 @@
 --
 -- The paper's `with` stands beside BN everywhere, its `without` beside every other placement (no BN, or part of it:
 -- where training without BN did not converge, the paper kept some layers and does not say which). Its tables carry no
--- spread. ResNet_36 is set beside resnet32 and resnet36. Rows without eta are A_avr (Table IV), of
--- networks that were measured at the paper's five eta, 1 to 40 %.
+-- spread and are of one network for all we know: it agrees with ours if it lies where one more network of ours would
+-- (sqrt(seeds + 1) times as far from the mean as the interval reaches). ResNet_36 is set beside resnet32 and resnet36.
+-- Rows without eta are A_avr (Table IV), of networks that were measured at the paper's five eta, 1 to 40 %.
 --
 -- Parameters
 --   dataset     VARCHAR  NULL  only this data set; NULL: all
@@ -37,7 +38,7 @@
 --   level                 -         seeds: covers training seeds and draws; draws: these networks only; NULL: none
 --   paper_pct             %         the paper's figure
 --   difference_pct        points    ours less the paper's
---   agrees                -         the paper's figure lies in our interval; NULL: no interval
+--   agrees                -         the paper's figure is where one more network of ours may be; NULL: no interval
 
 WITH
 averaged AS (
@@ -78,7 +79,7 @@ final AS (
            100 * mean AS ours_pct, low_pct(mean, half) AS low_pct,
            CASE WHEN quantity = 'accuracy' THEN high_pct(mean, half) ELSE 100 * (mean + half) END AS high_pct,
            100 * half AS half_width_pct, level, 100 * value AS paper_pct, 100 * (mean - value) AS difference_pct,
-           value BETWEEN mean - half AND mean + half AS agrees
+           abs(mean - value) <= half * CASE WHEN level = 'seeds' THEN sqrt(seeds + 1) ELSE 1 END AS agrees
     FROM ours JOIN paper
         ON paper.dataset = ours.dataset AND ours.model IN (paper.model, paper.paper_model)
        AND paper.bn = CASE WHEN placement = 'all' OR bn_kept = bn_sites THEN 'with' ELSE 'without' END

@@ -352,8 +352,7 @@ def _judge_part(rows: Sequence[Evidence], claim: Claim, confidence: float, parts
     if set(verdicts) == {SUPPORTED}:
         return SUPPORTED, f"{tally}, every interval over training seeds too ({_range(rows)})"
     if any(row.low_pct is not None for row in rows):
-        unclear = sum(verdict == UNDECIDED for verdict in verdicts)
-        return UNDECIDED, f"{tally}, but {unclear} without an interval that leaves out 0 ({_range(rows)})"
+        return UNDECIDED, f"{tally}, but {_still_open(rows)} ({_range(rows)})"
     if claim.shared and len({(row.dataset, row.model) for row in rows}) < len(rows):
         return UNDECIDED, f"{tally} ({_range(rows)}); no spread is known, and they share a network"
     score, p = trend_test([row.means for row in rows])
@@ -363,6 +362,17 @@ def _judge_part(rows: Sequence[Evidence], claim: Claim, confidence: float, parts
     if claim.direction * score < 0 and p * parts < 1 - confidence:
         return CONTRADICTED, why
     return UNDECIDED, why
+
+
+def _still_open(rows: Sequence[Evidence]) -> str:
+    """What the undecided ones lack: those on the other side need an interval that allows for all comparisons."""
+    undecided = [(row.low_pct, row.high_pct) for row in rows if row.verdict == UNDECIDED]
+    against = sum(low is not None and high is not None and low * high > 0 for low, high in undecided)
+    unclear = len(undecided) - against
+    told = [f"{unclear} without an interval that leaves out 0"] if unclear else []
+    if against:
+        told.append(f"{against} on the other side by its own interval, not by one that allows for all comparisons")
+    return " and ".join(told)
 
 
 def _range(rows: Sequence[Evidence]) -> str:

@@ -78,10 +78,14 @@ def explanation(correlations: Sequence[Row]) -> list[str]:
 
 def _sentence(row: Row, among: Sequence[Row]) -> str:
     recipe = f", recipe {row['training']}" if len({each["training"] for each in among}) > 1 else ""
+    if row["low"] is None:
+        interval = "without an interval, which takes four arms (networks and placements) and more"
+    else:
+        interval = f"95 % interval {row['low']:+.2f} to {row['high']:+.2f} by {counted(row['arms'], 'arm')}"
     return (
         f"{row['dataset']}{recipe}, {panel_of(row, among=among)}: over {counted(row['networks'], 'training run')} the "
         f"rank correlation between gradient noise C ({MEASURES[row['measure']]}) and A_avr is "
-        f"{row['rank_correlation']:+.2f}, 95 % interval {row['low']:+.2f} to {row['high']:+.2f}, "
+        f"{row['rank_correlation']:+.2f}, {interval}, "
         f"{VERDICTS[row['explanation']]} (less gradient noise, less "
         "resistance: a correlation above 0)."
     )

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
 
-from bnsweep.analysis.database import Database, open_paper
+import pytest
+from scipy.stats import t
+
+from bnsweep.analysis.database import Database, open_database, open_paper
+from bnsweep.store.store import Store
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +63,22 @@ def test_part_of_bn_where_training_without_did_not_converge(paper: Database) -> 
     none = {network for network, found in placements.items() if found == {"all", "none"}}
     assert none == {("cifar10", f"ResNet_{depth}") for depth in (20, 36, 44, 56)}
     assert all(found == {"all", "partial"} for network, found in placements.items() if network not in none)
+
+
+def test_the_paper_agrees_where_one_more_network_of_ours_may_be() -> None:
+    """The prediction interval of Student's t, on published rows: here the clean accuracies come within it."""
+    with open_database(Store.open(ROOT / "results/cifar10-long-sgd")) as database:
+        rows = [row for row in database.query("paper_comparison").to_dicts() if row["quantity"] == "accuracy"]
+        single = database.sql(
+            "SELECT placement, targets, bn_treatment, eta::DOUBLE AS eta, accuracy FROM point"
+        ).to_dicts()
+    names = ("placement", "targets", "bn_treatment", "eta")
+    found = set()
+    for row in rows:
+        own = [100 * each["accuracy"] for each in single if all(each[name] == row[name] for name in names)]
+        assert len(own) == 3
+        half = t.ppf(0.975, 2) * stdev(own) * sqrt(1 + 1 / 3)
+        assert row["agrees"] == (abs(mean(own) - row["paper_pct"]) <= half), row
+        assert row["low_pct"] == pytest.approx(mean(own) - half / 2) or row["low_pct"] == 0
+        found.add((row["eta"], row["agrees"]))
+    assert {(0, True), (0.2, True), (0.2, False)} <= found
