@@ -2,7 +2,7 @@
 
 **What is estimated.** A draw d has an accuracy p_d on the whole test set; the wanted figure is its mean over
 draws. A trial gives an unbiased estimate of p_d: from all images, from a random subset, or from a stratified
-one. The plain mean over trials is unbiased whatever the subsets, so rounds may use different ones.
+one. The plain mean over a fixed number of trials is unbiased whatever the subsets, so rounds may use different ones.
 
 **Sequential design.** Trials come in rounds. After each one the half-width
 

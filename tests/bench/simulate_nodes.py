@@ -27,9 +27,9 @@ NODES = (1, 10, 30, 100, 300, 1000, 3000, 10_000)
 SLOTS_PER_NODE = 16
 WAITING = 2  # blocks per slot beyond the one at work; the engine lets 5 wait, which saturates no sooner and no later
 SCATTER = 0.2
-# Block lengths before anything is counted, and in all. A driver that keeps up with nine tenths of the slots uses up the
-# blocks sent ahead within 20.
-WARM_UP, ROUNDS = 25, 35
+# Block lengths before anything is counted, and in all. A driver that keeps up with all but 6 % of the slots uses up the
+# blocks sent ahead in 31.
+WARM_UP, ROUNDS = 50, 60
 ENDED, ARRIVED = 0, 1
 
 

@@ -134,7 +134,7 @@ def comparison(ask: Answers, sweep: str = MAIN) -> Lines:
         for row in ask("paper_comparison", sweep, bn_treatment="stale")
         if row["targets"] in ENDS and (row["eta"] is None or row["eta"] == 0)
     ]
-    heads = ["network", "BN", "noise on", "quantity", "ours", "paper", "difference", "paper's in our interval"]
+    heads = ["network", "BN", "noise on", "quantity", "ours", "paper", "difference", "agrees"]
     return table(heads, lines) + command("paper_comparison", sweep)
 
 
