@@ -1,4 +1,4 @@
-"""Every error that a user can meet, as one tree.
+"""Every error that a user can meet, as one tree; those of the web alone stand beside their causes in `service/`.
 
     BnsweepError                 exit code 1
     ├── InputError               exit code 2: what was asked for cannot be done as written

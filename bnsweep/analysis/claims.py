@@ -31,7 +31,7 @@ from bnsweep.analysis.statistics import MOST_SEEDS, fitted_change, mean_interval
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database
 
-__all__ = ["CLAIMS", "Claim", "Evidence", "Verdict", "claims", "judge"]
+__all__ = ["CLAIMS", "Claim", "Evidence", "Verdict", "judge"]
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 HEAD = 14  # characters of a terminal's line before its text
@@ -235,9 +235,6 @@ def _hanging(head: str, text: str, width: int) -> str:
 def judge(database: Database, *, confidence: float = 0.95) -> list[Verdict]:
     """A verdict on every claim."""
     return [_judge(database, claim, confidence) for claim in CLAIMS]
-
-
-claims = judge
 
 
 def _judge(database: Database, claim: Claim, confidence: float) -> Verdict:

@@ -257,12 +257,7 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row], *, name: str = "pareto", of
     beyond = [name_points([points[i] for i in own], [known[i] for i in own]) for own in by_panel.values() if crowded]
     x = alt.X("x:Q", title="baseline accuracy, %", scale=alt.Scale(zero=False, padding=20))
     y = alt.Y("value:Q", title="average normalized accuracy, %", scale=alt.Scale(zero=False, padding=16))
-    colour = alt.Color(
-        "kept_pct:Q",
-        title="BN layers kept, %",
-        scale=alt.Scale(domain=[0, 100], range=["#e69f00", "#3b8fc4"], interpolate="lab"),
-    )
-    base = alt.Chart(alt.NamedData(name="rows")).encode(color=colour)
+    base = alt.Chart(alt.NamedData(name="rows")).encode(color=charts.kept_colour())
     means = base.transform_filter("datum.kind === 'placement'")
     singles = base.transform_filter("datum.kind === 'run'")
     tooltip = [

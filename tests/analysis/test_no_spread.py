@@ -11,13 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import synthetic
+from intervals import paired_interval
 
 from bnsweep.analysis.database import QUERIES, open_database
 from bnsweep.analysis.headline import accuracy_table
 from bnsweep.analysis.inputs import read_inputs
 from bnsweep.analysis.panels import paired
 from bnsweep.analysis.sentences import headline
-from bnsweep.analysis.statistics import mean_interval, paired_interval
+from bnsweep.analysis.statistics import mean_interval
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 

@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from intervals import average_normalized_interval, normalized_interval, paired_interval
 from scipy import stats
 
 from bnsweep.analysis.database import Database, open_database
 from bnsweep.analysis.statistics import (
     Interval,
-    average_normalized_interval,
     fitted_change,
     kendall,
     mean_interval,
-    normalized_interval,
-    paired_interval,
     seeds_needed,
     t_quantile,
     trend_test,

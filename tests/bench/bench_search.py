@@ -30,6 +30,7 @@ from bnsweep.experiment.architecture import Architecture, Site
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.search import SearchSpec, Subject
 from tests.bench.every_placement import NETWORKS
+from tests.bench.volume import hypervolume
 
 SEARCH = """\
 name: replay
@@ -62,8 +63,6 @@ class Table:
 
     def worth(self, masks: list[str]) -> float:
         """The volume that these placements' true means dominate, over the true front's."""
-        from bnsweep.placements.front import hypervolume
-
         truth = self.truth
         worst, best = np.nanmin(truth, axis=0) - [0, 0, 1], np.nanmax(truth, axis=0)
         scaled = np.nan_to_num((truth - worst) / (best - worst))  # on the edge, so without volume

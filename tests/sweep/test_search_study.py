@@ -12,7 +12,7 @@ from bnsweep.errors import InputError
 from bnsweep.experiment.architecture import Architecture, Site
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.search import Subject, subjects
-from bnsweep.placements.front import hypervolume, nondominated
+from bnsweep.placements.front import nondominated
 from bnsweep.placements.surrogate import Surrogate
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.search.knowledge import volumes
@@ -20,6 +20,7 @@ from bnsweep.sweep.search.minimal import MinimalStudy, places
 from bnsweep.sweep.search.objectives import Verdict
 from bnsweep.sweep.search.samplers import SAMPLERS, mask_of
 from bnsweep.sweep.search.study import FrontStudy
+from tests.bench.volume import hypervolume
 
 SEARCH = """\
 name: s
