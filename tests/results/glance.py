@@ -7,6 +7,7 @@ from functools import cache
 from bnsweep.analysis.claims import Verdict, judge
 from tests.results.markdown import Lines, command, figure, table
 from tests.results.published import (
+    DEEP_SGD,
     DEPTH,
     FULL,
     HUNDRED,
@@ -25,7 +26,7 @@ from tests.results.published import (
 
 __all__ = ["claims", "glance", "verdicts"]
 
-GLANCED = (LONG_SGD, LONG, SGD, FULL, MAIN, HUNDRED_SGD, HUNDRED)
+GLANCED = (LONG_SGD, LONG, SGD, DEEP_SGD, FULL, MAIN, HUNDRED_SGD, HUNDRED)
 # Of the smaller sweeps those claims that the main ones say nothing about.
 JUDGED = dict.fromkeys((LONG_SGD, FULL, SGD, MAIN, HUNDRED_SGD, HUNDRED)) | {
     PUZZLES: ("layers",),

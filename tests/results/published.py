@@ -11,6 +11,7 @@ from bnsweep.analysis.database import Database, open_database
 from bnsweep.store.store import Store
 
 __all__ = [
+    "DEEP_SGD",
     "DEPTH",
     "ENDS",
     "FULL",
@@ -37,12 +38,13 @@ __all__ = [
 
 ROOT = Path(__file__).parent.parent.parent
 FULL, MAIN, PUZZLES, DEPTH = "cifar10-full", "cifar10-results", "cifar10-puzzles", "cifar10-depth"
-SGD, VGG = "cifar10-sgd", "cifar10-vgg16"
+SGD, DEEP_SGD, VGG = "cifar10-sgd", "cifar10-deep-sgd", "cifar10-vgg16"
 LONG, LONG_SGD = "cifar10-long", "cifar10-long-sgd"
 HUNDRED, HUNDRED_SGD, SMALL_HUNDRED = "cifar100-results", "cifar100-sgd", "cifar100-small"
 STORES = {
     FULL: "results/cifar10-full",
     SGD: "results/cifar10-sgd",
+    DEEP_SGD: "results/cifar10-deep-sgd",
     LONG: "results/cifar10-long",
     LONG_SGD: "results/cifar10-long-sgd",
     MAIN: "results/cifar10",

@@ -18,6 +18,7 @@ from typing import Any
 from tests.results.glance import claims, glance, verdicts
 from tests.results.markdown import Lines, between, command, figure, table
 from tests.results.published import (
+    DEEP_SGD,
     DEPTH,
     ENDS,
     FULL,
@@ -311,6 +312,7 @@ TOLD = {
     "": MAIN,
     "_full": FULL,
     "_sgd": SGD,
+    "_deep_sgd": DEEP_SGD,
     "_long": LONG,
     "_long_sgd": LONG_SGD,
     "_hundred": HUNDRED,
