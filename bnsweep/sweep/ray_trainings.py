@@ -9,6 +9,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from ray import tune
@@ -27,6 +28,7 @@ __all__ = ["Trainings"]
 
 RUNS_PER_EXPERIMENT = 1000  # Tune slows down with thousands of trials in one experiment
 GRACE_S = 5.0  # after which every result that Tune reported has been taken
+LOOK_S = 0.1  # between looks whether it has
 
 
 class Trainings:
@@ -43,13 +45,13 @@ class Trainings:
 
     def start(self, tasks: Sequence[TrainTask], data: SharedData) -> None:
         """Begin with these; those of an earlier call have all come back."""
+        if self._thread is not None:
+            self._thread.join()  # first: it would take these for runs of its own that have brought no result
         self.left = {task.run.run_id for task in tasks}
         if not tasks:
             return
         self.resource = tasks[0].resource
         self._nodes.check_fits(self.resource, "train")
-        if self._thread is not None:
-            self._thread.join()
         references = {task.run.fingerprint: data.reference(task.run.fingerprint) for task in tasks}
         self._thread = threading.Thread(target=self._run, args=(list(tasks), references), name="tune", daemon=True)
         self._thread.start()
@@ -101,7 +103,9 @@ class Trainings:
             while todo:
                 batch = [todo.popleft() for _ in range(min(RUNS_PER_EXPERIMENT, len(todo)))]
                 todo.extendleft(self._fit(batch, references))
-            self._closing.wait(GRACE_S)
+            until = monotonic() + GRACE_S
+            while self.left and monotonic() < until and not self._closing.wait(LOOK_S):
+                pass
             if not self._closing.is_set() and self.left and self._outcomes.empty():
                 raise EngineError(f"{len(self.left)} training runs ended without a result")
         except BaseException as error:  # noqa: BLE001 - the driver's thread must hear of it

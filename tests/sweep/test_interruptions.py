@@ -2,18 +2,21 @@
 
 import os
 import signal
+from time import monotonic, sleep
+from types import SimpleNamespace
 
 import pytest
 from sweep_helpers import rows
 
 from bnsweep.errors import StoreUnwritableError
+from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep import recording
 from bnsweep.sweep import run as running
 from bnsweep.sweep.engine import InlineEngine
 from bnsweep.sweep.progress import Silent
 from bnsweep.sweep.recording import RowBuffer
-from bnsweep.sweep.tasks import Scored
+from bnsweep.sweep.tasks import Scored, Trained, TrainTask
 
 ODD = """\
 name: odd
@@ -134,6 +137,32 @@ def test_trainings_that_came_back_before_one_that_found_no_room_are_handed_over(
     with pytest.raises(StoreUnwritableError, match="no space left"):
         trainings.check()
     assert trainings.taken() == ["second"]
+
+
+@pytest.mark.ray
+def test_a_second_round_of_trainings_may_begin_as_soon_as_the_first_is_over(tmp_path, monkeypatch):
+    """A network is found lost right after the last training. All is real but what Tune does."""
+    pytest.importorskip("ray", reason="needs the extra ray")
+    from bnsweep.sweep.ray_trainings import Trainings
+
+    def fit(trainings, tasks, references):
+        if tasks[0].attempt == 2:
+            sleep(0.3)
+        for task in tasks:
+            trainings._outcomes.put(Trained(task, {}, ()))
+        return []
+
+    monkeypatch.setattr(Trainings, "_fit", fit)
+    run = SimpleNamespace(run_id="a", fingerprint="digits")
+    first, again = (TrainTask("sweep", "store", run, Resource(), attempt=attempt) for attempt in (1, 2))
+    trainings = Trainings(Store.create(tmp_path / "store"), SimpleNamespace(check_fits=lambda *_: None))
+    for task in (first, again):
+        begin = monotonic()
+        trainings.start([task], SimpleNamespace(reference=lambda fingerprint: None))
+        assert monotonic() - begin < 1
+        assert [outcome.task.attempt for outcome in trainings.taken(10)] == [task.attempt]
+        trainings.check()
+        assert not trainings.left
 
 
 @pytest.mark.parametrize(("repeated_s", "waited"), [(0.0, [1]), (60.0, [1, 2])])
