@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
 from bnsweep.store.store import Store
@@ -15,6 +16,17 @@ def rows(store, table="trials"):
     return (
         Store.open(store).read(table, columns=columns).sort_by([(key, "ascending") for key in KEYS[table]]).to_pylist()
     )
+
+
+def lose(location, *tables):
+    """Change a byte of each part of these tables, and set them aside."""
+    for table in tables:
+        for part in Store.open(location).parts(table):
+            path = Path(location, part.path)
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 255
+            path.write_bytes(data)
+    assert Store.verify_location(location, repair=True).ok
 
 
 def bnsweep(*arguments):

@@ -1,10 +1,8 @@
 """Parts of a store that are damaged and set aside: what the next run brings back, and what stays lost."""
 
-from pathlib import Path
-
 import odd_network
 import pytest
-from sweep_helpers import rows
+from sweep_helpers import lose, rows
 
 from bnsweep.analysis.database import open_database
 from bnsweep.experiment.plan import make_plan
@@ -27,17 +25,6 @@ trials: 4
 def record(store, text, root):
     plan = make_plan(parse_spec(text), LocalCatalog(root))
     recording.record_plan(store, plan, text=text)
-
-
-def lose(location, *tables):
-    """Change a byte of each part of these tables, and set them aside."""
-    for table in tables:
-        for part in Store.open(location).parts(table):
-            path = Path(location, part.path)
-            data = bytearray(path.read_bytes())
-            data[len(data) // 2] ^= 255
-            path.write_bytes(data)
-    assert Store.verify_location(location, repair=True).ok
 
 
 def asked_for(store):

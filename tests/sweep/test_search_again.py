@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import odd_network
 import pytest
 from ray.tune.schedulers import TrialScheduler
-from sweep_helpers import rows
+from sweep_helpers import lose, rows
 
 from bnsweep.errors import GpuLostError, ModelError, StoreUnwritableError
 from bnsweep.experiment.reading import parse_spec
@@ -157,6 +157,20 @@ def test_a_search_scores_a_run_on_one_network(tmp_path, run, search, monkeypatch
         assert said == expected  # with the objectives' values
         assert summary.networks_changed == 2
         assert "This search's trials are made anew" in "\n".join(summary.lines(again="x"))
+
+
+@pytest.mark.parametrize("before", ["sweep", "search"])
+def test_a_search_does_not_take_trials_of_a_lost_run_for_those_of_its_next_network(
+    tmp_path, run, search, monkeypatch, before
+):
+    """Nobody can tell any more which network they are of, be they of this search or of a sweep of the same runs."""
+    store = tmp_path / "store"
+    run(SWEEP, store) if before == "sweep" else search(SEARCH, store)
+    lose(store, "runs")
+    monkeypatch.setattr(odd_network, "SCALE", 2.0)
+    _, said = search(SEARCH, store)
+    assert said == search(SEARCH, tmp_path / "fresh")[1]
+    same_networks_and_rows(store, tmp_path / "fresh")
 
 
 def test_a_lost_network_that_comes_out_the_same_keeps_its_trials(tmp_path, run, search):

@@ -19,7 +19,7 @@ from bnsweep.errors import InputError, StoreError
 from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.search import SearchSpec, Subject, subjects
 from bnsweep.experiment.spec import Resource
-from bnsweep.store.attempts import set_aside_older, trained_runs
+from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_runs
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.engine import Datasets
@@ -150,8 +150,9 @@ class _Session:
         self._planned = _planned(store, spec.name, sha256)
         studies: list[Study] = [MinimalStudy(each) if minimal else FrontStudy(each) for each in found]
         self.summary.studies = studies
-        # A driver that was interrupted may have left rows of earlier networks.
+        # An interrupted driver may have left rows of earlier networks, and a lost part rows of nobody knows which.
         set_aside_older(store, [each for each in trained_runs(store, store.parts("runs")) if each.others])
+        set_aside_unowned(store, _asked_for(store))
         memory = Memory(Store.open(store.location), plan, spec.search, retry_failed=retry_failed)
         self.panel = Panel(studies, memory, proposed=self._proposed, heard=self._heard)
 
@@ -296,6 +297,12 @@ def _noted(store: Store, sweep: str, sha256: str) -> set[tuple[str, str, str, in
 def _planned(store: Store, sweep: str, sha256: str) -> set[str]:
     rows = store.read("points", columns=["sweep", "spec_sha256", "run_id"]).to_pylist()
     return {row["run_id"] for row in rows if row["sweep"] == sweep and row["spec_sha256"] == sha256}
+
+
+def _asked_for(store: Store) -> set[str]:
+    """All runs that any sweep or search has asked for: which of them this search will ask for, nobody knows yet."""
+    tables = ("points", "proposals")
+    return {run_id for name in tables for run_id in store.read(name, columns=["run_id"])["run_id"].unique().to_pylist()}
 
 
 def _check_same_study(store: Store, spec: SearchSpec) -> None:
