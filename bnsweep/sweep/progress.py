@@ -51,7 +51,7 @@ class Work:
         self._epochs_under_way: dict[str, float] = {}  # what an epoch costs, of runs that are being trained
         self._heard_of: set[str] = set()  # runs
         self._heard_again = False  # of one of them
-        self._left = 0.0
+        self._left, self._all = 0.0, 0.0
         for run in plan.runs:
             if run.run_id in to_train:
                 self._count_training(run)
@@ -60,8 +60,7 @@ class Work:
             self._expected[run.run_id] = missing
             self.trials_done += landed
             self.trials_total += landed + missing.trials
-            self._left += missing.work
-        self._all = self._left
+            self._reckon(missing.work)
 
     def heard(self, outcome: Outcome) -> None:
         match outcome:
@@ -94,7 +93,7 @@ class Work:
 
     @property
     def share_done(self) -> float:
-        """Of the work that was missing at the beginning, from 0 to 1."""
+        """Of the work that is known to have been missing, from 0 to 1; falls where a network is found lost."""
         return 1.0 - self._left / self._all if self._all else 1.0
 
     @property
@@ -116,7 +115,7 @@ class Work:
     def _count_training(self, run: TrainingRun) -> None:
         self._epochs[run.run_id] = 0
         self.epochs_total += run.training.epochs
-        self._left += self._training_cost(run) * run.training.epochs
+        self._reckon(self._training_cost(run) * run.training.epochs)
 
     def _to_epoch(self, run: TrainingRun, epoch: int) -> None:
         if run.run_id not in self._epochs:  # its network was found lost on the way
@@ -141,7 +140,7 @@ class Work:
             guessed, exact = self._expected[run.run_id], self._workload.of_run(run, trained)
             self._expected[run.run_id] = exact
             self.trials_total += exact.trials - guessed.trials
-            self._left += exact.work - guessed.work
+            self._reckon(exact.work - guessed.work)
         self._trained[run.run_id] = trained
 
     def _score(self, task: TrialTask, *, landed: bool) -> None:
@@ -155,8 +154,13 @@ class Work:
         self._expected[run.run_id] = left._replace(trials=left.trials - reckoned, work=left.work - reckoned * cost)
         if landed:
             self.trials_total += count - reckoned
-        self._left += (count - reckoned) * cost
+        self._reckon((count - reckoned) * cost)
         self._move(run, count * cost)
+
+    def _reckon(self, cost: float) -> None:
+        """There is so much more to do than was known."""
+        self._left += cost
+        self._all += cost
 
     def _move(self, run: TrainingRun, cost: float) -> None:
         if not cost:

@@ -168,9 +168,17 @@ def test_a_network_that_is_lost_on_the_way_is_one_run_all_the_same(tmp_path, run
             path.unlink()
         raise StoreDamagedError("gone")
 
+    class Shares(PlainProgress):
+        def heard(self, outcome):
+            super().heard(outcome)
+            shares.append(self._work.share_done)
+
+    shares = []
     monkeypatch.setattr(work, "score_block", loses)
-    assert run(tiny.replace("trials: 4", "trials: 6"), store, listener=PlainProgress(log)).runs_done == 1
-    assert log.getvalue().splitlines()[-1].startswith("runs 2/2  epochs 2/2  trials 52/52 ")
+    assert run(tiny.replace("trials: 4", "trials: 5"), store, listener=Shares(log)).runs_done == 1
+    assert all(0 <= share <= 1 for share in shares), shares
+    assert shares[-1] == pytest.approx(1)
+    assert log.getvalue().splitlines()[-1].startswith("runs 2/2  epochs 2/2  trials 44/44 ")
 
 
 def test_what_is_tried_again_is_counted_once_more(tmp_path, run, tiny, monkeypatch):
