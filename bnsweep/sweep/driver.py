@@ -14,7 +14,7 @@ from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Protocol
 
-from bnsweep.errors import BnsweepError, EngineError, StoreDamagedError, StoreError
+from bnsweep.errors import BnsweepError, StoreDamagedError, StoreError
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_runs
 from bnsweep.store.checkpoints import network_name
@@ -146,7 +146,7 @@ class Driver:
     def _keep_what_is_done(self, engine: Engine) -> None:
         """After an interruption or an error: blocks that have come back in the meantime count as finished."""
         self._take_the_rest()  # before anything else can fail
-        with suppress(EngineError):
+        with suppress(BnsweepError):
             self._came.extend(engine.finished())
         self._take_the_rest()
         self._rows.flush()

@@ -57,7 +57,7 @@ class RayEngine:
         self._blocks: dict[ray.ObjectRef, TrialTask] = {}
         self._score = remote_score(score)
         self._remote: tuple[tuple[str, Resource], Any, bytes] | None = None  # of the last block: the next is like it
-        self._error: BnsweepError | None = None  # met in the middle of what came back: raised once that is handed over
+        self._error: BnsweepError | None = None  # that a block met: raised once what came back is handed over
         self._slots = (0.0, 0)  # when the cluster was asked, and what it has
 
     def start(self, trainings: Sequence[TrainTask], datasets: Datasets, trial: Resource) -> None:
@@ -80,7 +80,7 @@ class RayEngine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._trainings.left or self._blocks)
+        return bool(self._trainings.left or self._blocks) or self._error is not None
 
     def submit(self, task: TrialTask) -> None:
         resource = task.resource
@@ -153,10 +153,8 @@ class RayEngine:
             try:
                 outcome = self._collect(ref, again=again)
             except BnsweepError as error:
-                if not outcomes:
-                    raise
-                self._error = error
-                break
+                self._error = self._error or error
+                continue
             if outcome is not None:
                 outcomes.append(outcome)
         return outcomes

@@ -74,8 +74,8 @@ class Trainings:
             except queue.Empty:
                 return outcomes
             if isinstance(outcome, StoreUnwritableError):
-                self._error = outcome  # `check` raises it, once what came before it has been taken
-                return outcomes
+                self._error = outcome  # `check` raises it, once what came with it has been taken
+                continue
             if isinstance(outcome, (Trained, Failed)):
                 # A worker that dies after it has reported makes Tune try again: the run comes back twice.
                 if outcome.task.run.run_id not in self.left:

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from time import monotonic, sleep
 from types import SimpleNamespace
 
@@ -18,6 +21,7 @@ from bnsweep.sweep.progress import Silent
 from bnsweep.sweep.recording import RowBuffer
 from bnsweep.sweep.tasks import Scored, Trained, TrainTask
 
+ROOT = Path(__file__).parents[2]
 ODD = """\
 name: odd
 data: {source: digits, train_images: 200, test_images: 100}
@@ -126,17 +130,24 @@ def test_what_has_come_back_before_a_disk_is_full_is_kept(tmp_path, run, monkeyp
 
 
 @pytest.mark.ray
-def test_trainings_that_came_back_before_one_that_found_no_room_are_handed_over(tmp_path):
+def test_trainings_that_came_back_with_one_that_found_no_room_are_handed_over(tmp_path):
     pytest.importorskip("ray", reason="needs the extra ray")
     from bnsweep.sweep.ray_trainings import Trainings
 
     trainings = Trainings(Store.create(tmp_path / "store"), nodes=None)
     for outcome in ("first", StoreUnwritableError("no space left"), "second"):
         trainings._outcomes.put(outcome)
-    assert trainings.taken() == ["first"]
+    assert trainings.taken() == ["first", "second"]
     with pytest.raises(StoreUnwritableError, match="no space left"):
         trainings.check()
-    assert trainings.taken() == ["second"]
+
+
+@pytest.mark.ray
+def test_blocks_that_came_back_with_some_that_found_no_room_are_all_kept(tmp_path):
+    """Of ten the first two and the last; the last one's error ends the sweep although no more is to be done."""
+    command = [sys.executable, "-m", "tests.sweep.full_disks", str(tmp_path / "store"), "0", "1", "9"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-2:] == ["no space left", "7"]
 
 
 @pytest.mark.ray
