@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from bnsweep.errors import ModelError
 from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.store.store import Store
-from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, read_ledger
+from bnsweep.sweep.ledger import NETWORK_ENDS
 from bnsweep.sweep.notes import notes
-from bnsweep.sweep.workload import Workload, measured_trials, without_network
+from bnsweep.sweep.speeds import measured_training, measured_trials
+from bnsweep.sweep.workload import Lacking
 from bnsweep.training.datasets import data_shape
 from bnsweep.training.origin import origin
 
@@ -110,27 +110,22 @@ class Preview:
 
 def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path, measure: bool = False) -> Preview:
     """Compare a plan with a store; `store` is None where there is none yet. `measure`: time a network if need be."""
-    ledger = read_ledger(store, plan) if store else Ledger()
-    lost = without_network(plan, store, ledger)
-    todo = [run for run in plan.runs if ledger.untrained(run.run_id)] + lost
+    lacking = Lacking.of(plan, store)
+    ledger, workload = lacking.ledger, lacking.workload
     ended = [ledger.runs[run.run_id].status for run in plan.runs if run.run_id in ledger.runs]
-    works = [r.architecture.multiply_adds * r.train_images * r.training.epochs for r in todo]
-    train_work = sum(works)
-    workload = Workload(plan)
-    missing = [workload.missing(run, ledger) for run in plan.runs]
-    trial_work = sum(part.work for part in missing)
+    train_work, trial_work = sum(lacking.works), lacking.trials.work
     needs_speed = bool(train_work or trial_work)
     speeds = _speeds(plan, store, data_root, measure=measure) if needs_speed else Speeds(0, 0, "nothing is missing")
     cores = cpus or os.cpu_count() or 1
     train_s, trial_s = train_work * speeds.train_s, trial_work * speeds.trial_s
     # A run is not split: where there are fewer runs than cores, the largest one is waited for.
-    longest_s = max(works, default=0) * speeds.train_s / plan.spec.resources.train.threads
+    longest_s = max(lacking.works, default=0) * speeds.train_s / plan.spec.resources.train.threads
     seconds = max(train_s / cores, longest_s) + trial_s / cores
     return Preview(
         sweep=plan.spec.name,
         runs=len(plan.runs),
-        runs_done=sum(status in NETWORK_ENDS for status in ended) - len(lost),
-        runs_missing=len(todo),
+        runs_done=sum(status in NETWORK_ENDS for status in ended) - len(lacking.lost),
+        runs_missing=len(lacking.runs),
         runs_diverged=ended.count("diverged"),
         runs_failed=ended.count("failed"),
         runs_pruned=ended.count("pruned") if ledger.of_search else 0,
@@ -138,14 +133,14 @@ def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Pat
         rows_min=sum(workload.of_run(run).trials for run in plan.runs),
         rows_max=plan.rows()[1],
         rows_done=sum(workload.landed(run, ledger) for run in plan.runs),
-        rows_missing=sum(part.trials for part in missing),
-        blocks_missing=max(sum(part.points for part in missing), round(trial_s / BLOCK_S)),
+        rows_missing=lacking.trials.trials,
+        blocks_missing=max(lacking.trials.points, round(trial_s / BLOCK_S)),
         core_hours_training=train_s / 3600,
         core_hours_trials=trial_s / 3600,
         cpus=cores,
         hours=seconds / 3600,
         speeds_from=speeds.source,
-        networks_lost=len(lost),
+        networks_lost=len(lacking.lost),
         hint=_hint(plan) if seconds > LONG_S else None,
         caution=_caution(plan),
         notes=tuple(notes(plan, store)),
@@ -182,38 +177,23 @@ def _caution(plan: Plan) -> str | None:
 
 
 def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool) -> Speeds:
-    measured = _from_rows(store, plan) if store else None
-    if measured:
-        return measured
-    if not measure:
-        return _from_matrix_product()
-    return _from_probe(plan, data_root)
-
-
-def _from_rows(store: Store, plan: Plan) -> Speeds | None:
-    """By rows in the plan's precisions: bf16 takes half of fp32's time, or ten times as much."""
-    columns = ["run_id", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision", "device"]
-    runs = [row for row in store.read("runs", columns=columns).to_pylist() if row["duration_s"] and row["epochs_run"]]
-    runs = [row for row in runs if row["train_precision"] == plan.spec.training.precision]
-    train_on, trial_on = plan.spec.resources.train, plan.spec.resources.trial
-    runs = [row for row in runs if (row["device"] == "cpu") == (train_on.gpu == 0)]
-    trials = measured_trials(store, precision=plan.spec.evaluation.precision)
-    on_cpu = pc.equal(trials["device"], "cpu")
-    trials = trials.filter(on_cpu if trial_on.gpu == 0 else pc.invert(on_cpu))
-    if not runs or not trials.num_rows:
-        return None
-    train = sum(r["duration_s"] for r in runs) / sum(
-        r["multiply_adds"] * r["train_images"] * r["epochs_run"] for r in runs
-    )
-    size = {row["run_id"]: row["multiply_adds"] for row in runs}
-    sums = trials.group_by("run_id").aggregate([("worth", "sum"), ("duration_s", "sum")]).to_pylist()
-    work = sum(size.get(row["run_id"], 0) * row["worth_sum"] for row in sums)
-    seconds = sum(row["duration_s_sum"] for row in sums if row["run_id"] in size)
-    if not work:
-        return None
+    """By rows; what these do not tell is timed now or guessed."""
+    training, trials = (measured_training(store, plan), measured_trials(store, plan)) if store else (None, None)
+    told = [f"{each.rows:,} {what}" for each, what in ((training, "runs"), (trials, "trials")) if each]
+    source = f"measured: {' and '.join(told)} in the store"
+    if training and trials:
+        speeds = Speeds(0, 0, source)
+    else:
+        speeds = _from_probe(plan, data_root) if measure else _from_matrix_product()
+        lacks = "trials" if training else "training"
+        speeds = replace(speeds, source=f"{source}; {lacks} {speeds.source}") if told else speeds
     # Rows say how long tasks took, and tasks have so many cores.
-    train_s, trial_s = train * train_on.threads, seconds / work * trial_on.threads
-    return Speeds(train_s, trial_s, f"measured: {len(runs)} runs and {trials.num_rows:,} trials in the store")
+    resources = plan.spec.resources
+    if training:
+        speeds = replace(speeds, train_s=training.task_s * resources.train.threads)
+    if trials:
+        speeds = replace(speeds, trial_s=trials.task_s * resources.trial.threads)
+    return speeds
 
 
 def _from_matrix_product() -> Speeds:

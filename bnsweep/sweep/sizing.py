@@ -13,15 +13,13 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow.compute as pc
-
 from bnsweep.errors import InputError
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.estimate import hours_text
-from bnsweep.sweep.ledger import Ledger, read_ledger
-from bnsweep.sweep.workload import Workload, measured_trials, without_network
+from bnsweep.sweep.speeds import Measured, measured_training, measured_trials
+from bnsweep.sweep.workload import Lacking
 
 __all__ = ["ClusterShape", "Size", "parse_cluster", "size"]
 
@@ -124,26 +122,19 @@ def size(plan: Plan, store: Store | None, cluster: ClusterShape, history: Store 
                 f"`resources.{what}` asks for cpu: {resource.cpu:g}, gpu: {resource.gpu:g}, but a node of --cluster "
                 f"has {cluster.cpus} CPUs and {cluster.gpus} GPUs"
             )
-    ledger = read_ledger(store, plan) if store else Ledger()
-    todo = [run for run in plan.runs if ledger.untrained(run.run_id)] + without_network(plan, store, ledger)
-    works = [run.architecture.multiply_adds * run.train_images * run.training.epochs for run in todo]
-    workload = Workload(plan)
-    missing = [workload.missing(run, ledger) for run in plan.runs]
-    rows, trial_work = sum(part.trials for part in missing), sum(part.work for part in missing)
-    speeds_train, speeds_trial = _speeds(history, plan) if history else ({}, {})
-    device_train, train_s = _pick(speeds_train, resources.train)
-    device_trial, trial_s = _pick(speeds_trial, resources.trial)
+    lacking = Lacking.of(plan, store)
+    training, trials = (measured_training(history, plan), measured_trials(history, plan)) if history else (None, None)
     slots_train, slots_trial = cluster.slots(resources.train), cluster.slots(resources.trial)
-    hours_train = _hours_of(sum(works), max(works, default=0), train_s, slots_train)
-    hours_trial = _hours_of(trial_work, 0, trial_s, slots_trial)
+    hours_train = _hours_of(sum(lacking.works), max(lacking.works, default=0), training, slots_train)
+    hours_trial = _hours_of(lacking.trials.work, 0, trials, slots_trial)
     hours = None if hours_train is None or hours_trial is None else hours_train + hours_trial
-    row_bytes = _row_bytes(history)
+    rows, row_bytes = lacking.trials.trials, _row_bytes(history)
     return Size(
         nodes=cluster.nodes,
         slots_train=slots_train,
         slots_trial=slots_trial,
-        device_train=device_train,
-        device_trial=device_trial,
+        device_train=training.device if training else None,
+        device_trial=trials.device if trials else None,
         hours_train=hours_train,
         hours_trial=hours_trial,
         hours=hours,
@@ -151,58 +142,17 @@ def size(plan: Plan, store: Store | None, cluster: ClusterShape, history: Store 
         rows=rows,
         row_bytes=row_bytes,
         bytes_rows=round(rows * row_bytes),
-        bytes_networks=sum(run.architecture.parameters * BYTES_PER_PARAMETER for run in todo),
-        limit=_limit(todo, slots_train, hours_train, hours_trial),
-        measured=_measured(device_train, device_trial, train_s, trial_s),
+        bytes_networks=sum(run.architecture.parameters * BYTES_PER_PARAMETER for run in lacking.runs),
+        limit=_limit(lacking.runs, slots_train, hours_train, hours_trial),
+        measured=_measured(training, trials),
     )
 
 
-def _speeds(store: Store, plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of one task per multiply-add by machine type, in the plan's precisions: training, trials."""
-    columns = ["run_id", "device", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision"]
-    training: dict[str, list[float]] = {}
-    sizes: dict[str, int] = {}
-    for row in store.read("runs", columns=columns).to_pylist():
-        sizes[row["run_id"]] = row["multiply_adds"]
-        if row["train_precision"] != plan.spec.training.precision:
-            continue
-        if row["device"] and row["duration_s"] and row["epochs_run"]:
-            sums = training.setdefault(row["device"], [0.0, 0.0])
-            sums[0] += row["duration_s"]
-            sums[1] += row["multiply_adds"] * row["train_images"] * row["epochs_run"]
-    trials = measured_trials(store, precision=plan.spec.evaluation.precision).filter(pc.is_valid(pc.field("device")))
-    scoring: dict[str, list[float]] = {}
-    for row in trials.group_by(["run_id", "device"]).aggregate([("worth", "sum"), ("duration_s", "sum")]).to_pylist():
-        if row["run_id"] in sizes:
-            sums = scoring.setdefault(row["device"], [0.0, 0.0])
-            sums[0] += row["duration_s_sum"]
-            sums[1] += sizes[row["run_id"]] * row["worth_sum"]
-    return _quotients(training), _quotients(scoring)
-
-
-def _quotients(sums: dict[str, list[float]]) -> dict[str, float]:
-    return {device: seconds / work for device, (seconds, work) in sums.items() if seconds and work}
-
-
-def _pick(speeds: dict[str, float], resource: Resource) -> tuple[str | None, float | None]:
-    """The machine type that a task will run on: a CPU, or the wanted GPU; of several the slowest."""
-    fitting = {
-        device: seconds
-        for device, seconds in speeds.items()
-        if device.lower().startswith("cpu") == (resource.gpu == 0)
-        and (resource.accelerator is None or resource.accelerator.lower() in device.lower())
-    }
-    if not fitting:
-        return None, None
-    device = max(fitting, key=lambda name: fitting[name])
-    return device, fitting[device]
-
-
-def _hours_of(work: float, largest: float, seconds: float | None, slots: int) -> float | None:
+def _hours_of(work: float, largest: float, speed: Measured | None, slots: int) -> float | None:
     """No sooner than the largest task, however many slots there are."""
     if not work:
         return 0.0
-    return None if seconds is None else max(work / slots, largest) * seconds / 3600
+    return None if speed is None else max(work / slots, largest) * speed.task_s / 3600
 
 
 def _row_bytes(history: Store | None) -> float:
@@ -221,11 +171,11 @@ def _limit(todo: list[TrainingRun], slots: int, train: float | None, trial: floa
     return parts
 
 
-def _measured(train: str | None, trial: str | None, train_s: float | None, trial_s: float | None) -> str:
+def _measured(training: Measured | None, trials: Measured | None) -> str:
     said = [
-        f"{what} {1e-9 / seconds:.3g} billion multiply-adds/s a task on {device}"
-        for what, device, seconds in (("training", train, train_s), ("trials", trial, trial_s))
-        if seconds
+        f"{what} {1e-9 / speed.task_s:.3g} billion multiply-adds/s a task on {speed.device}"
+        for what, speed in (("training", training), ("trials", trials))
+        if speed
     ]
     return "; ".join(said) or "none measured"
 

@@ -6,20 +6,18 @@ are estimated anew, and as much for its draw as the sampling rule takes it to co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import AdaptiveTrials, NoiseCell
 from bnsweep.noise.sampling import DRAW_COST, Design, most_strata
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
-from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun
+from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun, read_ledger
 
-__all__ = ["FirstRound", "ToDo", "Workload", "measured_trials", "trial_cost", "without_network"]
+__all__ = ["FirstRound", "Lacking", "ToDo", "Workload", "trial_cost"]
 
 
 class FirstRound(NamedTuple):
@@ -105,7 +103,31 @@ class Workload:
         return sum(ledger.landed(p.point_id, self._plan.trial_bounds(p.eta)[1]) for p in self._plan.points(run))
 
 
-def without_network(plan: Plan, store: Store | None, ledger: Ledger) -> list[TrainingRun]:
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """What a store lacks of a plan."""
+
+    workload: Workload
+    ledger: Ledger
+    lost: list[TrainingRun]  # that ended with a network which the store does not hold
+    runs: list[TrainingRun]  # to be trained, the lost ones too
+    works: list[int]  # multiply-adds of each of these, a step counted as one pass
+    trials: ToDo
+
+    @classmethod
+    def of(cls, plan: Plan, store: Store | None) -> Lacking:
+        """`store` is None where there is none yet."""
+        ledger = read_ledger(store, plan) if store else Ledger()
+        lost = _without_network(plan, store, ledger)
+        runs = [run for run in plan.runs if ledger.untrained(run.run_id)] + lost
+        works = [run.architecture.multiply_adds * run.train_images * run.training.epochs for run in runs]
+        workload = Workload(plan)
+        missing = [workload.missing(run, ledger) for run in plan.runs]
+        trials, work, points = (sum(column) for column in zip(ToDo(0, 0.0, 0), *missing, strict=True))
+        return cls(workload, ledger, lost, runs, works, ToDo(trials, work, points))
+
+
+def _without_network(plan: Plan, store: Store | None, ledger: Ledger) -> list[TrainingRun]:
     """Runs that ended with a network which the store does not hold."""
     if store is None or ledger.of_search:  # a search takes its answers from rows
         return []
@@ -128,13 +150,3 @@ def _images_worth(run: TrainingRun, cell: NoiseCell, eta: Decimal, *, images: in
     draw = DRAW_COST if eta else 0.0
     again = cell.images_for_recalibration if eta and run.bn_kept and cell.bn_treatment == "recalibrated" else 0
     return images + draw + again
-
-
-def measured_trials(store: Store, *, precision: str) -> pa.Table:
-    """The store's trials with noise in that precision: run_id, device, duration_s, and the images each was worth."""
-    names = ["run_id", "device", "duration_s", "eta", "precision", "images", "recalibration_images", "bn_kept"]
-    rows = store.read("trials", columns=names)
-    rows = rows.filter((pc.field("precision") == precision) & (pc.field("eta").cast("float64") > 0))
-    again = pc.if_else(pc.greater(rows["bn_kept"], 0), rows["recalibration_images"], 0)
-    worth = pc.add(pc.add(rows["images"], again), DRAW_COST)
-    return rows.select(["run_id", "device", "duration_s"]).append_column("worth", worth)

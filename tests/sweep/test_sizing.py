@@ -13,6 +13,7 @@ from bnsweep.experiment.spec import Resource
 from bnsweep.noise import sampling
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.sizing import ClusterShape, parse_cluster, size
 
 BIG = """\
@@ -98,6 +99,21 @@ def test_no_speed_is_guessed(run, tiny, tmp_path):
             plan_of(BIG.replace("training: {epochs: 10}\n", "") + other, tmp_path), None, ClusterShape(1), history
         )
         assert found.hours is None, "these rows are of fp32"
+
+
+@pytest.mark.parametrize(
+    ("precision", "said"),
+    [("fp32", "measured: 2 runs and 32 trials in the store"), ("bf16", "measured: 32 trials in the store; training ")],
+)
+def test_a_plan_takes_the_same_speeds_here_and_on_a_cluster(run, tiny, tmp_path, precision, said):
+    """Trials in fp32, on networks that were trained in this precision or that; the plan is all fp32."""
+    run(tiny.replace("{epochs: 2,", f"{{epochs: 2, precision: {precision},"), tmp_path / "store")
+    store, plan = Store.open(tmp_path / "store"), plan_of(BIG, tmp_path)
+    here = preview(plan, store, cpus=1, data_root=tmp_path)
+    there = size(plan, store, ClusterShape(nodes=1, cpus=1), store)
+    assert here.speeds_from.startswith(said)
+    assert here.core_hours_trials == there.hours_trial > 0
+    assert there.hours_train == (here.core_hours_training if precision == "fp32" else None)
 
 
 def test_the_speed_is_that_of_the_wanted_gpu(run, tiny, tmp_path):
