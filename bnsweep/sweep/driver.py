@@ -293,20 +293,14 @@ class Driver:
                 yield run, work, request
 
     def _block(self, run: TrainingRun, work: PointWork, request: Request) -> TrialTask:
-        spec = self.plan.spec
-        return TrialTask(
-            spec.name,
-            self.store.location,
+        return TrialTask.of(
+            self.plan,
             run,
-            work.point,
-            str(self._networks[run.run_id].checkpoint_sha256),
-            first=request.first,
-            seeds=tuple(self.plan.noise_seed(run, trial) for trial in request.trials),
-            resource=spec.resources.trial,
-            evaluation=spec.evaluation,
-            sampling=self.plan.sampling,
-            images=request.images,
-            allocation=request.allocation,
+            trained=self._networks[run.run_id],
+            point=work.point,
+            request=request,
+            store=self.store.location,
+            resource=self.plan.spec.resources.trial,
             allow_import=self._allow_import,
         )
 
@@ -338,12 +332,11 @@ class Driver:
     def _take_run(self, outcome: Trained) -> None:
         run = outcome.task.run
         trained = TrainedRun.of(outcome.row)
-        known = self._ledger.runs.get(run.run_id)
         before, now = self._counts.get(run.run_id), trained.checkpoint_sha256
         other = None not in (before, now) and before != now
-        landed = 0 if known is None or other else known.epochs  # by an earlier attempt, whose epochs were the same
-        self._rows.add("epochs", outcome.epochs[landed:])
-        self._rows.add("probes", [row for row in outcome.probes if not landed or row["epoch"] > landed])
+        epochs, probes = outcome.fresh(self._ledger.runs.get(run.run_id), other=other)
+        self._rows.add("epochs", epochs)
+        self._rows.add("probes", probes)
         # Last: with it the run is over, and what is not there by then never will be.
         self._rows.add("runs", [outcome.row])
         if other:

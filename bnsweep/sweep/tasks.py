@@ -16,8 +16,10 @@ from typing import Any
 
 from bnsweep._version import __version__
 from bnsweep.experiment.identity import canonical_json
-from bnsweep.experiment.plan import Point, TrainingRun
+from bnsweep.experiment.plan import Plan, Point, TrainingRun
 from bnsweep.experiment.spec import Evaluation, Probes, Resource
+from bnsweep.sweep.ledger import TrainedRun
+from bnsweep.sweep.points import Request
 
 __all__ = [
     "Failed",
@@ -67,6 +69,36 @@ class TrialTask:
     allocation: tuple[int, ...] | None = None  # strata: test images per stratum and trial
     allow_import: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        run: TrainingRun,
+        *,
+        trained: TrainedRun,
+        point: Point,
+        request: Request,
+        store: str,
+        resource: Resource,
+        allow_import: bool,
+    ) -> TrialTask:
+        """What a point requests of a trained network, scored as the plan has it."""
+        return cls(
+            plan.spec.name,
+            store,
+            run,
+            point,
+            str(trained.checkpoint_sha256),
+            first=request.first,
+            seeds=tuple(plan.noise_seed(run, trial) for trial in request.trials),
+            resource=resource,
+            evaluation=plan.spec.evaluation,
+            sampling=plan.sampling,
+            images=request.images,
+            allocation=request.allocation,
+            allow_import=allow_import,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
@@ -84,6 +116,16 @@ class Trained:
     row: Row
     epochs: tuple[Row, ...]
     probes: tuple[Row, ...] = ()
+
+    def fresh(self, known: TrainedRun | None, *, other: bool) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+        """Rows of epochs and of probes that no earlier attempt has left, whose epochs were the same.
+
+        `other`: the network is another one than that attempt's, so that all of them are new.
+        """
+        landed = 0 if known is None or other else known.epochs
+        epochs = tuple(row for row in self.epochs if row["epoch"] > landed)
+        probes = tuple(row for row in self.probes if not landed or row["epoch"] > landed)  # epoch 0: before the first
+        return epochs, probes
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,18 +144,13 @@ def _works(plan: Plan, run: TrainingRun, trained: TrainedRun, rows: Scores) -> I
 
 
 def _trial_task(job: Job, run: TrainingRun, trained: TrainedRun, work: PointWork, request: Request) -> TrialTask:
-    return TrialTask(
-        job.sweep,
-        job.store,
+    return TrialTask.of(
+        job.plan,
         run,
-        work.point,
-        str(trained.checkpoint_sha256),
-        first=request.first,
-        seeds=tuple(job.plan.noise_seed(run, trial) for trial in request.trials),
+        trained=trained,
+        point=work.point,
+        request=request,
+        store=job.store,
         resource=job.resource,
-        evaluation=job.plan.spec.evaluation,
-        sampling=job.plan.sampling,
-        images=request.images,
-        allocation=request.allocation,
         allow_import=job.allow_import,
     )

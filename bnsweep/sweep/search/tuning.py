@@ -232,7 +232,8 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
             "versions": versions(),
         }
         self.landed.put(Landed("runs", (row,)))
-        self._land_epochs(run, gathered.epochs, trainee.landed_epochs)
+        epochs = ({**row, "run_id": run.run_id} for row in gathered.epochs if row["epoch"] > trainee.landed_epochs)
+        self.landed.put(Landed("epochs", tuple(epochs)))
 
     def _give_up(self, run: TrainingRun, trainee: Trainee, gathered: Gathered) -> None:
         reason = gathered.error or "the worker died"
@@ -263,17 +264,12 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
     def _land_network(self, trainee: Trainee, outcome: Trained) -> None:
         other = trainee.other(outcome.row["checkpoint_sha256"])
         self.landed.put(Landed("runs", (outcome.row,), instead=other))
-        landed = 0 if other else trainee.landed_epochs
-        self._land_epochs(outcome.task.run, outcome.epochs, landed)
-        probes = tuple(row for row in outcome.probes if not landed or row["epoch"] > landed)
+        epochs, probes = outcome.fresh(trainee.trained, other=other)
+        self.landed.put(Landed("epochs", epochs))
         self.landed.put(Landed("probes", probes))
 
     def _trainee(self, run_id: str) -> Trainee:
         return next(trainee for _, _, trainee in self._of_trial.values() if trainee.run.run_id == run_id)
-
-    def _land_epochs(self, run: TrainingRun, epochs: Any, landed: int) -> None:
-        rows = tuple({**row, "run_id": run.run_id} for row in epochs if row["epoch"] > landed)
-        self.landed.put(Landed("epochs", rows))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a search goes on from its rows."""
