@@ -113,6 +113,21 @@ def test_sql_of_one_s_own(work):
     assert rows[0]["n"] == 4
 
 
+@pytest.mark.parametrize("limit", [(), ("--limit", "1")])
+def test_columns_of_one_name_are_all_there(work, limit):
+    """A join's `SELECT *` has many: each is there in every form, under names as DuckDB's own data frames have them."""
+    two = ("query", "--store", "store", "--sql", "SELECT 1 AS a, 2 AS a, 3 AS A, 4 AS b", *limit)
+    names = ["a", "a_1", "A_2", "b"]
+    (row,) = json.loads(ask(work, *two, "--json"))["rows"]
+    assert row == dict(zip(names, (1, 2, 3, 4), strict=True))
+    assert ask(work, *two, "--format", "csv").splitlines() == [",".join(names), "1,2,3,4"]
+    assert ask(work, *two).splitlines()[0].split() == names
+    ask(work, *two, "--out", "two.parquet")
+    import pyarrow.parquet as pq
+
+    assert pq.read_table(work / "two.parquet").to_pylist() == [row]
+
+
 def test_no_row_is_cut_without_a_word(work):
     """DuckDB's range() has as many rows as one asks for; 10,000 is where a terminal's answer ends."""
     query = ("query", "--store", "store", "--sql", "SELECT range AS number FROM range(20337)")

@@ -28,7 +28,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from bnsweep.analysis.locked import LOCKED, SESSION, why_not
+from bnsweep.analysis.locked import LOCKED, SESSION, asked, why_not
 
 __all__ = ["answer", "main"]
 
@@ -92,7 +92,7 @@ def answer(*, snapshot: str, sql: str, rows: int, bytes: int, seconds: float, me
 
 def _fetch(connection: duckdb.DuckDBPyConnection, sql: str, *, rows: int, limit: int) -> tuple[bytes, bool]:
     connection.execute("BEGIN TRANSACTION READ ONLY")
-    reader = connection.sql(sql).to_arrow_reader(BATCH_ROWS)
+    reader = asked(connection, sql).to_arrow_reader(BATCH_ROWS)
     sink, count, truncated = io.BytesIO(), 0, False
     with pa.ipc.new_stream(sink, reader.schema) as stream:
         for batch in reader:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from scipy.special import ndtri, stdtrit
 
-from bnsweep.analysis.locked import LOCKED, SESSION, why_not
+from bnsweep.analysis.locked import LOCKED, SESSION, asked, why_not
 from bnsweep.analysis.paper import paper_store, paper_tables
 from bnsweep.analysis.queries import QUERIES, Column, Query, described_views, find_query, views
 from bnsweep.analysis.repeated import first_of_each_key, has_repeated_keys
@@ -127,7 +127,7 @@ class Database:
             raise InputError(f"`limit` must be at least 1, but got {limit}")
         connection = self._connection
         with self._explained(), _reading(connection), _stopped(connection, time_limit_s):
-            relation = connection.sql(text, params=dict(values)) if values else connection.sql(text)
+            relation = asked(connection, text, values)
             table = (relation if limit is None else relation.limit(limit + 1)).to_arrow_table()
         if limit is None or table.num_rows <= limit:
             return table, False

@@ -1,4 +1,4 @@
-"""How DuckDB is locked up, and how a statement that changes something is told from one that only reads.
+"""How DuckDB is locked up and asked, and how a statement that changes something is told from one that only reads.
 
 Nothing but DuckDB is imported: the process of a question (console.py) has to start quickly.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import duckdb
 
-__all__ = ["LOCKED", "SESSION", "why_not"]
+__all__ = ["LOCKED", "SESSION", "asked", "why_not"]
 
 LOCKED = {
     "autoinstall_known_extensions": "false",
@@ -47,6 +47,14 @@ def why_not(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
         if CHANGES.search(operator):
             return f"a question only reads, but this statement has {operator} in its plan"
     return None
+
+
+def asked(
+    connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, object] | None = None
+) -> duckdb.DuckDBPyRelation:
+    """What a statement gives, each column under a name of its own: two of one table and another are `a` and `a_1`."""
+    relation = connection.sql(sql, params=dict(values)) if values else connection.sql(sql)
+    return relation.select("*")  # DuckDB numbers the names of what is selected from, not of what is handed over
 
 
 def _recounted(message: str, lines: int) -> str:

@@ -388,3 +388,15 @@ def test_an_answer_without_rows_has_its_columns(served, viewer, tokens):
     assert viewer.get("/ask.csv", params=question).text.splitlines() == ["model,eta"]
     with Client(served.address, token=tokens["viewer"]) as client:
         assert client.result(question["sql"]).to_csv().splitlines() == ["model,eta"]
+
+
+def test_columns_of_one_name_are_all_there(served, viewer, tokens):
+    """As from a store (test_cli.py)."""
+    from bnsweep.service.client import Client
+
+    question = {"sql": "SELECT a.*, b.* FROM (SELECT 1 AS x, 2 AS y) a JOIN (SELECT 1 AS x, 3 AS y) b ON a.x = b.x"}
+    wanted = {"x": 1, "y": 2, "x_1": 1, "y_1": 3}
+    assert viewer.get("/ask.json", params=question).json()["rows"] == [wanted]
+    assert viewer.get("/ask.csv", params=question).text == "x,y,x_1,y_1\n1,2,1,3\n"
+    with Client(served.address, token=tokens["viewer"]) as client:
+        assert client.sql(question["sql"]) == [wanted]
