@@ -224,6 +224,8 @@ def test_questions_are_listed_and_shown(work):
     [
         (("acuracy",), "Did you mean 'accuracy'"),
         (("accuracy", "--format", "parquet"), "--format parquet needs --out FILE"),
+        (("accuracy", "--param", "limit=3"), "unknown parameter of query accuracy 'limit'"),
+        (("accuracy", "--param", "name=x", "--server", "http://127.0.0.1:9"), "unknown parameter of query accuracy"),
     ],
 )
 def test_a_question_that_cannot_be_answered_opens_no_store(tmp_path, question, why):

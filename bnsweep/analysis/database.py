@@ -63,14 +63,22 @@ class Database:
         self._confidences: set[float] = set()
 
     def query(
-        self, name: str, *, limit: int | None = None, time_limit_s: float | None = None, **parameters: object
+        self,
+        name: str,
+        given: Mapping[str, object] | None = None,
+        /,
+        *,
+        limit: int | None = None,
+        time_limit_s: float | None = None,
+        **parameters: object,
     ) -> Result:
         """Answer a question of queries/; parameters that are not given have the header's defaults.
 
+        Parameters are keywords; those whose names come from elsewhere are in `given`, where none is taken for ours.
         Raises UnknownNameError for the query or a parameter, InputError for a value, QueryError past `time_limit_s`.
         """
         query = find_query(name)
-        values = query.bind(parameters)
+        values = query.bind({**(given or {}), **parameters})
         self._ready_for(values.get("confidence", 0.95))
         bound = {p.name: values.get(p.name, p.value) for p in query.parameters}
         table, truncated = self._fetch(query.sql, bound, limit=limit, time_limit_s=time_limit_s)

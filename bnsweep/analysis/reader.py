@@ -78,7 +78,7 @@ def ask(
     seconds: float,
 ) -> Result:
     """The answer to a named query. Raises UnknownNameError, InputError, QueryError."""
-    return _open(path, sweep).query(name, limit=limit, time_limit_s=seconds, **dict(parameters))
+    return _open(path, sweep).query(name, dict(parameters), limit=limit, time_limit_s=seconds)
 
 
 def report_sections(path: str, sweep: str) -> dict[str, Any]:

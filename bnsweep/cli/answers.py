@@ -90,7 +90,7 @@ def query(
     if form == "parquet" and out is None:
         raise InputError("--format parquet needs --out FILE")
     if name is not None:
-        find_query(name)  # before a store is opened
+        find_query(name).bind(asked.parameters)  # refused before a store is opened or a service asked
     if server and not paper:
         result, notes = _of_service(asked, client_of(server, token))
     else:
@@ -132,7 +132,7 @@ def _of_database(asked: Asked, database: Database, *, all_rows: bool) -> tuple[R
 
     remedy = "--limit N shows N of them, and --out FILE without --limit writes all"
     if asked.sql is None:
-        result = database.query(str(asked.name), limit=asked.limit, **asked.parameters)
+        result = database.query(str(asked.name), asked.parameters, limit=asked.limit)
         notes = [] if len(result) else why_empty(database, str(asked.name), asked.parameters)
     else:
         limit = asked.limit or (None if all_rows else TERMINAL_ROWS)
@@ -163,7 +163,7 @@ def _of_service(asked: Asked, client: Client) -> tuple[Result, list[str]]:
     from bnsweep.analysis.absence import about
 
     if asked.sql is None:
-        result = client.result(name=str(asked.name), sweep=asked.sweep, **asked.parameters)
+        result = client.result(name=str(asked.name), sweep=asked.sweep, parameters=asked.parameters)
         notes = [] if len(result) else about(str(asked.name), asked.parameters)
     else:
         result, notes = client.result(asked.sql), []

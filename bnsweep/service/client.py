@@ -12,6 +12,7 @@ Rows are dictionaries.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
@@ -115,18 +116,20 @@ class Client:
                 return job
             sleep(0.5)
 
-    def query(self, name: str, *, sweep: str = "", **parameters: Any) -> list[dict[str, Any]]:
+    def query(self, name: str, /, *, sweep: str = "", **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a named question."""
-        return self.result(name=name, sweep=sweep, **parameters).to_dicts()
+        return self.result(name=name, sweep=sweep, parameters=parameters).to_dicts()
 
     def sql(self, text: str) -> list[dict[str, Any]]:
         """The rows of one SELECT."""
         return self.result(text).to_dicts()
 
-    def result(self, sql: str = "", *, name: str = "", sweep: str | None = None, **parameters: Any) -> Result:
+    def result(
+        self, sql: str = "", *, name: str = "", sweep: str | None = None, parameters: Mapping[str, Any] | None = None
+    ) -> Result:
         """An answer with its columns' units: of a named question, or of one SELECT."""
         path = f"/ask/{quote(name, safe='')}.json" if name else "/ask.json"
-        given = {"sql": sql} if sql else {"sweep": sweep or "", **parameters}
+        given = {"sql": sql} if sql else {"sweep": sweep or "", **(parameters or {})}
         answer = self._get(path, **given)
         columns = tuple(Column(each["name"], each["unit"], each["meaning"]) for each in answer["columns"])
         values = [pa.array([row[column.name] for row in answer["rows"]]) for column in columns]
@@ -137,11 +140,11 @@ class Client:
         """Where people look at a sweep."""
         return f"{str(self._http.base_url).rstrip('/')}/sweeps/{quote(name, safe='')}"
 
-    def text(self, path: str, **parameters: Any) -> str:
+    def text(self, path: str, /, **parameters: Any) -> str:
         """Any answer as it is, e.g. /ask/accuracy.csv."""
         return self._send("GET", path, params=parameters).text
 
-    def _get(self, path: str, **parameters: Any) -> dict[str, Any]:
+    def _get(self, path: str, /, **parameters: Any) -> dict[str, Any]:
         return self._data(self._send("GET", path, params=parameters))
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:

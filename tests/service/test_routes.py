@@ -165,6 +165,7 @@ def test_no_heading_is_left_out(viewer, path):
         ("/runs/'; DROP TABLE x.json", 404, "there is no training run"),
         ("/ask/acuracy.json", 404, "there is no question 'acuracy'.* there are: accuracy"),
         ("/ask/accuracy.json?seed=1", 400, "unknown parameter of query accuracy 'seed'"),
+        ("/ask/accuracy.json?limit=3", 400, "unknown parameter of query accuracy 'limit'"),
         ("/ask/accuracy.json?confidence=2", 400, "`0 < confidence < 1` must hold"),
         ("/ask/accuracy.csv?sweep=none", 400, "unknown sweep 'none'. .*synthetic"),
         ("/ask/accuracy.json?view=tree", 422, "view"),
