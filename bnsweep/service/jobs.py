@@ -2,7 +2,7 @@
 
     jobs/SWEEP/NUMBER/submitted   spec, who, when, how; its number is free or taken, so two submissions never collide
     jobs/SWEEP/NUMBER/started-N   who runs it: made by the job's own process, N times at most if processes are killed
-    jobs/SWEEP/NUMBER/progress    how far it is, every two seconds; its age is the job's pulse
+    jobs/SWEEP/NUMBER/progress    how far it is, every two seconds; its age, or that of the start, is the job's pulse
     jobs/SWEEP/NUMBER/cancel      somebody wants it to stop
     jobs/SWEEP/NUMBER/ended       how it ended
 
@@ -16,6 +16,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any, Literal
 
 from bnsweep.errors import InputError
@@ -27,7 +28,7 @@ __all__ = ["ACTIVE", "ATTEMPTS", "Job", "Jobs", "State", "TooManyJobsError"]
 State = Literal["queued", "running", "cancelling", "done", "failed", "cancelled", "lost"]
 ACTIVE = frozenset({"queued", "running", "cancelling", "lost"})
 ATTEMPTS = 5  # processes that one job may use up
-PULSE_S = 120.0  # a job on another machine is taken for dead after this long without progress
+PULSE_S = 120.0  # a job on another machine is taken for dead after this long without progress, from its start on
 
 
 class TooManyJobsError(InputError):
@@ -194,7 +195,7 @@ class Jobs:
         cancel = (read(f"{folder}/cancel") if "cancel" in names else None) or {}
         job = Job(
             number=int(folder.rpartition("/")[2]),
-            state=ended.get("state") or self._state(folder, holder, cancelled=bool(cancel)),
+            state=ended.get("state") or self._state(folder, holder, attempts, cancelled=bool(cancel)),
             attempts=attempts,
             started=at,
             holder=holder,
@@ -208,13 +209,14 @@ class Jobs:
             self._ended[folder] = job
         return job
 
-    def _state(self, folder: str, holder: Holder | None, *, cancelled: bool) -> State:
+    def _state(self, folder: str, holder: Holder | None, attempt: int, *, cancelled: bool) -> State:
         if holder is None:
             return "queued"
         gone = holder.gone()
         if gone is None:
-            age = self._records.age_s(f"{folder}/progress")
-            gone = age is not None and age > PULSE_S
+            # An attempt may end before its first pulse, and begins beside the last pulse of the one before.
+            ages = (self._records.age_s(f"{folder}/{name}") for name in ("progress", f"started-{attempt}"))
+            gone = min((age for age in ages if age is not None), default=inf) > PULSE_S
         if gone:
             return "lost"
         return "cancelling" if cancelled else "running"

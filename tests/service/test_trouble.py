@@ -1,8 +1,11 @@
 """What goes wrong around the service: other programs at the cluster's address, proxies, queues and their owners."""
 
 import json
+import os
 import threading
+import time
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
@@ -16,10 +19,11 @@ from bnsweep.service.client import Client
 from bnsweep.service.cluster import Head, LocalCluster, RemoteCluster
 from bnsweep.service.dispatcher import Dispatcher
 from bnsweep.service.hub import Hub
-from bnsweep.service.jobs import Jobs
+from bnsweep.service.jobs import PULSE_S, Jobs
 from bnsweep.service.keeper import Head as Dashboard
 from bnsweep.service.launcher import Launcher
 from bnsweep.service.records import Records
+from bnsweep.store.claim import Holder
 from bnsweep.store.store import Store
 from tests.results.published import ROOT
 
@@ -83,6 +87,38 @@ def test_a_queue_outlives_an_error_that_nobody_thought_of(jobs):
     queue.wake()
     wait_until(lambda: not queue.trouble)
     queue.close()
+
+
+def test_a_job_elsewhere_that_died_before_its_first_pulse_holds_nothing_up(jobs, tmp_path):
+    """Of a process on another machine nothing is seen but the ages of its records."""
+    folder = tmp_path / "store/service/jobs/mine/0001"
+    jobs.submit("mine", SPEC, by="ada", limit=3)
+    launched = []
+    queue = Dispatcher(jobs, SimpleNamespace(launch=lambda job: launched.append(job.attempts)))
+
+    def state_where(**ages_s):
+        for name, age_s in ages_s.items():
+            path = folder / f"{name.replace('_', '-')}.json"
+            if name.startswith("started"):
+                elsewhere = asdict(replace(Holder.me(), machine="another"))
+                path.write_text(json.dumps({"at": "2026-11-30T10:00:00+00:00", **elsewhere}))
+            else:
+                path.write_text("{}")
+            os.utime(path, (time.time() - age_s,) * 2)
+        return jobs.get("mine", 1).state
+
+    day_s = 24 * 3600.0
+    assert state_where(started_1=PULSE_S / 2) == "running"
+    assert state_where(started_1=day_s) == "lost"
+    assert state_where(progress=PULSE_S / 2) == "running"
+    assert state_where(progress=day_s) == "lost"
+    queue.tick()
+    assert launched == [1]
+    assert state_where(started_2=PULSE_S / 2) == "running"  # beside the last pulse of the first attempt
+    assert jobs.cancel(jobs.get("mine", 1), by="ada").state == "cancelling"
+    state_where(started_2=day_s)
+    queue.tick()
+    assert jobs.get("mine", 1).state == "cancelled"
 
 
 def test_a_malformed_address_of_a_cluster_is_said(jobs):
