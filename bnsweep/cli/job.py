@@ -69,8 +69,7 @@ def job(sweep: str, number: int, location: str, folders: tuple[Path, ...], **opt
             jobs.end(submitted, state="failed", message=f"{type(error).__name__}: {error}")
             raise
         else:
-            lines = [line for line in summary.lines(again="") if "again" not in line and "--retry-failed" not in line]
-            text = "\n".join(lines)
+            text = "\n".join(summary.lines(again=None))
             click.echo(text)
             if summary.interrupted:
                 _stopped(jobs, submitted)

@@ -42,8 +42,8 @@ class Summary:
         """Whether something is given up, now or before; the rest was kept."""
         return bool(self.runs_failed or self.blocks_failed or self.failed_before)
 
-    def lines(self, *, again: str) -> list[str]:
-        """For people."""
+    def lines(self, *, again: str | None) -> list[str]:
+        """For people. `again`: the command that goes on; None for those who gave none."""
         lines = [*self._what_was_done(), *self._what_diverged(), *self._what_guesses()]
         if self.networks_changed:
             lines.append(came_out_different(self.networks_changed, "sweep"))
@@ -51,9 +51,9 @@ class Summary:
         lines += [f"failed: {error}" for error in shown]
         if len(self.errors) > len(shown):
             lines.append(f"... and {len(self.errors) - len(shown)} more; see: bnsweep query failures")
-        if self.failed:
+        if self.failed and again is not None:
             lines.append(f"to try what failed once more: {again} --retry-failed")
-        if self.interrupted:
+        if self.interrupted and again is not None:
             lines.append(f"interrupted; every finished block is kept. To go on: {again}")
         return lines
 

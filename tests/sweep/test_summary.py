@@ -1,9 +1,11 @@
 """What is said after a run: why runs diverged, and which networks guess."""
 
+from collections import Counter
 from math import comb
 
 import pytest
 
+from bnsweep.sweep.ray_settings import prepare_ray
 from bnsweep.sweep.summary import Summary, is_guess
 
 
@@ -25,6 +27,25 @@ def test_networks_that_guess_are_counted():
         "nothing for them"
     ]
     assert len(Summary(runs=3, runs_done=1, clean={"b": (16, 100, 10)}).lines(again="")) == 1
+
+
+def test_who_gave_no_command_is_told_of_none_and_of_all_else():
+    """A submitted job's message: its reasons may say "again" themselves."""
+    prepare_ray(own_cluster=True)
+    from bnsweep.sweep.search.run import SearchSummary
+
+    error = "block of 4 trials: the worker's disk is full: free some of it, then run the sweep again"
+    for summary in (
+        Summary(networks_changed=1, blocks_failed=1, errors=[error], interrupted=True),
+        SearchSummary(networks_changed=1, ends=Counter(failed=1), interrupted=True),
+    ):
+        told, without = summary.lines(again="bnsweep run mine.yaml"), summary.lines(again=None)
+        assert [line for line in told if line not in without] == [
+            line for line in told if line.endswith(("mine.yaml", "mine.yaml --retry-failed"))
+        ]
+        assert len(told) == len(without) + 2
+        assert any("came out different when they were trained again" in line for line in without)
+        assert isinstance(summary, SearchSummary) or f"failed: {error}" in without
 
 
 def test_why_runs_diverged_is_said_now_and_later(tmp_path, run, tiny):

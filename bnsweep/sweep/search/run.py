@@ -55,8 +55,8 @@ class SearchSummary:
     def failed(self) -> bool:
         return self.ends["failed"] > 0
 
-    def lines(self, *, again: str) -> list[str]:
-        """For people: what happened, and how to go on."""
+    def lines(self, *, again: str | None) -> list[str]:
+        """For people: what happened, and how to go on. `again`: the command; None for those who gave none."""
         lines = [
             f"{self.trained} placements trained and scored in {self.seconds:.1f} s, {self.from_store} were in the store"
         ]
@@ -65,9 +65,9 @@ class SearchSummary:
                 lines.append(f"{self.ends[status]} {what}: their rows say so (bnsweep query failures)")
         if self.networks_changed:
             lines.append(came_out_different(self.networks_changed, "search"))
-        if self.failed:
+        if self.failed and again is not None:
             lines.append(f"to try what failed once more: {again} --retry-failed")
-        if self.interrupted:
+        if self.interrupted and again is not None:
             lines.append(f"interrupted; what has landed is kept. To go on: {again}")
         return lines
 
