@@ -49,8 +49,9 @@ class Console:
 
         Raises QueryError with the reason, BusyError, what `newest` raises.
         """
+        waiting_s = self._settings["sql_waiting_s"] if self._turns.locked() else None  # 0 would refuse a free turn too
         try:
-            await asyncio.wait_for(self._turns.acquire(), self._settings["sql_waiting_s"])
+            await asyncio.wait_for(self._turns.acquire(), waiting_s)
         except TimeoutError:
             raise BusyError("too many questions are asked at the moment; try again in a little while") from None
         try:

@@ -290,6 +290,14 @@ def test_questions_wait_for_their_turn_and_are_sent_away_when_it_takes_too_long(
         raise next(said for said, _ in found if isinstance(said, BusyError))
 
 
+def test_with_no_time_to_wait_a_free_turn_is_taken(place):
+    _, snapshot = place
+    settings = limits(sql_at_once=1, sql_waiting_s=0)
+    (first, _), (second, _) = asyncio.run(ask_all(snapshot, ["SELECT 1 AS a", "SELECT 2 AS a"], settings))
+    assert first.column("a") == [1]
+    assert isinstance(second, BusyError)
+
+
 def test_a_question_is_answered_from_what_is_newest_when_its_turn_comes(place, tmp_path):
     """Of the snapshots a few are kept: the one of the moment when a question began to wait may be deleted."""
     _, snapshot = place
