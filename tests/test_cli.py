@@ -333,6 +333,19 @@ def test_a_token_for_a_store_that_is_not_there_says_that_it_makes_one(work):
     assert Store.exists(work / "served")
 
 
+def test_a_token_for_a_user_without_a_name_is_called_by_the_number(tmp_path):
+    """As in a container that runs under whatever number it is given."""
+    unnamed = "import os; os.getuid = lambda: 54321; from bnsweep.cli import main; main()"
+    names = ("LOGNAME", "USER", "LNAME", "USERNAME")
+    done = subprocess.run(
+        [sys.executable, "-c", unnamed, "token", "create", "--role", "viewer", "--store", tmp_path / "store"],
+        capture_output=True, text=True, timeout=240, check=False,
+        env={name: value for name, value in os.environ.items() if name not in names},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "This is 54321's viewer token" in done.stderr
+
+
 def test_a_store_of_a_newer_schema_is_refused(work, tmp_path):
     shutil.copytree(work / "store", tmp_path / "store")
     head = tmp_path / "store" / "bnsweep-store.json"

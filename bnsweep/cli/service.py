@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
 from pathlib import Path
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from bnsweep.service.auth import Tokens
     from bnsweep.service.client import Client
     from bnsweep.service.records import Records
+    from bnsweep.store.claim import Holder
 
 __all__ = ["cancel", "client_of", "or_server_options", "serve", "server_options", "submit", "token"]
 
@@ -128,7 +128,7 @@ def token() -> None:
 
 
 @token.command()
-@click.argument("name", default=getpass.getuser)
+@click.argument("name", default=lambda: _myself().user)
 @click.option("--role", type=click.Choice(["viewer", "runner", "admin"]), required=True)
 @store_option
 def create(name: str, role: str, location: str) -> None:
@@ -198,10 +198,14 @@ def _records(location: str) -> Records:
 
 def _me() -> str:
     """Who is at the command line, which asks for no token: whoever can write to the store."""
+    me = _myself()
+    return f"{me.user} on {me.host}"
+
+
+def _myself() -> Holder:
     from bnsweep.store.claim import Holder
 
-    me = Holder.me()
-    return f"{me.user} on {me.host}"
+    return Holder.me()
 
 
 @click.command()
