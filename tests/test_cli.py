@@ -280,6 +280,8 @@ def test_models_are_listed_with_their_sites(work):
         (["query", "accuracy", "--store", "store", "--param", "sead"], "NAME=VALUE"),
         (["query", "--store", "store", "--sql", "DROP TABLE trials"], "SELECT"),
         (["query", "--store", "store", "--sql", "SELECT nothing FROM trials"], "nothing"),
+        (["query", "--store", "store", "--sql", ""], "a question is one SELECT statement, but got: none"),
+        (["query", "--server", "http://127.0.0.1:9", "--sql", " "], "a question is one SELECT statement, but got: n"),
         (["query", "accuracy", "--store", "store", "--sql", "SELECT 1"], "not both"),
         (["query", "--store", "store", "--sql", "SELECT 1", "--param", "a=1"], "for a named query"),
         (["query", "accuracy", "--paper", "--sweep", "tiny"], "know no sweeps"),

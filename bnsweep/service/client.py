@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from bnsweep.analysis.queries import Column
 from bnsweep.analysis.result import Result
-from bnsweep.errors import BnsweepError, EngineError, InputError, Problem, SpecError
+from bnsweep.errors import BnsweepError, EngineError, InputError, Problem, QueryError, SpecError
 
 __all__ = ["Client"]
 
@@ -128,6 +128,8 @@ class Client:
         self, sql: str = "", *, name: str = "", sweep: str | None = None, parameters: Mapping[str, Any] | None = None
     ) -> Result:
         """An answer with its columns' units: of a named question, or of one SELECT."""
+        if not name and not sql.strip():  # to which a service would tell what can be asked
+            raise QueryError("a question is one SELECT statement, but got: none")
         path = f"/ask/{quote(name, safe='')}.json" if name else "/ask.json"
         given = {"sql": sql} if sql else {"sweep": sweep or "", **(parameters or {})}
         answer = self._get(path, **given)

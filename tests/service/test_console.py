@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bnsweep.analysis.reader import build
-from bnsweep.errors import QueryError
+from bnsweep.errors import InputError, QueryError
 from bnsweep.service.console import BusyError, Console
 from bnsweep.service.rows import Snapshot
 from bnsweep.service.settings import Settings
@@ -408,3 +408,12 @@ def test_columns_of_one_name_are_all_there(served, viewer, tokens):
     assert viewer.get("/ask.csv", params=question).text == "x,y,x_1,y_1\n1,2,1,3\n"
     with Client(served.address, token=tokens["viewer"]) as client:
         assert client.sql(question["sql"]) == [wanted]
+
+
+def test_an_empty_question_is_refused_as_by_a_store(served, tokens):
+    from bnsweep.service.client import Client
+
+    with Client(served.address, token=tokens["viewer"]) as client:
+        for empty in ("", " \n", "-- nothing"):
+            with pytest.raises(InputError, match="a question is one SELECT statement, but got: none"):
+                client.sql(empty)
