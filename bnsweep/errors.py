@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "BnsweepError",
@@ -74,6 +75,10 @@ class Problem:
         place = f"line {self.line}: " if self.line is not None else ""
         key = f"{self.where}: " if self.where else ""
         return f"{place}{key}{self.message}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
 
 
 class SpecError(InputError):

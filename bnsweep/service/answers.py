@@ -50,6 +50,7 @@ __all__ = [
     "Answer",
     "NotFoundError",
     "add",
+    "answering",
     "error_body",
     "for_programs",
     "install_errors",
@@ -125,7 +126,7 @@ def add(
         show(
             app,
             path + ending,
-            _endpoint(function, form),
+            answering(function, form),
             schema=form != "html",
             dependencies=[Depends(permitted(role))],
             responses={200: {"content": {content: {}}, "description": "The answer"}, **ERRORS},
@@ -184,17 +185,18 @@ async def _ours(request: Request) -> None:
         raise HTTPException(403, "this form has grown old; load its page again")
 
 
-def _endpoint(function: Function, form: str) -> Callable[..., Awaitable[Response]]:
+def answering(function: Function, form: str = "html") -> Callable[..., Awaitable[Response]]:
+    """A function that may give an Answer, as FastAPI wants it; one that is no coroutine runs in a thread."""
+
     @functools.wraps(function)
     async def endpoint(*args: Any, **values: Any) -> Response:
-        request: Request = values["request"]
         if inspect.iscoroutinefunction(function):
             answer = await function(*args, **values)
         else:
             answer = await run_in_threadpool(function, *args, **values)
         if isinstance(answer, Response):
             return answer
-        return await run_in_threadpool(_render, request, answer, form)
+        return await run_in_threadpool(_render, values["request"], answer, form)
 
     return endpoint
 
@@ -272,7 +274,7 @@ def install_errors(app: FastAPI, refusals: Refusals) -> None:
         assert isinstance(error, BnsweepError)
         more = {}
         if isinstance(error, SpecError):
-            more = {"problems": [{"where": p.where, "message": p.message, "line": p.line} for p in error.problems]}
+            more = {"problems": [problem.to_dict() for problem in error.problems]}
         if isinstance(error, ForbiddenError):
             await refusals.forbidden(request.state.user, request.scope, str(error))
         response = await _error(request, str(error), status_of(error), **more)

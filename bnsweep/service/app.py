@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from bnsweep._version import __version__
 from bnsweep.errors import BnsweepError
-from bnsweep.service.answers import ERRORS, Answer, add, html, install_errors, permitted, show, unexpected
+from bnsweep.service.answers import ERRORS, add, answering, install_errors, permitted, show, unexpected
 from bnsweep.service.ask import Ask
 from bnsweep.service.auth import Role
 from bnsweep.service.events import Events
@@ -155,27 +153,10 @@ def _post(
 ) -> None:
     """A route that does something; those without a summary are for our own forms."""
     app.add_api_route(
-        path, _answering(function), methods=["POST"], dependencies=[Depends(permitted(role))],
+        path, answering(function), methods=["POST"], dependencies=[Depends(permitted(role))],
         include_in_schema=bool(summary), response_model=None, response_class=JSONResponse, status_code=status,
         summary=summary or None, responses=ERRORS, openapi_extra={"x-role": role.label if role else "anybody"},
     )  # fmt: skip
-
-
-def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that may give a page's Answer, as FastAPI wants it."""
-
-    @functools.wraps(function)
-    async def endpoint(*args: Any, **values: Any) -> Response:
-        if inspect.iscoroutinefunction(function):
-            answer = await function(*args, **values)
-        else:
-            answer = await run_in_threadpool(function, *args, **values)
-        if isinstance(answer, Answer):
-            return await run_in_threadpool(html, values["request"], answer)
-        response: Response = answer
-        return response
-
-    return endpoint
 
 
 def _public(app: FastAPI, hub: Hub, refusals: Refusals) -> None:
@@ -183,6 +164,6 @@ def _public(app: FastAPI, hub: Hub, refusals: Refusals) -> None:
     _get(app, "/healthz", public.healthz, role=None)
     _get(app, "/openapi.json", public.openapi, role=None)
     _get(app, "/static/{name}", public.static, role=None)
-    _get(app, "/signin", _answering(public.sign_in_page), role=None)
+    _get(app, "/signin", answering(public.sign_in_page), role=None)
     _post(app, "/signin", public.sign_in, role=None)
     _post(app, "/signout", public.sign_out, role=None)

@@ -23,10 +23,10 @@ import pyarrow as pa
 from bnsweep.analysis.queries import Column
 from bnsweep.analysis.result import Result
 from bnsweep.errors import BnsweepError, EngineError, InputError, Problem, QueryError, SpecError
+from bnsweep.service.jobs import ACTIVE
 
 __all__ = ["Client"]
 
-ACTIVE = ("queued", "running", "cancelling", "lost")
 ROWS_S = 120.0  # how long the rows of a job that has ended are waited for
 
 

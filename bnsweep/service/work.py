@@ -198,7 +198,7 @@ class Work:
             spec = self._read(text, planner=self._hub.planner if plan else None)
             made = self._hub.planner.plan(text) if plan else None
         except SpecError as error:
-            problems = [{"where": p.where, "message": p.message, "line": p.line} for p in error.problems]
+            problems = [problem.to_dict() for problem in error.problems]
             return {"problems": problems, "plan": None, "sweep": None, "note": ""}
         if made is not None:
             price = self._hub.settings["price_per_core_hour"]

@@ -47,7 +47,7 @@ def answer(text: str, location: str, catalog: LocalCatalog, *, run: str = "") ->
         problems = error.problems
     except BnsweepError as error:
         problems = (Problem("", str(error)),)
-    return {"problems": [{"where": p.where, "message": p.message, "line": p.line} for p in problems]}
+    return {"problems": [problem.to_dict() for problem in problems]}
 
 
 if __name__ == "__main__":
