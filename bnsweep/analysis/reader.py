@@ -19,7 +19,8 @@ from bnsweep.analysis.contents import build_page
 from bnsweep.analysis.database import Database, open_snapshot, write_snapshot
 from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import read_inputs
-from bnsweep.analysis.page import chart_specs, charts_text, render, render_sections, script_bundle
+from bnsweep.analysis.page import chart_specs, charts_text, render_sections, script_bundle
+from bnsweep.analysis.report import report_html
 from bnsweep.analysis.result import Result
 from bnsweep.errors import UnknownNameError
 from bnsweep.experiment.reading import as_run
@@ -93,7 +94,7 @@ def report_sections(path: str, sweep: str) -> dict[str, Any]:
 
 def full_report(path: str, sweep: str) -> str:
     """The report as one HTML document."""
-    return render(build_page(read_inputs(_open(path, sweep))))
+    return report_html(_open(path, sweep))
 
 
 def one_run(path: str, run_id: str) -> dict[str, Any]:
