@@ -31,6 +31,7 @@ __all__ = ["Claim", "Holder"]
 
 FOLDER = "claims"
 NAME = re.compile(r"claims/(\d{9})\.json")
+OWN = re.compile(r"claims/(\d{9})\.(json|beat)")
 HEARTBEAT_S = 10.0
 EXPIRY_S = 60.0  # a holder on another machine is taken for dead after this long without a heartbeat
 UNHEARD_S = 600.0  # the same for those who only look: by their own clock, since they may not be allowed to write
@@ -144,8 +145,8 @@ class Claim:
 
     def _tidy(self, epoch: int) -> None:
         for entry in self._files.list(FOLDER):
-            number = re.match(r"claims/(\d{9})\.", entry.name)
-            if number and int(number[1]) < epoch:
+            own = OWN.fullmatch(entry.name)
+            if own and int(own[1]) < epoch:
                 self._files.delete(entry.name)
 
     def _beat(self, epoch: int) -> None:
@@ -207,6 +208,15 @@ def is_dead(files: Files, epoch: int, holder: Holder, *, expiry_s: float, clock:
         return gone
     beat = files.stat(_beat_name(epoch)) or files.stat(_name(epoch))
     return beat is None or clock() - beat.modified > expiry_s
+
+
+def forget(files: Files) -> None:
+    """Remove what claims have left in a folder that nobody writes to, and nothing else."""
+    for entry in files.list(FOLDER):
+        if OWN.fullmatch(entry.name):
+            files.delete(entry.name)
+    with suppress(OSError):  # of a folder with other files in it, which are not ours
+        Path(files.url(FOLDER)).rmdir()
 
 
 def _clock(files: Files) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -84,7 +83,8 @@ def copy_rows(store: Store, directory: str | Path, *, sweep: str | None = None) 
     Of each sweep the newest version and what that plans; of everything else all rows, each key once. Of one sweep:
     what its newest version plans, and nothing else.
 
-    Raises UnknownNameError, StoreError if there is a store already, StoreDamagedError, StoreUnwritableError.
+    Raises UnknownNameError, StoreError if there is a store already, InputError for a place that is taken,
+    StoreDamagedError, StoreUnwritableError.
     """
     if sweep is None:
         newest = _newest_sweeps(store.read("sweeps", unique=True))
@@ -97,7 +97,7 @@ def copy_rows(store: Store, directory: str | Path, *, sweep: str | None = None) 
         tables = {name: read(name) for name in schema.SCHEMAS}
     target = type(store).create(directory)
     added = target.commit(tables)
-    shutil.rmtree(Path(directory, claim.FOLDER))  # who wrote on which machine; no copy needs it to be read or written
+    claim.forget(target.files)  # who wrote on which machine; no copy needs it to be read or written
     return [Path(directory, part.path) for part in added]
 
 

@@ -73,8 +73,13 @@ class Store:
 
     @classmethod
     def create(cls, location: str | Path) -> Store:
-        """A new, empty store; StoreError if there is one already, StoreUnwritableError if it cannot be made."""
+        """A new, empty store.
+
+        Raises StoreError if there is one already, InputError for a place that is taken, StoreUnwritableError.
+        """
         files = open_files(location)
+        if files.size(HEAD) is None:
+            _check_place(files)
         if not _create(files):
             raise StoreError(f"{files.location} is a store already: open it, or choose another place")
         return cls(files, schema.SCHEMA_VERSION)

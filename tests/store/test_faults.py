@@ -106,10 +106,11 @@ def test_a_read_only_store_is_read_and_not_written(tmp_path: Path) -> None:
             Store.create(folder / "other")
 
 
-def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
+def test_an_export_below_a_file_is_refused(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "store")
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreUnwritableError, match="part of the path is a file"):
-        Store.create(tmp_path / "file/store")
+        store.export(tmp_path / "file/export")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")

@@ -186,7 +186,7 @@ def test_opening_nothing_creating_twice_and_odd_locations(tmp_path: Path) -> Non
         Store.open("s3://bucket/../other")
 
 
-@pytest.mark.parametrize("way", [Store.open_existing, Store.open_or_create])
+@pytest.mark.parametrize("way", [Store.create, Store.open_existing, Store.open_or_create])
 @pytest.mark.parametrize(
     ("place", "message"),
     [
@@ -365,6 +365,22 @@ def test_a_copy_of_the_rows_is_a_small_store_without_old_versions(store: Store, 
     assert Store.open(tmp_path / "copy").verify().ok
     with pytest.raises(StoreError, match="is a store already"):
         store.copy_rows(tmp_path / "copy")
+
+
+def test_a_copy_leaves_alone_what_it_did_not_make(store: Store, tmp_path: Path) -> None:
+    store.commit({"trials": store_rows.trials(5)})
+    mine = tmp_path / "mine"
+    (mine / "claims").mkdir(parents=True)
+    insurance = mine / "claims/insurance.txt"
+    insurance.write_text("car")
+    (mine / "notes.txt").write_text("notes")
+    with pytest.raises(InputError, match=r"mine holds other files \(notes.txt\): give a store, or"):
+        store.copy_rows(mine)
+    assert sorted(path.name for path in mine.iterdir()) == ["claims", "notes.txt"]
+    (mine / "notes.txt").unlink()  # what is left has a name that a store's own folder has
+    store.copy_rows(mine)
+    assert list((mine / "claims").iterdir()) == [insurance]
+    assert insurance.read_text() == "car"
 
 
 def test_the_store_needs_neither_torch_nor_duckdb_nor_pydantic() -> None:
