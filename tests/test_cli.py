@@ -310,6 +310,26 @@ def test_bad_input_is_one_message_and_exit_code_2(work, arguments, message):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["store", "export", "--store", "store", "--format", "store"],
+        ["query", "accuracy", "--store", "store", "--out"],
+        ["report", "--store", "store", "--out"],
+        ["report", "--store", "store", "--figures"],
+        ["search", "show", "--store", "store", "--emit"],
+        ["launch", "quickstart", "--target", "slurm", "--out"],
+        ["run", "tiny.yaml", "--store", "store", "--data-root"],
+    ],
+)
+def test_what_is_written_to_this_machine_is_not_written_to_a_folder_that_looks_like_a_bucket(work, command):
+    there = sorted(work.iterdir())
+    done = bnsweep(*command, "s3://bucket/x", cwd=work)
+    assert done.returncode == 2
+    assert "this is written to this machine, but got a URL, 's3://bucket/x': give a path" in done.stderr
+    assert sorted(work.iterdir()) == there
+
+
+@pytest.mark.parametrize(
     "command", [["status"], ["query", "accuracy"], ["report"], ["store", "ls"], ["store", "verify"]]
 )
 def test_no_store_is_said_in_one_line(work, command):

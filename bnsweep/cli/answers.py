@@ -10,7 +10,7 @@ import click
 
 from bnsweep.cli.common import database_of, open_store, parameters_of, print_json, writing
 from bnsweep.cli.delivery import FORMS, deliver, form_of
-from bnsweep.cli.options import json_option, store_option, sweep_option
+from bnsweep.cli.options import LocalPath, json_option, store_option, sweep_option
 from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
 
@@ -44,7 +44,7 @@ NO_SWEEP_OF_THE_PAPER = "the paper's tables know no sweeps: leave out --sweep or
     default=None,
     help="Default: by the ending of --out (.csv, .json, .tex, .parquet), else text.",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write to this file.")
+@click.option("--out", type=LocalPath(dir_okay=False), default=None, help="Write to this file.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(
     "--limit",
@@ -179,8 +179,8 @@ def _cut(result: Result, remedy: str) -> list[str]:
 @click.command()
 @store_option
 @sweep_option
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("report.html"), show_default=True)
-@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), default=None, help="Also PDF, SVG, PNG.")
+@click.option("--out", type=LocalPath(dir_okay=False), default=Path("report.html"), show_default=True)
+@click.option("--figures", type=LocalPath(file_okay=False), default=None, help="Also PDF, SVG, PNG.")
 def report(location: str, sweep: str | None, out: Path, figures: Path | None) -> None:
     """Write one self-contained HTML file with every table, chart and verdict."""
     from bnsweep.analysis.report import write_figures, write_report

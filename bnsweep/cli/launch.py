@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bnsweep.cli.common import writing
+from bnsweep.cli.options import LocalPath
 
 __all__ = ["launch"]
 
@@ -22,7 +23,7 @@ __all__ = ["launch"]
 @click.option("--image", help="The image built from cluster/Dockerfile, as your registry knows it.")
 @click.option("--hours", type=click.IntRange(1), help="Slurm: time limit of one start; the job is requeued at its end.")
 @click.option("--instance", help="AWS: machine type of the workers.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@click.option("--out", type=LocalPath(dir_okay=False), help="Write to this file.")
 def launch(spec: str, target: str, out: Path | None, **options: int | str | None) -> None:
     """Print what runs a sweep or a search on a cluster: a Compose, KubeRay, Slurm or `ray up` file, filled in.
 

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-__all__ = ["data_option", "json_option", "part_option", "source_option", "store_option", "sweep_option", "wait_option"]
+__all__ = [
+    "LocalPath",
+    "data_option",
+    "json_option",
+    "part_option",
+    "source_option",
+    "store_option",
+    "sweep_option",
+    "wait_option",
+]
+
+
+class LocalPath(click.Path):
+    """A path on this machine, as `Path`; a URL is refused, of which pathlib would make a folder `s3:`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if "://" in str(value):
+            self.fail(f"this is written to this machine, but got a URL, {str(value)!r}: give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
 
 store_option = click.option(
     "--store",
@@ -19,7 +45,7 @@ store_option = click.option(
 )
 data_option = click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     default=Path("~/.cache/bnsweep"),
     show_default=True,
     envvar="BNSWEEP_DATA",

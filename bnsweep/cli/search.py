@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, read_search, writing
-from bnsweep.cli.options import data_option, json_option, source_option, store_option, wait_option
+from bnsweep.cli.options import LocalPath, data_option, json_option, source_option, store_option, wait_option
 from bnsweep.errors import EngineError, InputError, SpecError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class _DefaultCommand(click.Group):
 
 
 emit_option = click.option(
-    "--emit", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write a sweep of the front here."
+    "--emit", type=LocalPath(dir_okay=False), default=None, help="Write a sweep of the front here."
 )
 seeds_option = click.option(
     "--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Training seeds of that sweep."

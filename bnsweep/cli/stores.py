@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from bnsweep.cli.common import database_of, open_store, print_json, print_table, writing
-from bnsweep.cli.options import json_option, store_option, sweep_option
+from bnsweep.cli.options import LocalPath, json_option, store_option, sweep_option
 from bnsweep.errors import InputError
 
 __all__ = ["store"]
@@ -83,7 +83,7 @@ def store_upgrade(location: str) -> None:
 
 
 @store.command("export")
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", type=LocalPath(file_okay=False))
 @store_option
 @sweep_option
 @click.option(
