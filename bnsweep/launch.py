@@ -23,6 +23,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from bnsweep._version import __version__
 from bnsweep.errors import InputError, UnknownNameError
 from bnsweep.experiment.spec import Spec
+from bnsweep.paths import home_expanded
 
 __all__ = ["TARGETS", "Launch", "launch"]
 
@@ -213,7 +214,7 @@ def _slurm(wanted: Launch) -> str:
     text = _template("slurm.sbatch").replace("bnsweep run", wanted.command)
     store = wanted.store or "bnsweep-store"
     if "://" not in store:
-        store = str(Path(store).expanduser().absolute())
+        store = str(home_expanded(store).absolute())
     wishes = {
         "job-name": wanted.name,
         "nodes": wanted.nodes,

@@ -57,7 +57,7 @@ def _read(spec: str, data_root: Path) -> tuple[str, LocalCatalog]:
     from bnsweep.sweep.catalog import LocalCatalog
 
     sys.path.insert(0, str(Path.cwd()))  # import: networks of the user's own
-    return read_text(spec), LocalCatalog(data_root.expanduser(), allow_import=True)
+    return read_text(spec), LocalCatalog(data_root, allow_import=True)
 
 
 def read_search(spec: str, source: str | None) -> tuple[SearchSpec, str]:

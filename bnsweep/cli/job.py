@@ -91,7 +91,7 @@ def _run(
         "patience_s": options["patience_s"],
         "retry_failed": submitted.retry_failed,
         "allow_import": False,
-        "data_root": options["data_root"].expanduser(),
+        "data_root": options["data_root"],
     }
     run: Callable[[], Summary | SearchSummary]
     if isinstance(spec, SearchSpec):

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from bnsweep.paths import home_expanded
+
 __all__ = [
     "LocalPath",
     "data_option",
@@ -46,6 +48,7 @@ store_option = click.option(
 data_option = click.option(
     "--data-root",
     type=LocalPath(),
+    callback=lambda _context, _option, value: home_expanded(value),
     default=Path("~/.cache/bnsweep"),
     show_default=True,
     envvar="BNSWEEP_DATA",

@@ -112,7 +112,7 @@ def search_run(
             retry_failed=retry_failed,
             take_over=take_over,
             patience_s=patience_s,
-            data_root=data_root.expanduser(),
+            data_root=data_root,
             told=(lambda line: None) if quiet else click.echo,
             warned=lambda line: click.echo(f"bnsweep: {line}", err=True),
         )

@@ -12,6 +12,7 @@ import click
 from bnsweep.cli.common import print_json, print_table
 from bnsweep.cli.options import data_option, json_option, store_option
 from bnsweep.errors import BnsweepError, InputError
+from bnsweep.paths import home_expanded
 
 if TYPE_CHECKING:
     from bnsweep.service.audit import Audit
@@ -105,7 +106,7 @@ def serve(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     run_server(
         location,
-        data_root=data_root.expanduser(),
+        data_root=data_root,
         host=host,
         port=port,
         ray_token=_ray_token() if options["address"] else "",
@@ -118,7 +119,7 @@ def _ray_token() -> str:
     """The cluster's token, from where Ray looks for it; empty: none."""
     if given := os.environ.get("RAY_AUTH_TOKEN"):
         return given
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    path = home_expanded(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"))
     return path.read_text(encoding="ascii").strip() if path.is_file() else ""
 
 

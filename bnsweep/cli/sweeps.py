@@ -173,7 +173,7 @@ def run(
         retry_failed=retry_failed,
         take_over=take_over,
         patience_s=patience_s,
-        data_root=data_root.expanduser(),
+        data_root=data_root,
         listener=Silent() if quiet else choose_progress(),
     )
     words = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--take-over")]

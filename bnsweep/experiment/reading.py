@@ -80,7 +80,10 @@ def _canonical(text: str) -> str:
 def spec_path(source: str | Path) -> Path:
     """The file of a spec, given as a path or as the name of a ready sweep; it need not exist."""
     path = Path(source)
-    return path if path.exists() else ready_specs().get(str(source), path)
+    with suppress(OSError):  # where the system refuses to look, nothing is found
+        if path.exists():
+            return path
+    return ready_specs().get(str(source), path)
 
 
 def read_spec(source: str | Path) -> tuple[Spec, str]:

@@ -23,6 +23,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bnsweep.errors import InputError, StoreError, StoreUnreadableError, StoreUnwritableError, UnknownNameError
+from bnsweep.paths import home_expanded
 
 __all__ = ["Entry", "Files", "LocalFiles", "ObjectFiles", "S3Files", "open_files"]
 
@@ -400,7 +401,7 @@ def open_files(location: str | Path) -> Files:
     if "://" not in text:
         if not text or "\0" in text:
             raise InputError("the location of a store must be a folder or a URL, but it is empty")
-        return LocalFiles(Path(text).expanduser().absolute())
+        return LocalFiles(home_expanded(text).absolute())
     return _bucket_files(text, urlsplit(text))
 
 

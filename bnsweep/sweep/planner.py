@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def main(store: str, data_root: str) -> None:
     """Answer questions until standard input ends."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not stand between the answers
-    catalog = LocalCatalog(Path(data_root).expanduser(), allow_import=False)
+    catalog = LocalCatalog(Path(data_root), allow_import=False)
     for line in sys.stdin:
         question = json.loads(line)
         print(json.dumps(answer(question["spec"], store, catalog, run=question.get("run", ""))), file=out, flush=True)
@@ -47,6 +48,9 @@ def answer(text: str, location: str, catalog: LocalCatalog, *, run: str = "") ->
         problems = error.problems
     except BnsweepError as error:
         problems = (Problem("", str(error)),)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the next question is another)
+        traceback.print_exc()  # for the log of whoever asks
+        problems = (Problem("", f"this sweep cannot be planned: {type(error).__name__}: {error}"),)
     return {"problems": [problem.to_dict() for problem in problems]}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnsweep.errors import DataError, UnknownNameError
+from bnsweep.paths import home_expanded
 from bnsweep.training.builtin import CIFAR, load_cifar, load_digits
 from bnsweep.training.decoding import resize
 from bnsweep.training.images import Dataset, DataShape, Split
@@ -94,13 +95,13 @@ def _from_files(data: Data) -> ParquetImages | ImageFolder | None:
     if colon and path and kind == "parquet":
         from bnsweep.training.parquet_images import ParquetImages
 
-        return ParquetImages(Path(path).expanduser(), data.label, data.size)
+        return ParquetImages(home_expanded(path), data.label, data.size)
     if data.label is not None:
         raise DataError(f"`label` goes with parquet: data, but the source is {data.source!r}")
     if colon and path and kind == "folder":
         from bnsweep.training.image_folder import ImageFolder
 
-        return ImageFolder(Path(path).expanduser(), data.size)
+        return ImageFolder(home_expanded(path), data.size)
     if data.source != "digits" and data.source not in CIFAR:
         raise UnknownNameError("data set", data.source, SOURCES)
     return None

@@ -16,7 +16,7 @@ import numpy as np
 
 from bnsweep.errors import DataError
 from bnsweep.training.decoding import Frame, allocate, decode_all, faults_at_once, frame_of
-from bnsweep.training.images import DataShape, Split, refuse_without_images
+from bnsweep.training.images import DataShape, Split, looked_at, refuse_without_images
 
 __all__ = ["ImageFolder"]
 
@@ -61,30 +61,35 @@ class ImageFolder:
 
     def _classes(self) -> tuple[str, ...]:
         train = self.path / "train"
-        if not train.is_dir():
-            raise DataError(f"folder:{self.path}: no directory {train}; it should hold one folder of images per class")
-        classes = tuple(sorted(entry.name for entry in train.iterdir() if entry.is_dir() and entry.name[0] != "."))
+        with looked_at(train):
+            if not train.is_dir():
+                raise DataError(
+                    f"folder:{self.path}: no directory {train}; it should hold one folder of images per class"
+                )
+            classes = tuple(sorted(entry.name for entry in train.iterdir() if entry.is_dir() and entry.name[0] != "."))
         if not classes:
             raise DataError(f"{train} holds no folders; it should hold one folder of images per class")
         return classes
 
     def _files(self, half: str, classes: tuple[str, ...]) -> list[Path]:
         folder = self.path / half
+        with looked_at(folder):
+            found = list(self._images(folder, classes))
+        if not found:
+            raise DataError(f"{folder} holds no images in {folder}/CLASS/ ({', '.join(SUFFIXES)})")
+        return sorted(found, key=_order)
+
+    def _images(self, folder: Path, classes: tuple[str, ...]) -> Iterator[Path]:
         if not folder.is_dir():
             raise DataError(f"folder:{self.path}: no directory {folder}")
         for entry in folder.iterdir():
             if entry.is_dir() and entry.name[0] != "." and entry.name not in classes:
                 raise DataError(f"{entry}: class {entry.name!r} is none of the training classes {', '.join(classes)}")
-        found = [
-            entry
-            for name in classes
-            if (folder / name).is_dir()
-            for entry in (folder / name).iterdir()
-            if entry.suffix.lower() in SUFFIXES and entry.name[0] != "."
-        ]
-        if not found:
-            raise DataError(f"{folder} holds no images in {folder}/CLASS/ ({', '.join(SUFFIXES)})")
-        return sorted(found, key=_order)
+        for name in classes:
+            if (folder / name).is_dir():
+                for entry in (folder / name).iterdir():
+                    if entry.suffix.lower() in SUFFIXES and entry.name[0] != ".":
+                        yield entry
 
     def _frame(self, classes: tuple[str, ...]) -> Frame:
         first = self._files("train", classes)[0]

@@ -5,9 +5,11 @@ torch is imported where tensors are made: a plan asks for shapes and counts alon
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,7 +20,7 @@ from bnsweep.errors import DataError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DataShape", "Dataset", "Split", "normalise", "refuse_without_images"]
+__all__ = ["DataShape", "Dataset", "Split", "looked_at", "normalise", "refuse_without_images"]
 
 COUNTED_AT_ONCE = 1000  # images
 
@@ -100,6 +102,15 @@ class Dataset:
     def __getstate__(self) -> dict[str, Any]:
         # The example is cheap to make and would otherwise travel along.
         return {key: value for key, value in self.__dict__.items() if key != "example"}
+
+
+@contextmanager
+def looked_at(path: Path) -> Iterator[None]:
+    """Turn what the system says of a folder (a name too long, no permission) into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def refuse_without_images(classes: tuple[str, ...], there: Collection[str], where: str) -> None:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from bnsweep.errors import DataError
 from bnsweep.training.decoding import Frame, allocate, decode_all, faults_at_once, frame_of
-from bnsweep.training.images import DataShape, Labels, Split, refuse_without_images
+from bnsweep.training.images import DataShape, Labels, Split, looked_at, refuse_without_images
 
 __all__ = ["ParquetImages"]
 
@@ -74,10 +74,13 @@ class ParquetImages:
         return train, test, classes
 
     def _files(self, half: str) -> list[Path]:
-        if not self.path.is_dir():
-            raise DataError(f"parquet:{self.path}: no such directory; it should hold train.parquet and test.parquet")
-        single = self.path / f"{half}.parquet"
-        found = [single] if single.is_file() else sorted(self.path.glob(f"{half}-*.parquet"))
+        with looked_at(self.path):
+            if not self.path.is_dir():
+                raise DataError(
+                    f"parquet:{self.path}: no such directory; it should hold train.parquet and test.parquet"
+                )
+            single = self.path / f"{half}.parquet"
+            found = [single] if single.is_file() else sorted(self.path.glob(f"{half}-*.parquet"))
         if not found:
             raise DataError(f"{self.path} holds no {half}.parquet (nor {half}-*.parquet)")
         return found

@@ -205,6 +205,8 @@ def test_a_missing_file_names_the_ready_sweeps(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="UTF-8"):
         read_spec(tmp_path / "binary.yaml")
+    with pytest.raises(InputError, match="a: cannot be read as a UTF-8 text file: .*File name too long"):
+        read_spec("a" * 300)
 
 
 @pytest.mark.parametrize("name", sorted(ready_specs()))

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 from served import wait_until
 
-from bnsweep.errors import EngineError, InputError
+from bnsweep.errors import EngineError, InputError, SpecError
 from bnsweep.experiment.reading import as_run, parse_spec
 from bnsweep.service.auth import Role, User
+from bnsweep.service.checks import Planner
 from bnsweep.service.client import Client
 from bnsweep.service.cluster import Head, LocalCluster, RemoteCluster
 from bnsweep.service.dispatcher import Dispatcher
@@ -25,6 +26,8 @@ from bnsweep.service.launcher import Launcher
 from bnsweep.service.records import Records
 from bnsweep.store.claim import Holder
 from bnsweep.store.store import Store
+from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.planner import answer
 from tests.results.published import ROOT
 
 SPEC = "name: mine\ndata: digits\nmodels: resnet8\n"
@@ -183,3 +186,22 @@ def test_a_client_says_what_is_wrong_with_address_and_token():
         pytest.raises(EngineError, match="no bnsweep"),
     ):
         client.status()
+
+
+def test_a_folder_that_the_system_refuses_is_a_problem_of_its_sweep(tmp_path):
+    planner = Planner(str(tmp_path / "store"), tmp_path)
+    try:
+        with pytest.raises(SpecError, match=r"data.0: .*a/train cannot be read: File name too long"):
+            planner.plan(SPEC.replace("digits", f"folder:{tmp_path}/{'a' * 300}"))
+        assert planner.plan(SPEC)["runs"] == 2  # with BN and without
+    finally:
+        planner.close()
+
+
+def test_whatever_planning_a_sweep_raises_is_a_problem_of_that_sweep(tmp_path):
+    class Odd(LocalCatalog):
+        def _shape(self, data):
+            raise ZeroDivisionError("by zero")
+
+    found = answer(SPEC, str(tmp_path / "store"), Odd(tmp_path))["problems"]
+    assert [problem["message"] for problem in found] == ["this sweep cannot be planned: ZeroDivisionError: by zero"]

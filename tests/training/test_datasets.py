@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bnsweep.errors import DataError, UnknownNameError
+from bnsweep.errors import DataError, InputError, UnknownNameError
 from bnsweep.experiment.spec import Data
 from bnsweep.training.datasets import DataShape, data_shape, fingerprint, image_counts, load_dataset
 
@@ -257,6 +257,14 @@ def test_image_folders_with_faults(tmp_path):
         load_dataset(data.model_copy(update={"test_images": 9}), root=ROOT)
     with pytest.raises(DataError, match="no directory"):
         load_dataset(Data(source=f"folder:{tmp_path}/test"), root=ROOT)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_a_path_that_the_system_refuses_is_said(kind):
+    with pytest.raises(DataError, match="aaa.* cannot be read: File name too long"):
+        data_shape(Data(source=f"{kind}:/tmp/{'a' * 300}"), root=ROOT)
+    with pytest.raises(InputError, match=r"no home directory for '~nosuch/x': write it in full, or with \./"):
+        data_shape(Data(source=f"{kind}:~nosuch/x"), root=ROOT)
 
 
 def test_all_bad_images_are_named_at_once(tmp_path):
