@@ -7,7 +7,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from bnsweep.errors import StoreError, StoreUnwritableError
+from bnsweep.errors import InputError, StoreError, StoreUnwritableError
 from bnsweep.store.filesystem import ObjectFiles, one_line
 
 __all__ = ["GCS_OPTIONS", "GcsFiles"]
@@ -20,6 +20,11 @@ class GcsFiles(ObjectFiles):
     """A bucket of Google Cloud Storage; credentials come from where Google's tools look for them."""
 
     def __init__(self, location: str, bucket: str, prefix: str, *, options: dict[str, str]) -> None:
+        if options and "endpoint_override" not in options:
+            raise InputError(
+                f"options of a gs:// location are about an endpoint of one's own, but got {location!r}: give "
+                "endpoint_override=HOST:PORT too, or no options for Google's"
+            )
         # Another endpoint is a server for tests, which asks for no credentials.
         arrow = fs.GcsFileSystem(**options, anonymous=bool(options), retry_time_limit=RETRY_LIMIT)
         super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)

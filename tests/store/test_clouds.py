@@ -184,6 +184,11 @@ def test_azure_wants_a_container_and_an_account(location: str) -> None:
         open_files(location)
 
 
+def test_a_scheme_without_an_endpoint_is_refused() -> None:
+    with pytest.raises(InputError, match=r"but got 'gs://bucket/store\?scheme=http': give endpoint_override="):
+        open_files("gs://bucket/store?scheme=http")
+
+
 def test_a_key_in_a_location_is_refused() -> None:
     with pytest.raises(InputError, match="holds no credentials"):
         open_files("abfss://box:secret@account.dfs.core.windows.net/store")
