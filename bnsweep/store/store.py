@@ -13,7 +13,6 @@ lists and never look at folders, so unfinished, orphaned and replaced files cann
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,17 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from bnsweep._version import __version__
-from bnsweep.errors import (
-    InputError,
-    NoStoreError,
-    SchemaError,
-    StoreClaimedError,
-    StoreDamagedError,
-    StoreError,
-    StoreUnreadableError,
-    UnknownNameError,
-)
+from bnsweep.errors import SchemaError, StoreClaimedError, StoreError, UnknownNameError
 from bnsweep.store import compact as compaction
 from bnsweep.store import export as exporting
 from bnsweep.store import merge as merging
@@ -49,13 +38,12 @@ from bnsweep.store import verify as verification
 from bnsweep.store.checkpoints import Checkpoints, Slot
 from bnsweep.store.claim import EXPIRY_S, HEARTBEAT_S, UNHEARD_S, Claim, Holder, is_dead, newest_epoch, read_holder
 from bnsweep.store.filesystem import Files, one_line, open_files
+from bnsweep.store.head import HEAD, check_place, create_head, head_version, write_head
 from bnsweep.store.log import Log, LogEntry, Part, State
 
 __all__ = ["Store"]
 
-HEAD = "bnsweep-store.json"
 MANY_PARTS = 1000  # of one table: half an hour of commits, or so
-OWN = frozenset({HEAD, "log", "parts", "claims", "networks", "resume", "quarantine", "service", "tune"})
 TIDY_ROWS = 10_000_000  # whose keys are looked through in seconds
 
 
@@ -79,8 +67,8 @@ class Store:
         """
         files = open_files(location)
         if files.size(HEAD) is None:
-            _check_place(files)
-        if not _create(files):
+            check_place(files)
+        if not create_head(files):
             raise StoreError(f"{files.location} is a store already: open it, or choose another place")
         return cls(files, schema.SCHEMA_VERSION)
 
@@ -110,7 +98,7 @@ class Store:
         """The store at a location, or None where one can be made; InputError for a place that is taken."""
         if cls.exists(location):
             return cls.open(location)
-        _check_place(open_files(location))
+        check_place(open_files(location))
         return None
 
     @classmethod
@@ -118,8 +106,8 @@ class Store:
         """The store at a location, to write to, made if there is none; InputError for a place that is taken."""
         files = open_files(location)
         if files.size(HEAD) is None:
-            _check_place(files)
-            _create(files)
+            check_place(files)
+            create_head(files)
         return cls.open(location, writable=True)
 
     @property
@@ -422,57 +410,3 @@ def _checked(name: str, rows: pa.Table, now: datetime) -> pa.Table:
     if repeated is not None:
         raise StoreError(f"rows of one commit have different keys, but in {name} two have {repeated}")
     return part_files.sort_by_key(name, table)
-
-
-def _check_place(files: Files) -> None:
-    """A mistyped location must not be filled: refuse a file, and a folder that holds something else."""
-    way_out = "give a store, or a directory that is empty or not there yet"
-    if others := _strangers(files, way_out):
-        some = ", ".join([*others[:3], *(["..."] if len(others) > 3 else [])])
-        raise InputError(
-            f"a store has a directory of its own, but {files.location} holds other files ({some}): {way_out}"
-        )
-
-
-def _strangers(files: Files, way_out: str) -> Sequence[str]:
-    """What else lies at a location; InputError for a file."""
-    others = files.strangers(OWN)
-    if others is None:
-        raise InputError(f"a store is a directory, but {files.location} is, or lies in, a file: {way_out}")
-    return others
-
-
-def _create(files: Files) -> bool:
-    return files.size(HEAD) is None and files.create(HEAD, _head(schema.SCHEMA_VERSION))
-
-
-def write_head(files: Files, version: int) -> None:
-    """Replace the file that says which schema version a store has."""
-    files.write(HEAD, _head(version))
-
-
-def _head(version: int) -> bytes:
-    head = {
-        "schema_version": version,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bnsweep": __version__,
-    }
-    return json.dumps(head, indent=2).encode() + b"\n"
-
-
-def head_version(files: Files) -> int:
-    """The schema version of a store; NoStoreError, StoreDamagedError, InputError for a file."""
-    try:
-        head = json.loads(files.read(HEAD))
-        return int(head["schema_version"])
-    except FileNotFoundError as error:
-        raise NoStoreError(
-            f"{files.location} holds no store ({HEAD} is missing): give the location that `bnsweep run` wrote to"
-        ) from error
-    except StoreUnreadableError:
-        _strangers(files, "give the location that `bnsweep run` wrote to")
-        raise
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise StoreDamagedError(
-            f"{files.url(HEAD)} is damaged: `bnsweep store verify --repair` writes it anew, from what the log says"
-        ) from error

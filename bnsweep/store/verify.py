@@ -21,6 +21,7 @@ from bnsweep.store.attempts import set_aside_older, trained_runs
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.compact import compact, orphans
 from bnsweep.store.filesystem import one_line, open_files
+from bnsweep.store.head import HEAD, head_version, write_head
 from bnsweep.store.log import Log, LogEntry, Part
 
 if TYPE_CHECKING:
@@ -101,8 +102,6 @@ def verify_location(location: str | Path, *, repair: bool = False) -> Verificati
 
 def _repair_files(location: str | Path) -> list[Damage]:
     """Put right what keeps a store from being opened: entries of the log, and the head."""
-    from bnsweep.store.store import HEAD, head_version, write_head
-
     files = open_files(location)
     log = Log(files)
     done = "set aside; run again to compute what it listed"
