@@ -245,6 +245,8 @@ def test_the_report_and_its_figures(work):
 def test_the_store_is_looked_after(work):
     assert "trials" in ask(work, "store", "ls", "--store", "store")
     assert json.loads(ask(work, "store", "verify", "--store", "store", "--json"))["ok"] is True
+    shutil.copytree(work / "store", work / "small")
+    assert re.search(r"\d+ rows rewritten; 0 files deleted", ask(work, "store", "compact", "--store", "small"))
     ask(work, "store", "export", "exported", "--store", "store")
     assert (work / "exported" / "provenance.json").exists()
     ask(work, "store", "export", "of-one-sweep", "--store", "store", "--format", "csv", "--sweep", "tiny")

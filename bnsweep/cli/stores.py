@@ -51,9 +51,11 @@ def store_verify(location: str, repair: bool, as_json: bool) -> None:
 @store.command("compact")
 @store_option
 def store_compact(location: str) -> None:
-    """Merge small parts into large ones, while others read."""
-    done = open_store(location, writable=True).compact()
-    click.echo(f"{done.parts_before} parts became {done.parts_after}; {done.rows:,} rows")
+    """Merge small parts into large ones, while others read.
+
+    Files that are replaced are deleted by a compaction that comes an hour later or more: readers may have them open.
+    """
+    click.echo(str(open_store(location, writable=True).compact()))
 
 
 @store.command("merge")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,8 +44,12 @@ class Compaction:
     files_deleted: int
     deletion_postponed: bool  # another process holds the claim
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def __str__(self) -> str:
+        repeated = f", {self.duplicates:,} repeated ones dropped" if self.duplicates else ""
+        files = f"{self.files_deleted:,} files deleted"
+        if self.deletion_postponed:
+            files = "no file is deleted while another process writes to the store: compact again when it is done"
+        return f"{self.parts_before} parts became {self.parts_after}: {self.rows:,} rows rewritten{repeated}; {files}"
 
 
 def compact(

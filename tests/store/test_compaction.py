@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import UTC, datetime
 from multiprocessing.context import ForkServerContext
@@ -94,6 +95,14 @@ def test_old_files_go_after_the_grace_period_and_a_late_reader_looks_again(tmp_p
     assert [path.name for path in (tmp_path / "parts/trials").iterdir()] == [Path(store.part_paths("trials")[0]).name]
     assert store.state.retired == {}
     assert reader.read("trials").num_rows == 1000  # its list was of files that are gone
+
+
+def test_a_compaction_says_what_became_of_rows_and_files(tmp_path: Path) -> None:
+    driver, store = filled(tmp_path, 2), Store.open(tmp_path)
+    assert str(store.compact()) == "4 parts became 2: 202 rows rewritten; 0 files deleted"
+    with driver.claim():
+        assert "; no file is deleted while another process writes to the store" in str(store.compact(grace_s=0))
+    assert re.fullmatch(r"2 parts became 2: 0 rows rewritten; \d+ files deleted", str(store.compact(grace_s=0)))
 
 
 def test_orphans_and_unfinished_files_are_tidied_away_when_old(tmp_path: Path) -> None:
