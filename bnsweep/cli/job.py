@@ -46,7 +46,7 @@ def job(sweep: str, number: int, location: str, folders: tuple[Path, ...], **opt
     """Run what was submitted to a service as NUMBER of SWEEP. The service calls this."""
     from bnsweep.service.jobs import Jobs
     from bnsweep.service.records import Records
-    from bnsweep.store.filesystem import open_files
+    from bnsweep.store.location import open_files
 
     jobs = Jobs(Records(open_files(location)))
     submitted = jobs.get(sweep, number)

@@ -17,15 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path, PurePosixPath
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
-from bnsweep.errors import InputError, StoreError, StoreUnreadableError, StoreUnwritableError, UnknownNameError
-from bnsweep.paths import home_expanded
+from bnsweep.errors import StoreError, StoreUnreadableError, StoreUnwritableError
 
-__all__ = ["Entry", "Files", "LocalFiles", "ObjectFiles", "S3Files", "open_files"]
+__all__ = ["Entry", "Files", "LocalFiles", "ObjectFiles", "one_line", "unwritable"]
 
 UNWRITABLE = {
     errno.ENOSPC: "no space left",
@@ -57,6 +56,8 @@ class Files(ABC):
         self.arrow = arrow
 
     def __reduce__(self) -> tuple[object, ...]:
+        from bnsweep.store.location import open_files
+
         return (open_files, (self.location,))
 
     def path(self, name: str) -> str:
@@ -280,98 +281,6 @@ class ObjectFiles(Files):
         return f"{urlsplit(self.location).scheme}://{self.path(name)}"
 
 
-S3_ATTEMPTS = 8  # of one request that the object store refuses for the moment
-CONFLICT_WAITS_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-S3_OPTIONS = ("endpoint_override", "scheme", "region")
-
-
-class S3Files(ObjectFiles):
-    """An S3-compatible bucket; credentials come from where AWS tools look for them (environment, profile, role)."""
-
-    def __init__(self, location: str, bucket: str, prefix: str, *, options: dict[str, str]) -> None:
-        # Delayed opening makes a small file one PUT instead of a multipart upload.
-        retries = fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
-        arrow = fs.S3FileSystem(
-            **options, allow_delayed_open=True, request_timeout=60, connect_timeout=10, retry_strategy=retries
-        )
-        super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)
-        self._bucket, self._prefix, self._options = bucket, prefix, options
-        self._boto3: S3Client | None = None
-
-    @property
-    def _client(self) -> S3Client:
-        if self._boto3 is None:
-            self._boto3 = S3Client(self._bucket, options=self._options, location=self.location)
-        return self._boto3
-
-    def _key(self, name: str) -> str:
-        return self.path(name).removeprefix(f"{self._bucket}/")
-
-    def _put(self, name: str, data: bytes, *, only_if_absent: bool) -> bool:
-        return self._client.put(self._key(name), data, only_if_absent=only_if_absent)
-
-    def delete(self, name: str) -> None:
-        self._client.delete(self._key(name))
-
-
-class S3Client:
-    """The two requests that pyarrow lacks: one plain or conditional PUT, and a DELETE that leaves no folder marker."""
-
-    def __init__(self, bucket: str, *, options: dict[str, str], location: str) -> None:
-        try:
-            import boto3
-            from botocore.config import Config
-        except ImportError as error:
-            raise StoreError(
-                f"writing to {location} needs boto3, which is not installed: pip install 'bnsweep[s3]'"
-            ) from error
-        endpoint = options.get("endpoint_override")
-        self._bucket, self._location = bucket, location
-        self._s3 = boto3.client(
-            "s3",
-            endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
-            region_name=options.get("region", "us-east-1") if endpoint else options.get("region"),
-            config=Config(
-                retries={"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
-                connect_timeout=10,
-                read_timeout=60,
-                s3={"addressing_style": "path"} if endpoint else {},
-            ),
-        )
-
-    def put(self, key: str, data: bytes, *, only_if_absent: bool) -> bool:
-        """One PUT; False if it was to be absent and is not."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        condition = {"IfNoneMatch": "*"} if only_if_absent else {}
-        for wait_s in CONFLICT_WAITS_S:
-            try:
-                self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, **condition)
-            except ClientError as error:
-                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-                if status == 412:
-                    return False
-                if status == 409:  # another PUT of this key is under way: who wins is known a little later
-                    time.sleep(wait_s)
-                    continue
-                raise self._unwritable(key, error) from error
-            except BotoCoreError as error:
-                raise self._unwritable(key, error) from error
-            return True
-        raise StoreUnwritableError(f"cannot write s3://{self._bucket}/{key}: another write of it does not end")
-
-    def delete(self, key: str) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            self._s3.delete_object(Bucket=self._bucket, Key=key)
-        except (BotoCoreError, ClientError) as error:
-            raise self._unwritable(key, error) from error
-
-    def _unwritable(self, key: str, error: Exception) -> StoreUnwritableError:
-        return StoreUnwritableError(f"cannot write s3://{self._bucket}/{key}: {one_line(error)}")
-
-
 @contextmanager
 def unwritable(path: str) -> Iterator[None]:
     """Turn what the system says about a write into one line."""
@@ -387,67 +296,3 @@ def unwritable(path: str) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """The text of an error without its line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def open_files(location: str | Path) -> Files:
-    """The files at a location: a folder or a URL.
-
-    file:///folder, s3://bucket/prefix?endpoint_override=..&scheme=..&region=.., gs://bucket/prefix, or
-    abfss://container@account.dfs.core.windows.net/prefix.
-    """
-    text = str(location)
-    if text.startswith("file:"):
-        return LocalFiles(_folder_of(text))
-    if "://" not in text:
-        if not text or "\0" in text:
-            raise InputError("the location of a store must be a folder or a URL, but it is empty")
-        return LocalFiles(home_expanded(text).absolute())
-    return _bucket_files(text, urlsplit(text))
-
-
-def _folder_of(text: str) -> Path:
-    url = urlsplit(text)
-    folder = unquote(url.path)
-    if not text.startswith("file://") or url.netloc not in ("", "localhost") or not folder or "\0" in folder:
-        raise InputError(
-            f"a store on this machine is its folder, or file:// and the folder's whole path, but got {text!r}"
-        )
-    return Path(folder)
-
-
-def _bucket_files(text: str, url: SplitResult) -> Files:
-    azure = url.scheme == "abfss"  # whose URLs have the container where others have a user
-    if url.password or (url.username and not azure):
-        raise InputError("a store's location holds no credentials: use the environment or a profile as AWS tools do")
-    if url.scheme not in {"s3", "gs", "abfss"}:
-        known = ("a folder", "file://", "s3://", "gs://", "abfss://")
-        raise UnknownNameError("store location", f"{url.scheme}://", known)
-    if azure and not (url.username and ".dfs." in (url.hostname or "")):
-        raise InputError(
-            "a store's location in Azure names a container and an account, as in "
-            f"abfss://container@account.dfs.core.windows.net/prefix, but got {text!r}"
-        )
-    if not url.netloc:
-        raise InputError(f"a store's location names a bucket, as in {url.scheme}://bucket/prefix, but got {text!r}")
-    prefix = unquote(url.path).strip("/")
-    if ".." in prefix.split("/"):
-        raise InputError(f"a store's location has no '..', but got {text!r}")
-    if azure:
-        from bnsweep.store.azure import AZURE_OPTIONS, AzureFiles
-
-        options = _options(url, AZURE_OPTIONS)
-        return AzureFiles(text, str(url.username), str(url.hostname), prefix, options=options)
-    if url.scheme == "gs":
-        from bnsweep.store.gcs import GCS_OPTIONS, GcsFiles
-
-        return GcsFiles(text, url.netloc, prefix, options=_options(url, GCS_OPTIONS))
-    return S3Files(text, url.netloc, prefix, options=_options(url, S3_OPTIONS))
-
-
-def _options(url: SplitResult, valid: tuple[str, ...]) -> dict[str, str]:
-    options = dict(parse_qsl(url.query))
-    for name in options:
-        if name not in valid:
-            kind = f"option of {'a' if url.scheme == 'gs' else 'an'} {url.scheme}:// location"
-            raise UnknownNameError(kind, name, valid)
-    return options

@@ -37,8 +37,9 @@ from bnsweep.store import schema
 from bnsweep.store import verify as verification
 from bnsweep.store.checkpoints import Checkpoints, Slot
 from bnsweep.store.claim import EXPIRY_S, HEARTBEAT_S, UNHEARD_S, Claim, Holder, is_dead, newest_epoch, read_holder
-from bnsweep.store.filesystem import Files, one_line, open_files
+from bnsweep.store.filesystem import Files, one_line
 from bnsweep.store.head import HEAD, check_place, create_head, head_version, write_head
+from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, LogEntry, Part, State
 
 __all__ = ["Store"]

@@ -20,8 +20,9 @@ from bnsweep.store import schema
 from bnsweep.store.attempts import set_aside_older, trained_runs
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.compact import compact, orphans
-from bnsweep.store.filesystem import one_line, open_files
+from bnsweep.store.filesystem import one_line
 from bnsweep.store.head import HEAD, head_version, write_head
+from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, LogEntry, Part
 
 if TYPE_CHECKING:

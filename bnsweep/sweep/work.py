@@ -25,7 +25,7 @@ from bnsweep.experiment.plan import TrainingRun
 from bnsweep.experiment.spec import Evaluation, Resource
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.store.checkpoints import Checkpoints
-from bnsweep.store.filesystem import open_files
+from bnsweep.store.location import open_files
 from bnsweep.sweep.gpu import require_gpu
 from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, TrialTask, cell_columns, recipe_columns, versions
 from bnsweep.training.checkpoint import from_bytes, to_bytes

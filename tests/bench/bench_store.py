@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bnsweep.store.filesystem import open_files
+from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, LogEntry, Part
 from bnsweep.store.store import Store
 

@@ -11,7 +11,7 @@ from typing import Any
 import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreError
-from bnsweep.store.filesystem import open_files
+from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, LogEntry
 from bnsweep.store.store import Store
 

@@ -27,7 +27,7 @@ from bnsweep.errors import (
     StoreUnwritableError,
     UnknownNameError,
 )
-from bnsweep.store.filesystem import open_files
+from bnsweep.store.location import open_files
 from bnsweep.store.store import Store
 
 NUMBERS = itertools.count()

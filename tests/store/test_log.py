@@ -12,7 +12,7 @@ import store_rows
 
 from bnsweep.errors import StoreDamagedError
 from bnsweep.store import log as log_module
-from bnsweep.store.filesystem import open_files
+from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, LogEntry, Part, State
 from bnsweep.store.store import Store
 

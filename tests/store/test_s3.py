@@ -16,8 +16,8 @@ import store_rows
 from buckets import ACCOUNT, Proxy, moto, new_bucket, proxy_before
 
 from bnsweep.errors import StoreClaimedError, StoreDamagedError, StoreError, StoreUnwritableError
-from bnsweep.store import filesystem
-from bnsweep.store.filesystem import open_files
+from bnsweep.store import s3
+from bnsweep.store.location import open_files
 from bnsweep.store.store import Store
 
 pytest.importorskip("boto3", reason="needs the extra s3")
@@ -62,7 +62,7 @@ def test_a_bucket_that_refuses_is_no_bucket_that_wrote(monkeypatch: pytest.Monke
 
     for name, value in ACCOUNT.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(filesystem, "CONFLICT_WAITS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(s3, "CONFLICT_WAITS_S", (0.0, 0.0, 0.0))
     server = HTTPServer(("127.0.0.1", 0), Refuses)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     files = open_files(f"s3://b/store?endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=us-east-1")

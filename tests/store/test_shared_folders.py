@@ -14,7 +14,7 @@ import store_children
 import store_rows
 
 from bnsweep.errors import StoreClaimedError
-from bnsweep.store.filesystem import open_files
+from bnsweep.store.location import open_files
 from bnsweep.store.store import Store
 
 

@@ -14,7 +14,7 @@ from bnsweep.experiment.reading import parse_spec
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.noise.sampling import Design, Stop, interval, next_round
 from bnsweep.store.checkpoints import Checkpoints
-from bnsweep.store.filesystem import open_files
+from bnsweep.store.location import open_files
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.training.checkpoint import from_bytes

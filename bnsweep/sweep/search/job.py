@@ -15,7 +15,7 @@ from typing import Any
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.checkpoints import Checkpoints
-from bnsweep.store.filesystem import open_files
+from bnsweep.store.location import open_files
 from bnsweep.store.store import Store
 from bnsweep.sweep.driver import FIRST_BLOCK
 from bnsweep.sweep.estimate import BLOCK_S
