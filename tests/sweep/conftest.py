@@ -1,5 +1,7 @@
 """Real sweeps on the embedded digits, small enough for seconds."""
 
+import os
+
 import pytest
 
 from bnsweep.experiment.plan import make_plan
@@ -7,6 +9,9 @@ from bnsweep.experiment.reading import parse_spec
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.progress import Silent
 from bnsweep.sweep.run import run_sweep
+
+# Before any test imports Ray, which reads it then: by itself it would start clusters under a token.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 TINY = """\
 name: tiny

@@ -9,7 +9,6 @@ import pytest
 
 from bnsweep.errors import EngineError
 
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 pytest.importorskip("ray")
 
 from bnsweep.sweep import ray_connection, ray_settings
