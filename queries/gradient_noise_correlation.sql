@@ -4,8 +4,8 @@
 -- scoring (by eq. 7 a step of SGD has C times the squared learning rate over the batch size, so that C says nothing
 -- across recipes), with the interval of Bonett and Wright (Psychometrika 65:23, 2000):
 -- tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). n is the number of arms (network and placement), not of runs:
--- seeds of one arm resemble each other, and many of them are no more comparisons. Fewer than four arms have no interval.
--- At r = 1 it has no width, whatever n: it is then taken about the next lower value that n ranks can have,
+-- seeds of one arm resemble each other, and many of them are no more comparisons. Fewer than four arms have none. At
+-- r = 1 it has no width, whatever n: it is then taken about the next lower value that n ranks can have,
 -- 1 - 12 / (n^3 - n), and ends at 1; at r = -1 likewise. Six arms are the fewest that can decide.
 -- The paper's explanation (BN lowers C, and less noise in training means less resistance later) says that r is above 0.
 --

@@ -164,7 +164,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a column's name
         reason = str(error).splitlines()[0]
         raise DataError(f"{path} cannot be read as Parquet (truncated or damaged?): {reason}") from None
 

@@ -71,6 +71,14 @@ def test_a_parquet_file_with_changed_bytes(
     load_or_refuse(tmp_path_factory.getbasetemp(), spoilt(GOOD, changes, cut), GOOD)
 
 
+@pytest.mark.parametrize("name", [b"img", b"bytes", b"label"])
+def test_a_parquet_file_with_a_column_whose_name_is_no_text(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / "train.parquet").write_bytes(GOOD.replace(name, b"\x80" + name[1:]))
+    (tmp_path / "test.parquet").write_bytes(GOOD)
+    with pytest.raises(DataError, match=r"train\.parquet cannot be read as Parquet"):
+        load_dataset(Data(source=f"parquet:{tmp_path}"), root=tmp_path)
+
+
 @settings(max_examples=100, deadline=None)
 @given(kind=st.sampled_from(["PNG", "JPEG"]), changes=CHANGES, cut=CUTS)
 def test_an_image_with_changed_bytes(
