@@ -119,7 +119,7 @@ def test_the_readme_s_sql_pools_nothing_that_differs(database: Database) -> None
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (sql,) = re.findall(r'bnsweep query --sql "([^"]+)"', readme)
     means = {row[:-1]: 100 * row[-1] for row in database.sql(sql).rows}
-    cell = ("model", "placement", "targets", "bn_treatment", "eta")
+    cell = ("dataset", "training", "model", "placement", "targets", "bn_treatment", "eta")
     rows = database.query("accuracy").to_dicts()
     assert {tuple(map(str, key[:-1])) for key in means} == {tuple(row[name] for name in cell[:-1]) for row in rows}
     for row in rows:
