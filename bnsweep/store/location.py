@@ -23,7 +23,7 @@ def open_files(location: str | Path) -> Files:
         return LocalFiles(_folder_of(text))
     if "://" not in text:
         if not text or "\0" in text:
-            raise InputError("the location of a store must be a folder or a URL, but it is empty")
+            raise InputError(f"the location of a store must be a folder or a URL, but got {text!r}")
         return LocalFiles(home_expanded(text).absolute())
     return _bucket_files(text, urlsplit(text))
 

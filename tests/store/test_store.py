@@ -171,6 +171,10 @@ def test_opening_nothing_creating_twice_and_odd_locations(tmp_path: Path) -> Non
     for odd in ("file://data/store", "file:store", "file:/store", "file://", "file:///a%00b"):
         with pytest.raises(InputError, match=rf"or file:// and the folder's whole path, but got '{odd}'"):
             Store.open(odd)
+    for odd in ("", "a\0b"):
+        with pytest.raises(InputError, match="must be a folder or a URL, but got '") as refused:
+            Store.open(odd)
+        assert repr(odd) in str(refused.value)
     (tmp_path / "file").touch()
     with pytest.raises(
         InputError, match="a store is a directory, but .*file is, or lies in, a file: give the location"
