@@ -105,7 +105,9 @@ def _apart(first: Row, second: Row) -> str:
     if not tells(first) or not tells(second):
         return "without intervals on both, so no verdict"
     apart = first["high"] < second["low"] or second["high"] < first["low"]
-    return "the 95 % intervals are apart" if apart else "the 95 % intervals overlap"
+    said = "the 95 % intervals are apart" if apart else "the 95 % intervals overlap"
+    # An interval over the draws on one network is narrow, and less evidence than a wide one over several.
+    return f"{said}, over draws alone: other trainings may differ" if 1 in (first["seeds"], second["seeds"]) else said
 
 
 def attribution(losses: Sequence[Row]) -> Iterator[str]:

@@ -47,6 +47,15 @@ def test_a_sweep_without_noise_is_told_as_one(tmp_path: Path) -> None:
     assert said.startswith("No η above 0 was measured for this sweep")
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_over_draws_alone_are_said_to_be_that(seeds: int, tmp_path: Path) -> None:
+    tables = synthetic.tables(models=("resnet8",), trials=4, seeds=seeds, partial=False, failures=False)
+    with open_database(stored(tmp_path / "store", tables), threads=1) as database:
+        said = [line for line in headline(read_inputs(database)) if "95 % intervals" in line]
+    assert said
+    assert all(("over draws alone: other trainings may differ" in line) == (seeds == 1) for line in said)
+
+
 def guessing(tables: dict[str, pa.Table], correct: dict[tuple[str, int], int]) -> dict[str, pa.Table]:
     """The same with other numbers of correct test images, by placement and training seed."""
     rows = tables["runs"].to_pylist()
