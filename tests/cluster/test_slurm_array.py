@@ -13,7 +13,7 @@ from config import CLUSTER
 
 from bnsweep.store.store import Store
 
-# Long enough to be stopped on the way; the parts after it take as long.
+# Many short blocks (one per eta), so that a part is stopped on the way however quick the machine is.
 SPEC = """\
 name: parts
 data: {source: digits, train_images: 200, test_images: 100}
@@ -21,9 +21,10 @@ models: resnet8
 placements: [all, none]
 train_seeds: 1
 training: {epochs: 2, batch_size: 50, chance_epochs: null}
-eta: [0, 0.1, 0.3]
+eta: [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4]
 trials: 200
 """
+ROWS = 1 + 8 * 200  # of a part: without noise one trial suffices
 SCONTROL = '#!/bin/sh\n[ "$1" = requeue ] && echo "$2" >>"$REQUEUED"\n'
 
 
@@ -89,7 +90,7 @@ def test_parts_are_stopped_in_time_requeued_and_merged(tmp_path: Path) -> None:
     assert "back into the queue" in output
     assert (tmp_path / "requeued").read_text() == "4711_1\n"
     before = rows(1)
-    assert 1 < before < 401
+    assert 1 < before < ROWS
 
     for again in [part(1), part(2)]:
         output, _ = again.communicate(timeout=120)
@@ -97,9 +98,9 @@ def test_parts_are_stopped_in_time_requeued_and_merged(tmp_path: Path) -> None:
     merging = [sys.executable, "-m", "bnsweep", "store", "merge", *map(str, sorted(Path(f"{store}.parts").iterdir()))]
     done = subprocess.run([*merging, "--store", str(store)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("1 runs, 401 trials and 1 networks are new") == 2
+    assert done.stdout.count(f"1 runs, {ROWS:,} trials and 1 networks are new") == 2
     whole = Store.open(store)
-    assert whole.rows("trials") == 2 * (1 + 2 * 200)
+    assert whole.rows("trials") == 2 * ROWS
     assert whole.verify().ok
 
 
