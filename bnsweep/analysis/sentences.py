@@ -12,7 +12,7 @@ from bnsweep.analysis.figures import CELL_WORDS, NESTED, panel_of
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.series import placement_label
 from bnsweep.analysis.statistics import chance_p
-from bnsweep.analysis.wording import counted, eta_pct, listed, tells, with_spread
+from bnsweep.analysis.wording import counted, digits, eta_pct, listed, number, tells, with_spread
 
 __all__ = ["attribution", "headline", "widest_gap"]
 
@@ -42,7 +42,7 @@ def headline(inputs: Inputs) -> Iterator[str]:
         best = widest_gap(inputs.accuracy, targets)
         if best:
             found = True
-            yield _gap_sentence(*best)
+            yield _gap_sentence(*best, _difference(*best, inputs.paired))
     if not found:
         yield "No network of this sweep was measured both with BN everywhere and without BN: nothing to compare."
 
@@ -76,16 +76,40 @@ def widest_gap(rows: Sequence[Row], targets: str) -> tuple[Row, Row] | None:
     return max(both, key=lambda pair: abs(pair[0]["value"] - pair[1]["value"]), default=None)
 
 
-def _gap_sentence(everywhere: Row, nowhere: Row) -> str:
-    eta = eta_pct(everywhere["eta"])
-    firm = _apart(everywhere, nowhere)
+def _gap_sentence(everywhere: Row, nowhere: Row, difference: Row | None) -> str:
     trials = figures.span([everywhere["n"], nowhere["n"]])
     n = f"n = {counted(trials, 'trial')} on {_runs([everywhere['seeds'], nowhere['seeds']])} each"
     return (
-        f"{everywhere['model']} on {everywhere['dataset']}, {panel_of(everywhere)} at η = {eta} %: accuracy is "
-        f"{with_spread(everywhere, unit=' %')} with BN everywhere and {with_spread(nowhere, unit=' %')} without BN "
-        f"({n}; {firm}).{_broken(everywhere, nowhere)}"
+        f"{everywhere['model']} on {everywhere['dataset']}, {panel_of(everywhere)} at η = {eta_pct(everywhere['eta'])}"
+        f" %, where the two differ most: accuracy is {with_spread(everywhere, unit=' %')} with BN everywhere and "
+        f"{with_spread(nowhere, unit=' %')} without BN ({n}). {_verdict(difference)}{_broken(everywhere, nowhere)}"
     )
+
+
+def _difference(everywhere: Row, nowhere: Row, paired: Sequence[Row]) -> Row | None:
+    """The row of query paired about these two."""
+    same = (*NETWORK, *APART, "targets", "bn_treatment", "recalibration_images", "eta")
+    for row in paired:
+        if (row["a"], row["b"]) == (everywhere["placement"], nowhere["placement"]) and all(
+            row[name] == everywhere[name] for name in same
+        ):
+            return row
+    return None
+
+
+def _verdict(difference: Row | None) -> str:
+    """What BN does to accuracy there, by the pairs: intervals on the two means say less, since draws are shared."""
+    if difference is None:
+        return "No training seed has noise draws with both, so the difference has no interval."
+    points = number(difference["value"], digits=digits(difference) if tells(difference) else 1)
+    said = f"The difference, draw by draw, is {points} points"
+    if not tells(difference):
+        return f"{said} (no interval, so no verdict)."
+    low, high = (number(difference[end], digits=digits(difference)) for end in ("low", "high"))
+    zero = "which includes 0" if difference["low"] <= 0 <= difference["high"] else "which leaves out 0"
+    # An interval over the draws on one network is narrow, and less evidence than a wide one over several.
+    over = ", but is over draws alone: other trainings may differ" if difference["seeds"] == 1 else ""
+    return f"{said} (95 % interval {low} to {high}, {zero}{over})."
 
 
 def _broken(everywhere: Row, nowhere: Row) -> str:
@@ -99,15 +123,6 @@ def _broken(everywhere: Row, nowhere: Row) -> str:
 
 def _runs(seeds: Sequence[int]) -> str:
     return counted(figures.span(seeds), "training run")
-
-
-def _apart(first: Row, second: Row) -> str:
-    if not tells(first) or not tells(second):
-        return "without intervals on both, so no verdict"
-    apart = first["high"] < second["low"] or second["high"] < first["low"]
-    said = "the 95 % intervals are apart" if apart else "the 95 % intervals overlap"
-    # An interval over the draws on one network is narrow, and less evidence than a wide one over several.
-    return f"{said}, over draws alone: other trainings may differ" if 1 in (first["seeds"], second["seeds"]) else said
 
 
 def attribution(losses: Sequence[Row]) -> Iterator[str]:

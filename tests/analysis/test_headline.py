@@ -1,5 +1,7 @@
 """What is said first of a sweep, in a terminal and in a report, where rows are missing."""
 
+# ruff: noqa: RUF001 - a report has true minus signs.
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -51,9 +53,36 @@ def test_a_sweep_without_noise_is_told_as_one(tmp_path: Path) -> None:
 def test_intervals_over_draws_alone_are_said_to_be_that(seeds: int, tmp_path: Path) -> None:
     tables = synthetic.tables(models=("resnet8",), trials=4, seeds=seeds, partial=False, failures=False)
     with open_database(stored(tmp_path / "store", tables), threads=1) as database:
-        said = [line for line in headline(read_inputs(database)) if "95 % intervals" in line]
+        said = [line for line in headline(read_inputs(database)) if "95 % interval" in line]
     assert said
     assert all(("over draws alone: other trainings may differ" in line) == (seeds == 1) for line in said)
+
+
+def test_the_verdict_is_that_of_the_pairs(tmp_path: Path) -> None:
+    # Training seeds move both placements by 20 points together, and BN costs 1 to 2 more: the means' intervals overlap.
+    tables = synthetic.tables(models=("resnet8",), trials=4, seeds=3, partial=False, failures=False)
+    level = {0: 240, 1: 160, 2: 80}
+    points = {row["point_id"]: row for row in tables["points"].to_pylist()}
+    runs = {row["run_id"]: row for row in tables["runs"].to_pylist()}
+    trials = tables["trials"].to_pylist()
+    for row in trials:
+        run = runs[points[row["point_id"]]["run_id"]]
+        loss = (4 + run["train_seed"]) * (run["placement"] == "all") if points[row["point_id"]]["eta"] else 0
+        row["correct"] = level[run["train_seed"]] + row["trial"] % 2 - loss
+        row["accuracy"] = row["correct"] / row["images"]
+    tables["trials"] = pa.Table.from_pylist(trials, schema=tables["trials"].schema)
+    with open_database(stored(tmp_path / "store", tables), threads=1) as database:
+        inputs = read_inputs(database)
+    ends = {row["placement"]: (row["low"], row["high"]) for row in inputs.accuracy if row["eta"] > 0}
+    assert ends["all"][1] > ends["none"][0], "they overlap"
+    lost = [100 * images / 360 for images in (4, 5, 6)]
+    interval = stats.t.interval(0.95, 2, loc=-5 / 3.6, scale=stats.sem(lost))
+    low, high = (f"−{-end:.2f}" for end in interval)
+    for said in headline(inputs):
+        assert (
+            f"The difference, draw by draw, is −1.39 points (95 % interval {low} to {high}, which leaves out 0)."
+            in said
+        )
 
 
 def guessing(tables: dict[str, pa.Table], correct: dict[tuple[str, int], int]) -> dict[str, pa.Table]:
