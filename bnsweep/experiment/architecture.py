@@ -27,4 +27,5 @@ class Architecture:
     multiply_adds: int  # of one image's forward pass: convolutions and linear layers
     signature: str  # digest of parameter names and shapes: part of run_id
     fixed: tuple[str, ...] = ()  # paths of sites whose BN layer cannot be taken out, since it does more
+    beyond_reach: tuple[tuple[str, int], ...] = ()  # (name, elements) of parameters that no noise hits
     unfoldable: tuple[tuple[str, str], ...] = ()  # (path of a site, why its BN cannot be folded)

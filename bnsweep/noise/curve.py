@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from bnsweep.errors import InputError
+from bnsweep.experiment.cautions import beyond_reach, large_eta
 from bnsweep.experiment.identity import noise_seed
 from bnsweep.noise.evaluate import Evaluator, Score
 from bnsweep.noise.forward import full_fp32
@@ -61,6 +62,9 @@ class Curve:
     `average_normalized` is the mean over eta > 0 of accuracy over baseline accuracy (paper, eq. 14), with an
     interval over draws: one draw serves every eta, so draws are averaged over eta first. None without eta > 0
     or with a baseline of 0.
+
+    `hit` counts the elements that the noise hits, of `parameters` that the network has (BN's running statistics are
+    not among these); `notes` say what makes the figures other than they look.
     """
 
     cell: Cell
@@ -68,12 +72,15 @@ class Curve:
     precision: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     average_normalized: Interval | None = None
+    hit: int = 0
+    parameters: int = 0
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         cell = self.cell
         lines = [
             f"accuracy in % on {self.images} images under noise of eta x {cell.sigma_reference} on {cell.targets} "
-            f"(BN {cell.bn_treatment}, {self.precision})",
+            f"(BN {cell.bn_treatment}, {self.precision}; {self.hit:,} values hit, {self.parameters:,} parameters)",
             f"{'eta':>8} {'accuracy':>9} {'95 % interval':>17} {'std':>7} {'min':>7} {'trials':>7} {'non-finite':>11}",
         ]
         for row in self.rows:
@@ -87,6 +94,7 @@ class Curve:
             average = self.average_normalized
             shown = _shown_interval(average.low, average.high)
             lines.append(f"average normalized accuracy {100 * average.mean:.2f} % {shown}".rstrip(" -"))
+        lines += (f"note: {note}" for note in self.notes)
         return "\n".join(lines)
 
 
@@ -161,7 +169,26 @@ def noise_curve(
         scores = {level: evaluator.trials(cell, level, seeds) for level in levels if level > 0}
         baseline = evaluator.baseline()
     rows = [_row(0.0, [baseline]), *(_row(level, scores[level]) for level in levels if level > 0)]
-    return Curve(cell, len(labels), precision, rows, _average_normalized(baseline, list(scores.values())))
+    hit, beyond = evaluator.reach(targets)
+    parameters = sum(values.numel() for values in network.parameters())
+    return Curve(
+        cell,
+        len(labels),
+        precision,
+        rows,
+        _average_normalized(baseline, list(scores.values())),
+        hit,
+        parameters,
+        tuple(_notes(cell, levels, beyond, parameters)),
+    )
+
+
+def _notes(cell: Cell, levels: Sequence[float], beyond: Mapping[str, int], parameters: int) -> Iterator[str]:
+    large = [f"{level:g}" for level in levels if level > 1]
+    if large and cell.sigma_reference != "absolute":
+        yield large_eta(large)
+    if note := beyond_reach("the network", beyond, parameters):
+        yield note
 
 
 def _levels(eta: Sequence[float]) -> list[float]:

@@ -12,20 +12,15 @@ A CPU draws with NumPy's Philox, a GPU with its own generator (15 million normal
 starve it otherwise). The keys are the same and the numbers are not: rows of the two are equal in
 distribution only. Kinds of GPU share their draws, as far as their arithmetic rounds alike.
 
-Which parameters count: kernels and biases of convolutions, linear, recurrent and attention layers and
-of `ChannelBias`; scale and shift of normalization layers; running statistics of batch normalization.
-Other buffers (a mask) and parameters of other modules (embeddings, a `Parameter` used by hand) are never
-hit, unless they are tied to one that counts: tied parameters are one parameter, hit once, under the name
-that the first layer which counts gives it.
+Which parameters count: `bnsweep.training.slots`.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -34,7 +29,8 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from bnsweep.errors import InputError, ModelError, UnknownNameError
-from bnsweep.training.sites import BATCH_NORM, ChannelBias, fold
+from bnsweep.training.sites import BATCH_NORM, fold
+from bnsweep.training.slots import KERNEL_LAYERS, Slot, slots_of
 
 __all__ = [
     "BN_TREATMENTS",
@@ -50,13 +46,6 @@ __all__ = [
 NOISE_MODELS = ("gaussian",)
 BN_TREATMENTS = ("stale", "folded", "recalibrated")
 
-_Named = TypeVar("_Named")
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_KERNEL_LAYERS = (*_CONVOLUTIONS, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
-_OTHER_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
 
 class CellLike(Protocol):
     """What is read of a noise cell: `bnsweep.experiment.spec.NoiseCell` is one."""
@@ -69,16 +58,6 @@ class CellLike(Protocol):
     def targets(self) -> str: ...
     @property
     def bn_treatment(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """One tensor of a network that noise may hit."""
-
-    name: str
-    kind: str  # kernel, bias, affine or statistic
-    tensor: Tensor
-    groups: int = 0  # of a transposed convolution's kernel, whose output channels are not its first dimension
 
 
 # --- one standard normal draw ---------------------------------------------------------------------------
@@ -130,18 +109,18 @@ class _Normals:
 
 # --- what eta multiplies --------------------------------------------------------------------------------
 
-Reference = Callable[[_Slot, float], Tensor]
+Reference = Callable[[Slot, float], Tensor]
 
 
-def _tensor_std(slot: _Slot, global_rms: float) -> Tensor:
+def _tensor_std(slot: Slot, global_rms: float) -> Tensor:
     return slot.tensor.std(correction=0)
 
 
-def _tensor_max(slot: _Slot, global_rms: float) -> Tensor:
+def _tensor_max(slot: Slot, global_rms: float) -> Tensor:
     return slot.tensor.abs().max()
 
 
-def _channel_max(slot: _Slot, global_rms: float) -> Tensor:
+def _channel_max(slot: Slot, global_rms: float) -> Tensor:
     values = slot.tensor.abs()
     if not slot.groups:
         return values.amax(tuple(range(1, values.ndim)), keepdim=True) if values.ndim > 1 else values
@@ -151,11 +130,11 @@ def _channel_max(slot: _Slot, global_rms: float) -> Tensor:
     return highest.expand(-1, grouped.shape[1], *highest.shape[2:]).flatten(0, 1)
 
 
-def _global_rms(slot: _Slot, global_rms: float) -> Tensor:
+def _global_rms(slot: Slot, global_rms: float) -> Tensor:
     return slot.tensor.new_tensor(global_rms)
 
 
-def _absolute(slot: _Slot, global_rms: float) -> Tensor:
+def _absolute(slot: Slot, global_rms: float) -> Tensor:
     return slot.tensor.new_ones(())
 
 
@@ -172,39 +151,12 @@ SIGMA_REFERENCES: dict[str, Reference] = {
 
 # --- what noise hits ------------------------------------------------------------------------------------
 
-TARGETS: dict[str, Callable[[_Slot], bool]] = {
+TARGETS: dict[str, Callable[[Slot], bool]] = {
     "weights": lambda slot: slot.kind == "kernel",
     "weights+bias": lambda slot: slot.kind in ("kernel", "bias"),
     "weights+bias+affine": lambda slot: slot.kind in ("kernel", "bias", "affine"),
     "all": lambda slot: True,
 }
-
-
-def _slots(network: nn.Module) -> Iterator[_Slot]:
-    """Every tensor that some target set names, each once."""
-    seen: set[int] = set()
-    for path, module in network.named_modules():
-        buffers = module.named_buffers(recurse=False) if isinstance(module, BATCH_NORM) else ()
-        for own, tensor in (*module.named_parameters(recurse=False), *buffers):
-            kind = _kind(module, own)
-            if kind is None or id(tensor) in seen or tensor.numel() == 0:
-                continue
-            seen.add(id(tensor))
-            transposed = isinstance(module, _TRANSPOSED) and kind == "kernel"
-            name = f"{path}.{own}" if path else own
-            yield _Slot(name, kind, tensor.detach(), int(module.groups) if transposed else 0)
-
-
-def _kind(module: nn.Module, own: str) -> str | None:
-    if isinstance(module, BATCH_NORM):
-        return {"weight": "affine", "bias": "affine", "running_mean": "statistic", "running_var": "statistic"}.get(own)
-    if isinstance(module, _OTHER_NORMS):
-        return "affine" if own in ("weight", "bias") else None
-    if isinstance(module, ChannelBias):
-        return "bias" if own == "bias" else None
-    if isinstance(module, _KERNEL_LAYERS):
-        return "bias" if "bias" in own else "kernel"
-    return None
 
 
 # --- perturbing a network -------------------------------------------------------------------------------
@@ -224,7 +176,7 @@ def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
                 f"noise is made for real numbers, but {name} is complex: keep its two parts in a real tensor"
             )
     for path, module in network.named_modules():
-        if isinstance(module, _KERNEL_LAYERS):
+        if isinstance(module, KERNEL_LAYERS):
             _check_plain(path, module)
     try:
         clone = copy.deepcopy(network)
@@ -263,7 +215,7 @@ def _check_plain(path: str, module: nn.Module) -> None:
 class _Hit:
     """One tensor that the noise hits: where it is written, what it was, and what eta multiplies."""
 
-    def __init__(self, slot: _Slot, sigma_reference: str, global_rms: float, scratch: Tensor) -> None:
+    def __init__(self, slot: Slot, sigma_reference: str, global_rms: float, scratch: Tensor) -> None:
         self.name = slot.name
         self.written = slot.tensor
         self.pristine = slot.tensor.clone(memory_format=torch.contiguous_format)
@@ -352,7 +304,7 @@ def check_cell(cell: CellLike) -> None:
 
 
 def _hits(network: nn.Module, cell: CellLike) -> tuple[list[_Hit], Tensor]:
-    slots = list(_slots(network))
+    slots = list(slots_of(network))
     kernels = [slot.tensor for slot in slots if slot.kind == "kernel"]
     if not kernels:
         raise ModelError(

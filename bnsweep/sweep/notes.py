@@ -9,31 +9,80 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from bnsweep.experiment.cautions import beyond_reach, large_eta
 from bnsweep.experiment.plan import Plan
-from bnsweep.experiment.spec import Resource, Spec
+from bnsweep.experiment.spec import AdaptiveTrials, Resource, Spec
 from bnsweep.store.store import Store
 from bnsweep.sweep.tasks import recipe_columns
 
 __all__ = ["notes", "spec_notes"]
 
 FOREIGN = {"import:": "the code of {}", "torchvision:": "the version of torchvision behind {}"}  # part of a run's id
+AXES = ("data", "models", "placements", "train_seeds", "noise", "eta")
+RULES = ("training", "images", "noise_seed", "evaluation")
 SAME = ("model", "data_fingerprint", "bn_mask", "train_seed", "recipe")
 
 
 def notes(plan: Plan, store: Store | None) -> list[str]:
     """One sentence each; `store` is None where there is none yet."""
-    return [*spec_notes(plan.spec), *(_changed_code(plan, store) if store else [])]
+    of_store = [*_replaced(plan, store), *_changed_code(plan, store)] if store else []
+    return [*spec_notes(plan.spec), *_of_networks(plan), *of_store]
 
 
 def spec_notes(spec: Spec) -> Iterator[str]:
     """Those of the file alone, one sentence each."""
     large = [f"{eta.normalize():f}" for eta in spec.eta if eta > 1]
     if large and any(cell.sigma_reference != "absolute" for cell in spec.noise):
-        some = ", ".join([*large[:5], *(["..."] if len(large) > 5 else [])])
+        yield large_eta(large)
+    for model in spec.models:
+        if model.name.startswith("import:") and (model.training or spec.training).epochs == 0:
+            yield (
+                f"{model.name} with `epochs: 0` is scored as `init` draws it, whatever values its factory gives it; "
+                "for a network that is trained already there is bnsweep.noise_curve"
+            )
+
+
+def _of_networks(plan: Plan) -> Iterator[str]:
+    """What some networks have too little of: parameters that noise hits, or BN."""
+    for network in {run.architecture.name: run.architecture for run in plan.runs}.values():
+        if note := beyond_reach(network.name, dict(network.beyond_reach), network.parameters):
+            yield note
+        if not network.sites:
+            treatments = {cell.bn_treatment for cell in plan.spec.noise}
+            alike = "" if len(treatments) == 1 else f", and all of its BN treatments ({', '.join(sorted(treatments))})"
+            yield f"{network.name} has no BN layer: all placements are the same network{alike}"
+
+
+def _replaced(plan: Plan, store: Store) -> Iterator[str]:
+    """What answers will leave out, since they are about a sweep's newest version alone."""
+    rows = store.read("sweeps", columns=["revision", "spec"], filter=pc.field("sweep") == plan.spec.name)
+    if not rows:
+        return
+    newest = json.loads(rows.sort_by("revision")["spec"][-1].as_py())
+    if "search" not in newest and (keys := [f"`{key}`" for key in _lost(Spec.model_validate(newest), plan.spec)]):
         yield (
-            f"eta above 1 ({some}) is noise of more than one standard deviation (of more than the `sigma_reference`): "
-            "eta is a fraction, 0.1 means 10 %"
+            f"the store's {plan.spec.name!r} has other {', '.join(keys)}: rows that only it asked for stay in the "
+            "store, but answers are about a sweep's newest version; for both, give this file another `name`"
         )
+
+
+def _lost(old: Spec, new: Spec) -> Iterator[str]:
+    """The keys of which the new spec has not all that the old one has."""
+    yield from (key for key in AXES if not set(getattr(old, key)) <= set(getattr(new, key)))
+    yield from (key for key in RULES if getattr(old, key) != getattr(new, key))
+    if old.resources.train.threads != new.resources.train.threads:
+        yield "resources.train.cpu"
+    if _most(new) < _most(old) or (new.images == "auto" and _design(new) != _design(old)):
+        yield "trials"
+
+
+def _most(spec: Spec) -> int:
+    return spec.trials.max if isinstance(spec.trials, AdaptiveTrials) else spec.trials
+
+
+def _design(spec: Spec) -> object:
+    """What the images of a trial follow from with `images: auto`."""
+    return spec.trials.model_dump(exclude={"max"}) if isinstance(spec.trials, AdaptiveTrials) else None
 
 
 def _changed_code(plan: Plan, store: Store) -> Iterator[str]:

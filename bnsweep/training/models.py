@@ -22,6 +22,7 @@ from bnsweep.training.initial import initialise
 from bnsweep.training.layout import LAYOUTS, ResNetLayout, VggLayout, signature
 from bnsweep.training.origin import origin
 from bnsweep.training.sites import BATCH_NORM, does_more, find_sites, foldable
+from bnsweep.training.slots import beyond_reach
 
 __all__ = ["MODELS", "build", "describe"]
 
@@ -223,7 +224,8 @@ def _inspect(name: str, network: nn.Module, shape: DataShape, *, device: str) ->
     multiply_adds = counter.total // len(example)
     digest = signature(parameters, sites, multiply_adds, external.code_of(name))
     fixed = tuple(site.path for site in sites if does_more(network.get_submodule(site.path)))
-    return Architecture(name, tuple(sites), total, multiply_adds, digest, fixed, _unfoldable(network, example))
+    beyond = tuple(beyond_reach(network).items())
+    return Architecture(name, tuple(sites), total, multiply_adds, digest, fixed, beyond, _unfoldable(network, example))
 
 
 def _unfoldable(network: nn.Module, example: Tensor) -> tuple[tuple[str, str], ...]:

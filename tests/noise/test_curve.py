@@ -51,6 +51,28 @@ def test_it_prints_as_an_aligned_table(curve):
     assert lines[-1].startswith("average normalized accuracy")
 
 
+def test_what_no_noise_hits_is_counted_and_told(trained):
+    def bare(hidden):
+        class Mixed(nn.Sequential):
+            def __init__(self):
+                super().__init__(nn.Linear(64, 10))
+                self.table = nn.Parameter(torch.zeros(hidden, hidden))
+
+        return Mixed()
+
+    inputs = trained.inputs.flatten(1)
+    quiet = noise_curve(bare(8), inputs, trained.labels, trials=2)
+    assert (quiet.hit, quiet.parameters, quiet.notes) == (640, 650 + 64, ())
+    told = noise_curve(bare(30), inputs, trained.labels, eta=(0, 10), trials=2, targets="weights+bias")
+    assert (told.hit, told.parameters) == (650, 650 + 900)
+    large, beyond = told.notes
+    assert large.startswith("eta above 1 (10) is noise of more than one standard deviation")
+    assert beyond.startswith("no noise hits 900 of the 1,550 parameters of the network, which stand in no layer with")
+    assert str(told).splitlines()[-1] == f"note: {beyond}"
+    weighted = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(64, 10)))
+    assert noise_curve(weighted, inputs, trained.labels, trials=2).notes == ()
+
+
 def test_a_single_trial_has_no_interval(trained):
     row = noise_curve(trained.network, trained.inputs, trained.labels, eta=[0.1], trials=1).rows[1]
     assert np.isnan([row["low"], row["high"], row["std"]]).all()

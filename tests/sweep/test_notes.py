@@ -18,6 +18,20 @@ def make(classes, channels, size):
     return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
 """
+BARE = """\
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.norm = nn.GroupNorm(1, 1)
+        self.mix = nn.Conv2d(1, 1, 1)
+        self.table = nn.Parameter(torch.zeros(64, classes))
+    def forward(self, images):
+        return self.mix(self.norm(images)).flatten(1) @ self.table
+def make(classes, channels, size):
+    return Net(classes)
+"""
 
 
 @pytest.fixture
@@ -64,7 +78,8 @@ def test_more_threads_are_named_as_what_may_have_changed(tmp_path, run, tiny, ow
     text, store = tiny.replace("models: resnet8", "models: 'import:noted_nets:make'"), tmp_path / "store"
     own(OWN)
     run(text, store)
-    (note,) = notes(planned(f"{text}resources: {{train: {{cpu: 2}}}}\n", tmp_path), Store.open(store))
+    other, note = notes(planned(f"{text}resources: {{train: {{cpu: 2}}}}\n", tmp_path), Store.open(store))
+    assert other.startswith("the store's 'tiny' has other `resources.train.cpu`: ")
     assert note.startswith("the code of import:noted_nets:make, or `resources.train.cpu`, has changed since 2 of")
 
 
@@ -82,3 +97,35 @@ def test_eta_in_percent_is_noticed(tmp_path, tiny, eta, reference, said):
     found = notes(planned(text, tmp_path), None)
     assert len(found) == bool(said)
     assert all(note.startswith(said) and "0.1 means 10 %" in note for note in found)
+
+
+def test_what_a_new_version_hides_is_said_first(tmp_path, run, tiny):
+    run(tiny, tmp_path / "store")
+    for before, after, keys in (
+        ("eta: [0, 0.1, 0.3]", "eta: [0, 0.1, 0.2]", "`eta`"),
+        ("eta: [0, 0.1, 0.3]", "eta: [0, 0.1, 0.2, 0.3]", ""),
+        ("trials: 4", "trials: 2", "`trials`"),
+        ("trials: 4", "trials: 5", ""),
+        ("trials: 4", "trials: {half_width: 0.02, max: 100}", ""),
+        ("train_seeds: 1", "train_seeds: 2", ""),
+        ("train_seeds: 1", "train_seeds: [1]\nimages: 50", "`train_seeds`, `images`"),
+        ("placements: [all, none]", "placements: [none, all, {first: 1}]", ""),
+        ("placements: [all, none]", "placements: all", "`placements`"),
+        ("epochs: 2", "epochs: 3", "`training`"),
+    ):
+        assert before in tiny
+        found = notes(planned(tiny.replace(before, after), tmp_path), Store.open(tmp_path / "store"))
+        assert len(found) == bool(keys), after
+        assert all(note.startswith(f"the store's 'tiny' has other {keys}: rows that only it asked") for note in found)
+
+
+def test_networks_with_little_for_noise_or_without_bn_are_noticed(tmp_path, tiny, own):
+    own(BARE)
+    text = tiny.replace("models: resnet8", "models: 'import:noted_nets:make'").replace("epochs: 2", "epochs: 0")
+    drawn, bare, without = notes(planned(text, tmp_path), None)
+    assert drawn.startswith("import:noted_nets:make with `epochs: 0` is scored as `init` draws it")
+    assert bare.startswith(
+        "no noise hits 640 of the 644 parameters of import:noted_nets:make, which stand in no layer with weights "
+        "(table): it looks more robust than it is."
+    )
+    assert without.startswith("import:noted_nets:make has no BN layer: all placements are the same network")
