@@ -84,7 +84,7 @@ CREATE VIEW plan AS
 SELECT points.* EXCLUDE (committed_at)
 FROM points SEMI JOIN sweep ON points.sweep = sweep.sweep AND points.spec_sha256 = sweep.spec_sha256;
 
--- One label per data set, and one per network and set of BN sites, whatever each sweep calls them (`all`, `first: 19`):
+-- One label per data set, and one per network and set of BN sites, whatever each sweep calls them (`first-19`, a mask):
 -- things are compared by label, and a figure must not fall into two rows. The paper's tables have neither mask nor
 -- digest of the data: their labels stay.
 CREATE TABLE label AS
@@ -102,10 +102,11 @@ data_label AS (
 ),
 placement_label AS (
     SELECT model, bn_mask,
-           first(placement ORDER BY placement NOT IN ('all', 'none'), length(placement), placement) AS placement
+           CASE WHEN bn_mask SIMILAR TO '1+' THEN 'all' WHEN bn_mask SIMILAR TO '0+' THEN 'none'
+                ELSE first(placement ORDER BY placement = bn_mask, length(placement), placement) END AS placement
     FROM used
     WHERE bn_mask IS NOT NULL
-    GROUP BY ALL
+    GROUP BY model, bn_mask
 )
 SELECT run_id, min(coalesce(data_label.dataset, used.dataset)) AS dataset,
        min(coalesce(placement_label.placement, used.placement)) AS placement

@@ -144,7 +144,9 @@ class Found:
                 "",
                 f"front, {sum(p.front for p in self.placed)} of {len(self.placed)} placements; 95 % intervals",
             ]
-            lines += _aligned([_HEADS, *(_cells(each) for each in self.placed if each.front)])
+            front = [_HEADS, *(_cells(each) for each in self.placed if each.front)]
+            told = any(each.expected_baseline_sd is not None for each in self.placed)
+            lines += _aligned(front if told else [cells[:-_EXPECTED] for cells in front])
             lines += self._cautions()
         if self.told_apart:
             lines += ["", "what BN at a site changes, points (least squares over placements, 95 % intervals)"]
@@ -161,7 +163,12 @@ class Found:
         front, seeds = [each for each in self.placed if each.front], {each.seeds for each in self.placed}
         wanted = max(len(self.spec["train_seeds"]), *seeds)
         lines = []
-        if any(each.expected_baseline_sd for each in front):
+        if all(each.expected_baseline_sd is None for each in self.placed):
+            lines.append(
+                f"the front is judged by these means; from {FEWEST_RUNS} runs on that have rows of every noise cell it "
+                "is judged by what all runs together take the means for"
+            )
+        elif any(each.expected_baseline_sd for each in front):
             lines += [
                 "expected: what a model of all runs takes the means over all seeds for, and what is left open (95 %);",
                 "the front is judged by it, since the best of many means of few runs is mostly the luckiest",
@@ -329,6 +336,7 @@ def _effects(points: Sequence[Placed], sites: Sequence[Row]) -> list[tuple[Row, 
 
 
 _HEADS = ["kept", "mask", "placement", "seeds", "accuracy, %", "", "A_avr, %", "", "expected: accuracy", "A_avr"]
+_EXPECTED = 2  # columns
 
 
 def _cells(point: Placed) -> list[str]:
@@ -355,7 +363,9 @@ def _effect_cells(site: Row, baseline: Effect, normalized: Effect) -> list[str]:
 
 
 def _about(mean: float | None, sd: float | None) -> str:
-    return "" if mean is None or sd is None else f"{mean:.2f} ± {1.96 * sd:.2f}"
+    if mean is None or sd is None:
+        return ""
+    return f"{mean:.2f} ± {1.96 * sd:.2f}" if sd else f"{mean:.2f}"  # with all seeds nothing is left open
 
 
 def _between(low: float | None, high: float | None) -> str:

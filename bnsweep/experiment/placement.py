@@ -178,6 +178,8 @@ class Placement:
 
 def add_label(labels: dict[str, str], mask: str, label: str) -> None:
     """What a mask is called: `all` or `none` if that is what it is, else the first of its names."""
+    if len(set(mask)) == 1:  # of no site it is neither, or both
+        label = "all" if "1" in mask else "none"
     if mask not in labels or label in ENDS:
         labels[mask] = label
 

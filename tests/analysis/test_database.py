@@ -211,12 +211,17 @@ def test_two_sweeps_share_rows_and_each_counts_them(tmp_path: Path) -> None:
 
 
 def test_one_network_under_two_labels_is_one_row(tmp_path: Path) -> None:
-    """A sweep that calls all sites `first: 7`, and the data otherwise, adds an eta to the same networks."""
-    tables = synthetic.tables(trials=3, seeds=2, models=("resnet8",), partial=False, failures=False)
+    """A sweep that calls placements and data otherwise (`first: 7`, a mask) adds an eta to the same networks."""
+    tables = synthetic.tables(trials=3, seeds=2, models=("resnet8",), failures=False)
     store = Store.create(tmp_path / "store")
     store.commit(tables)
+    masks = {row["placement"]: row["bn_mask"] for row in tables["points"].to_pylist()}
+    (partial,) = masks.keys() - {"all", "none"}
     alone = {(row["placement"], row["eta"]): row for row in _accuracy(store)}
-    names = {"placement": {"all": "first: 7", "none": "sites: []"}, "dataset": {"digits": "optical-digits"}}
+    names = {
+        "placement": {"all": "first: 7", "none": "sites: []", partial: masks[partial]},
+        "dataset": {"digits": "optical-digits"},
+    }
 
     def renamed(rows: list[dict[str, object]]) -> list[dict[str, object]]:
         return [{**row, **{column: new[str(row[column])] for column, new in names.items()}} for row in rows]
@@ -231,14 +236,14 @@ def test_one_network_under_two_labels_is_one_row(tmp_path: Path) -> None:
     store.commit({name: pa.Table.from_pylist(rows, schema=SCHEMAS[name]) for name, rows in again.items()})
 
     both = {(row["placement"], row["eta"]): row for row in _accuracy(store)}
-    assert set(both) == set(alone) | {("all", 0.5), ("none", 0.5)}
+    assert set(both) == set(alone) | {("all", 0.5), ("none", 0.5), (partial, 0.5)}
     assert {row["dataset"] for row in both.values()} == {"digits"}
     assert {row["seeds"] for row in both.values()} == {2}
     with open_database(store, threads=1) as database:
         assert {row["eta"] for row in database.query("paired").to_dicts()} == {eta for _, eta in both}
-        assert set(database.query("convergence").column("placement")) == {"all", "none"}
-    with open_database(store, sweep="second", threads=1) as database:  # asked alone, a sweep keeps its own words
-        assert set(database.query("accuracy").column("placement")) == {"first: 7", "sites: []"}
+        assert set(database.query("convergence").column("placement")) == {"all", "none", partial}
+    with open_database(store, sweep="second", threads=1) as database:  # by itself too
+        assert set(database.query("accuracy").column("placement")) == {"all", "none", masks[partial]}
 
 
 def _accuracy(store: Store) -> list[dict[str, object]]:

@@ -212,9 +212,16 @@ def test_a_front_of_single_runs_is_called_luck(tmp_path: Path) -> None:
     assert all(each.expected_baseline_sd and each.expected_baseline_sd > 0 for each in found.placed)
     whole = searched(tmp_path / "whole", synthetic.search_tables({"resnet8": MASKS}, seeds=3))
     assert "fewer than" not in whole.to_text()
+    assert "±" not in whole.to_text(), "nothing is left open"
     for each in whole.placed:
         assert each.expected_baseline == pytest.approx(each.baseline)
         assert each.expected_normalized == pytest.approx(each.normalized)
+
+
+def test_too_few_runs_leave_no_empty_columns(tmp_path: Path) -> None:
+    said = searched(tmp_path, synthetic.search_tables({"resnet8": MASKS[:3]})).to_text()
+    assert "expected" not in said
+    assert "the front is judged by these means; from 8 runs on" in said
 
 
 def test_runs_of_another_recipe_are_not_the_search_s(tmp_path: Path) -> None:

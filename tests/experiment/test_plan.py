@@ -94,6 +94,8 @@ def test_more_trials_extend_the_same_points():
 def test_placements_that_keep_the_same_sites_are_one_network():
     plan = plan_of("models: small\nplacements: [all, {first: 3}, '111', none]\n")
     assert [(run.placement, run.bn_mask) for run in plan.runs] == [("all", "111"), ("none", "000")]
+    plan = plan_of("models: small\nplacements: ['000', {last: 1}, '001', {first: 3}]\n")
+    assert [run.placement for run in plan.runs] == ["none", "last-1", "all"]
 
 
 def test_draws_are_common_to_placements_and_apart_for_models_seeds_and_trials():

@@ -62,6 +62,7 @@ def test_the_front_has_all_else_of_the_search():
     assert (emitted.resources, emitted.probes) == (spec.resources, spec.probes)
     assert [(model.name, model.training) for model in emitted.models] == [(m.name, m.training) for m in spec.models]
     assert emitted.train_seeds == (7, 1, 0)
+    assert [placement.label for model in emitted.models for placement in model.placements] == [MASK, "all"]
     assert not emitted.is_search
 
 
