@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -261,7 +261,8 @@ def _average_normalized(baseline: Score, scores: list[list[Score]]) -> Interval 
     if not scores or baseline.correct == 0:
         return None
     table = np.array([[score.accuracy for score in level] for level in scores]) / baseline.accuracy
-    return _interval(table.mean(0))
+    average = _interval(table.mean(0))
+    return replace(average, low=max(average.low, 0.0))  # a NaN stays
 
 
 def _shown_interval(low: float, high: float) -> str:

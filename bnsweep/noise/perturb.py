@@ -30,7 +30,7 @@ from torch.nn.utils import parametrize
 
 from bnsweep.errors import InputError, ModelError, UnknownNameError
 from bnsweep.training.sites import BATCH_NORM, fold
-from bnsweep.training.slots import KERNEL_LAYERS, Slot, slots_of
+from bnsweep.training.slots import KERNEL_LAYERS, Slot, check_open, slots_of
 
 __all__ = [
     "BN_TREATMENTS",
@@ -168,6 +168,7 @@ def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
     Raises:
         ModelError: the network cannot be copied, or holds parameters that are not there yet.
     """
+    check_open(network, "the network")
     if any(isinstance(p, UninitializedParameter) for p in network.parameters()):
         raise ModelError("the network has lazy parameters without values; run one forward pass first")
     for name, values in (*network.named_parameters(), *network.named_buffers()):
@@ -309,8 +310,8 @@ def _hits(network: nn.Module, cell: CellLike) -> tuple[list[_Hit], Tensor]:
     if not kernels:
         raise ModelError(
             "the network has no weights to perturb: no convolution, linear, recurrent or attention layer with "
-            f"parameters was found among its {sum(1 for _ in network.modules())} modules (scripted and quantized "
-            "networks hide theirs: pass the original one)"
+            f"parameters was found among its {sum(1 for _ in network.modules())} modules (a quantized network "
+            "hides its own: pass the original one)"
         )
     squares = sum(float(kernel.square().sum(dtype=torch.float64)) for kernel in kernels)
     global_rms = (squares / sum(kernel.numel() for kernel in kernels)) ** 0.5

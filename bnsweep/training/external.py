@@ -14,6 +14,7 @@ from torch import nn
 from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.training.images import DataShape
 from bnsweep.training.origin import origin
+from bnsweep.training.slots import check_open
 
 __all__ = ["SMALL", "code_of", "find_factory", "from_import", "from_torchvision"]
 
@@ -105,6 +106,7 @@ def from_import(name: str, shape: DataShape) -> nn.Module:
         raise ModelError(f"{name}: the factory failed: {type(error).__name__}: {error}{origin(error)}") from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{name}: the factory must return a torch.nn.Module, but returned {type(network).__name__}")
+    check_open(network, name)
     return network
 
 
@@ -122,4 +124,9 @@ def find_factory(name: str) -> Callable[..., Any]:
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise ModelError(f"{name}: {module_name} has no function {attribute!r}")
+    if isinstance(factory, nn.Module):
+        raise ModelError(
+            f"{name}: {attribute!r} is a network; name a function that makes a new one each time: "
+            "def make(classes, channels, size): ..."
+        )
     return factory  # type: ignore[no-any-return]

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bnsweep.errors import ModelError
 from bnsweep.training.sites import BATCH_NORM, ChannelBias
 
-__all__ = ["KERNEL_LAYERS", "Slot", "beyond_reach", "slots_of"]
+__all__ = ["KERNEL_LAYERS", "Slot", "beyond_reach", "check_open", "slots_of"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 KERNEL_LAYERS = (*_CONVOLUTIONS, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
@@ -62,6 +64,16 @@ def beyond_reach(network: nn.Module) -> dict[str, int]:
             else:
                 others.setdefault(id(tensor), (f"{path}.{own}" if path else own, tensor.numel()))
     return dict(others[key] for key in others if key not in reached)
+
+
+def check_open(network: nn.Module, name: str) -> None:
+    """Layers must be there to be seen and copied. Raises ModelError for a network by torch.jit."""
+    for path, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            part = f"{path} of {name}" if path else name
+            raise ModelError(
+                f"{part} was scripted or traced, which hides its layers; give the nn.Module it was made from"
+            )
 
 
 def _kind(module: nn.Module, own: str) -> str | None:

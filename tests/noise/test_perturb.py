@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -287,3 +288,7 @@ def test_a_network_that_cannot_be_perturbed_says_why(trained):
     stuck.cache = stuck(torch.zeros(1, 2))
     with pytest.raises(ModelError, match="cannot be copied"):
         Perturber(stuck, Cell(), example=torch.zeros(1, 2))
+    with warnings.catch_warnings(action="ignore"):  # it is deprecated, and still met
+        scripted = torch.jit.script(nn.Linear(2, 2))
+    with pytest.raises(ModelError, match="the network was scripted or traced"):
+        Perturber(scripted, Cell(), example=torch.zeros(1, 2))

@@ -209,6 +209,11 @@ def own_module(tmp_path, monkeypatch):
         "    def forward(self, images):\n"
         "        return self.body(images)\n"
         "def nameless(**_):\n    return Nameless()\n"
+        "def scripted(**_):\n"
+        "    import torch, warnings\n"
+        "    with warnings.catch_warnings(action='ignore'):\n"  # it is deprecated, and still met
+        "        return nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(2, 2)))\n"
+        "ready = nn.Linear(2, 2)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -229,6 +234,8 @@ def test_a_network_of_ones_own():
         ("own_networks:wrong", "must return a torch.nn.Module, but returned str"),
         ("own_networks:failing", r"the factory failed: KeyError: 'weights' \(.*/own_networks.py:10, in failing\)"),
         ("own_networks:nameless", r"AttributeError: .* 'body' \(.*/own_networks.py:13, in forward\)\. Set"),
+        ("own_networks:scripted", "1 of import:own_networks:scripted was scripted or traced, which hides its layers"),
+        ("own_networks:ready", "'ready' is a network; name a function that makes a new one each time: def make"),
         ("own_networks:absent", "has no function 'absent'"),
         ("own_networks:five", r"must return logits of shape \(images, 10\), but returns \(2, 5\)"),
         ("no_such_module:f", "cannot import no_such_module"),
