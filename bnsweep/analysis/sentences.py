@@ -11,14 +11,13 @@ from bnsweep.analysis import charts, figures
 from bnsweep.analysis.figures import CELL_WORDS, NESTED, panel_of
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.series import placement_label
-from bnsweep.analysis.statistics import chance_p
 from bnsweep.analysis.wording import counted, digits, eta_pct, listed, number, tells, with_spread
+from bnsweep.experiment.chance import BY_CHANCE, is_guess
 
 __all__ = ["attribution", "headline", "widest_gap"]
 
 Row = Mapping[str, Any]
 
-BY_CHANCE = 0.05  # p above which a network's accuracy may be that of guesses
 MOST_NAMED = 4  # kinds of networks in a sentence
 NETWORK = ("dataset", "model", "sigma_reference")
 # What else may tell rows of one network apart: said where it does.
@@ -49,7 +48,7 @@ def headline(inputs: Inputs) -> Iterator[str]:
 
 def _no_better_than_chance(networks: Sequence[Row]) -> Iterator[str]:
     """Which networks know nothing that noise could take from them: a ratio to their accuracy is one of guesses."""
-    guessing = [row for row in networks if chance_p(row["correct"], row["images"], row["classes"]) > BY_CHANCE]
+    guessing = [row for row in networks if is_guess(row["correct"], row["images"], row["classes"])]
     if not guessing:
         return
     names = list(dict.fromkeys(f"{row['model']} on {row['dataset']}, {placement_label(row)}" for row in guessing))

@@ -14,13 +14,12 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtrc, stdtrit
+from scipy.special import stdtrit
 
 from bnsweep.errors import InputError
 
 __all__ = [
     "Interval",
-    "chance_p",
     "fitted_change",
     "kendall",
     "mean_interval",
@@ -106,11 +105,6 @@ def trend_test(sequences: Sequence[Sequence[float]]) -> tuple[int, float]:
     centre = (probabilities.size - 1) / 2  # in steps of 2 of S, from its least value
     scores = 2 * (np.arange(probabilities.size) - centre)
     return total, min(1.0, float(probabilities[np.abs(scores) >= abs(total) - 1e-9].sum()))
-
-
-def chance_p(correct: int, images: int, classes: int) -> float:
-    """One-sided p of the binomial test: how often guesses among `classes` get as many of the images right, or more."""
-    return float(bdtrc(correct - 1, images, 1 / classes))
 
 
 def seeds_needed(mean: float, sd: float, *, confidence: float = 0.95) -> int | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from scipy.special import bdtrc
+from bnsweep.experiment.chance import is_guess
 
-__all__ = ["Summary", "came_out_different", "is_guess"]
+__all__ = ["Summary", "came_out_different"]
 
 MOST_REASONS = 5  # that are told
-CHANCE_LEVEL = 0.05  # of the test: a network that guesses is taken for a better one with this probability
 
 
 @dataclass(slots=True)
@@ -115,8 +114,3 @@ def _told(reasons: Counter[str]) -> list[str]:
     if len(reasons) > MOST_REASONS:
         lines.append("  ... and others; see: bnsweep query convergence")
     return lines
-
-
-def is_guess(correct: int, images: int, classes: int) -> bool:
-    """Whether guesses among so many classes get as many images right, or more, in one case of twenty: binomial."""
-    return classes > 1 and bool(bdtrc(correct - 1, images, 1 / classes) > CHANCE_LEVEL)

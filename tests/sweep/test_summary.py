@@ -5,8 +5,9 @@ from math import comb
 
 import pytest
 
+from bnsweep.experiment.chance import is_guess
 from bnsweep.sweep.ray_settings import prepare_ray
-from bnsweep.sweep.summary import Summary, is_guess
+from bnsweep.sweep.summary import Summary
 
 
 @pytest.mark.parametrize(("images", "classes"), [(1, 2), (100, 10), (360, 10), (200, 2), (50, 100), (500, 3)])
