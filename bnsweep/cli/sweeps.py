@@ -70,8 +70,8 @@ def models(name: str | None, classes: int, channels: int, size: int, as_json: bo
 @click.option(
     "--measure/--guess",
     default=None,
-    help="Speeds for a store without rows: time the smallest network (takes seconds), or guess from a matrix product; "
-    f"default: measure up to {MEASURED_RUNS:,} runs.",
+    help="Time the smallest network now (takes seconds), whatever the store's rows tell; or guess what they do not "
+    f"tell from a matrix product; default: measure what they do not tell, for up to {MEASURED_RUNS:,} runs.",
 )
 @click.option("--cluster", metavar="SHAPE", help="Plan for nodes=N[,cpus=8][,gpus=0][,price=P of a node for an hour].")
 @click.option("--history", metavar="STORE", help="With --cluster: whose rows tell speeds; default: the store's.")
@@ -104,8 +104,9 @@ def plan(
     if part and plan_.spec.is_search:
         raise InputError("--part goes with sweeps: a search decides by all of its runs what it trains next")
     plan_ = plan_.part(*part) if part else plan_
-    measured = len(plan_.runs) <= MEASURED_RUNS if measure is None else measure
-    summary = preview(plan_, store, cpus=cpus, data_root=data_root, measure=measured)
+    if measure is None and len(plan_.runs) > MEASURED_RUNS:
+        measure = False
+    summary = preview(plan_, store, cpus=cpus, data_root=data_root, measure=measure)
     there = shape and size(plan_, store, shape, open_store(history) if history else store)
     if as_json:
         print_json({**summary.to_dict(), **({"cluster": there.to_dict()} if there else {})})

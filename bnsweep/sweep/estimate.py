@@ -1,7 +1,8 @@
 """A dry run: what a plan holds, what the store has of it, and how long the rest takes.
 
-Speeds come from the store's own rows where it has some. Else they are guessed from a matrix product that is timed here
-and now, which takes a tenth of a second and no torch; `measure` times a few batches of the smallest network instead.
+Speeds come from the store's own rows where these tell them (speeds.py). Else they are guessed from a matrix product
+that is timed here and now, which takes a tenth of a second and no torch; `measure` times a few batches of the smallest
+network instead.
 """
 
 from __future__ import annotations
@@ -108,8 +109,13 @@ class Preview:
         return (self.runs_diverged, "diverged"), (self.runs_failed, "failed"), (self.runs_pruned, "stopped early")
 
 
-def preview(plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path, measure: bool = False) -> Preview:
-    """Compare a plan with a store; `store` is None where there is none yet. `measure`: time a network if need be."""
+def preview(
+    plan: Plan, store: Store | None, *, cpus: int | None, data_root: Path, measure: bool | None = False
+) -> Preview:
+    """Compare a plan with a store; `store` is None where there is none yet.
+
+    `measure`: time a network always, where rows do not tell the speeds (None), or never.
+    """
     lacking = Lacking.of(plan, store)
     ledger, workload = lacking.ledger, lacking.workload
     ended = [ledger.runs[run.run_id].status for run in plan.runs if run.run_id in ledger.runs]
@@ -176,15 +182,17 @@ def _caution(plan: Plan) -> str | None:
     )
 
 
-def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool) -> Speeds:
+def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool | None) -> Speeds:
     """By rows; what these do not tell is timed now or guessed."""
+    if measure:
+        return _from_probe(plan, data_root)
     training, trials = (measured_training(store, plan), measured_trials(store, plan)) if store else (None, None)
     told = [f"{each.rows:,} {what}" for each, what in ((training, "runs"), (trials, "trials")) if each]
     source = f"measured: {' and '.join(told)} in the store"
     if training and trials:
         speeds = Speeds(0, 0, source)
     else:
-        speeds = _from_probe(plan, data_root) if measure else _from_matrix_product()
+        speeds = _from_probe(plan, data_root) if measure is None else _from_matrix_product()
         lacks = "trials" if training else "training"
         speeds = replace(speeds, source=f"{source}; {lacks} {speeds.source}") if told else speeds
     # Rows say how long tasks took, and tasks have so many cores.

@@ -1,7 +1,8 @@
 """How long a sweep takes on a cluster, what that costs and how much it stores, from what was measured before.
 
-Speeds are those of the machine types (the `device` column) in a store's rows of the plan's precision: seconds of one
-task per multiply-add. A type that no row speaks of has no speed here: nothing is guessed.
+Speeds are those of the machine types (the `device` column) in a store's rows of the plan's precision and size of
+network (speeds.py): seconds of one task per multiply-add. A type that no row speaks of has no speed here: nothing is
+guessed.
 
 A task's time is taken to be proportional to multiply-adds and independent of how many tasks run beside it on other
 cores or nodes; where several share one GPU, the rows were measured under the same sharing or the estimate is too good.
@@ -74,8 +75,8 @@ class Size:
 
     def to_text(self) -> str:
         if self.hours is None:
-            time = "time     unknown: no row in the history was made on such a machine in this precision; run a few "
-            time += "networks on one, and give their store as --history"
+            time = "time     unknown: no row in the history was made on such a machine, in this precision, by networks "
+            time += "of such a size (times 4 at most); run a few networks on one, and give their store as --history"
         else:
             time = f"time     about {hours_text(self.hours)} ({self.limit})"
         lines = [

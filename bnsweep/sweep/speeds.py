@@ -1,6 +1,7 @@
 """Speeds that were measured: what a store's rows in a plan's precisions say of the machines that they were made on.
 
-Rows of other precisions say nothing: bf16 takes half of fp32's time, or ten times as much.
+Rows of other precisions say nothing: bf16 takes half of fp32's time, or ten times as much. Nor do those of networks of
+another size: what is not multiply-adds may take most of a small network's time, and next to nothing of a large one's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from bnsweep.noise.sampling import DRAW_COST
 from bnsweep.store.store import Store
 
 __all__ = ["Measured", "measured_training", "measured_trials"]
+
+ALIKE = 4.0  # times: how much larger or smaller networks may be whose rows tell a plan's speeds
 
 
 @dataclass(slots=True)
@@ -37,10 +40,12 @@ class Measured:
 def measured_training(store: Store, plan: Plan) -> Measured | None:
     """Of what the plan's trainings will run on; None if no row speaks of it. A step counts as one forward pass."""
     columns = ["device", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision"]
+    smallest, largest = _alike(plan)
     found: dict[str, Measured] = {}
     for row in store.read("runs", columns=columns).to_pylist():
         timed = row["device"] and row["duration_s"] and row["epochs_run"]
-        if timed and row["train_precision"] == plan.spec.training.precision:
+        alike = timed and smallest <= row["multiply_adds"] <= largest
+        if alike and row["train_precision"] == plan.spec.training.precision:
             device = found.setdefault(row["device"], Measured(row["device"]))
             device.rows += 1
             device.seconds += row["duration_s"]
@@ -50,8 +55,9 @@ def measured_training(store: Store, plan: Plan) -> Measured | None:
 
 def measured_trials(store: Store, plan: Plan) -> Measured | None:
     """Of what the plan's trials will run on; None if no row with noise speaks of it."""
-    runs = store.read("runs", columns=["run_id", "multiply_adds"])
-    sizes = dict(zip(runs["run_id"].to_pylist(), runs["multiply_adds"].to_pylist(), strict=True))
+    smallest, largest = _alike(plan)
+    runs = store.read("runs", columns=["run_id", "multiply_adds"]).to_pylist()
+    sizes = {row["run_id"]: row["multiply_adds"] for row in runs if smallest <= row["multiply_adds"] <= largest}
     sums = _trials(store, precision=plan.spec.evaluation.precision).group_by(["run_id", "device"])
     found: dict[str, Measured] = {}
     for row in sums.aggregate([("worth", "sum"), ("duration_s", "sum"), ("worth", "count")]).to_pylist():
@@ -61,6 +67,13 @@ def measured_trials(store: Store, plan: Plan) -> Measured | None:
             device.seconds += row["duration_s_sum"]
             device.work += sizes[row["run_id"]] * row["worth_sum"]
     return _slowest(found.values(), plan.spec.resources.trial)
+
+
+def _alike(plan: Plan) -> tuple[float, float]:
+    """Multiply-adds of the smallest and of the largest network that is like those which do most of the plan's work."""
+    sizes = [run.architecture.multiply_adds for run in plan.runs]
+    typical = sum(size * size for size in sizes) / sum(sizes)
+    return typical / ALIKE, typical * ALIKE
 
 
 def _trials(store: Store, *, precision: str) -> pa.Table:

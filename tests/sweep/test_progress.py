@@ -99,7 +99,7 @@ def test_a_plan_s_time_comes_from_rows_of_its_own_precisions_and_says_where_bf16
 
     def previewed(text, cpus=2):
         plan = make_plan(parse_spec(text), LocalCatalog(tmp_path))
-        return preview(plan, Store.open(store), cpus=cpus, data_root=tmp_path, measure=True)
+        return preview(plan, Store.open(store), cpus=cpus, data_root=tmp_path, measure=None)
 
     assert previewed(long).speeds_from == "measured: 2 runs and 32 trials in the store"  # those with noise
     assert previewed(both).speeds_from.startswith("measured now: ")

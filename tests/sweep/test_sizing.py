@@ -116,6 +116,28 @@ def test_a_plan_takes_the_same_speeds_here_and_on_a_cluster(run, tiny, tmp_path,
     assert there.hours_train == (here.core_hours_training if precision == "fp32" else None)
 
 
+def test_rows_of_far_smaller_networks_tell_no_speed(run, tiny, tmp_path):
+    """A ResNet-8 has 0.76 million multiply-adds per image of 8x8 pixels; 16 times as many at 32x32."""
+    run(tiny, tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    for pixels, told in ((8, True), (12, True), (32, False)):
+        text = tiny.replace("digits,", f"digits, size: {pixels},").replace("tiny", "other").replace("s: 1\n", "s: 7\n")
+        plan = plan_of(text, tmp_path)
+        here = preview(plan, store, cpus=1, data_root=tmp_path)
+        there = size(plan, store, ClusterShape(nodes=1, cpus=1), store)
+        assert here.speeds_from.startswith("measured: 2 runs and 32 trials" if told else "guessed"), pixels
+        assert (there.hours is not None) == told, pixels
+    assert "by networks of such a size" in there.to_text()
+
+
+def test_what_is_to_be_measured_is_measured_whatever_rows_there_are(run, tiny, tmp_path):
+    run(tiny, tmp_path / "store")
+    store, plan = Store.open(tmp_path / "store"), plan_of(BIG, tmp_path)
+    found = {each: preview(plan, store, cpus=1, data_root=tmp_path, measure=each) for each in (True, None, False)}
+    assert found[True].speeds_from.startswith("measured now: ")
+    assert found[None].speeds_from == found[False].speeds_from == "measured: 2 runs and 32 trials in the store"
+
+
 def test_the_speed_is_that_of_the_wanted_gpu(run, tiny, tmp_path):
     import pyarrow as pa
 
