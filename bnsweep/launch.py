@@ -66,11 +66,11 @@ class Launch:
 
     @property
     def node_gpus(self) -> int:
-        """GPUs per node: as many as the hungriest task needs, unless said."""
-        needed = max(self.spec.resources.train.gpu, self.spec.resources.trial.gpu)
+        """GPUs per node: as many as the hungriest task needs, unless said; none where no task takes any."""
+        needed = self.spec.resources.gpu
         if self.gpus is not None and needed > self.gpus:
             raise InputError(f"a task of this sweep takes {needed:g} GPUs, but a node has --gpus {self.gpus}")
-        return math.ceil(needed) if self.gpus is None else self.gpus
+        return math.ceil(needed) if self.gpus is None or not needed else self.gpus
 
     def node_cpus(self, default: int) -> int:
         needed = max(self.spec.resources.train.cpu, self.spec.resources.trial.cpu)
@@ -105,6 +105,8 @@ class Launch:
                 found.append(f"{data.source} must lie where the driver runs, which is the head of the cluster")
         if self.accelerator:
             found.append(f"tasks wait for nodes whose GPUs are called {self.accelerator}: choose such machines")
+        if idle := self.spec.resources.idle_gpus(self.gpus):
+            found.append(f"--gpus {self.gpus} is left out: {idle}")
         return found
 
 

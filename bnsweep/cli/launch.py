@@ -17,7 +17,7 @@ __all__ = ["launch"]
 @click.option("--target", required=True, type=click.Choice(["compose", "kuberay", "slurm", "aws"]))
 @click.option("--nodes", type=click.IntRange(1), help="Nodes that work; with KubeRay and AWS the most at a time.")
 @click.option("--cpus", type=click.IntRange(1), help="CPU cores per node.")
-@click.option("--gpus", type=click.IntRange(0), help="GPUs per node; default: what the spec's tasks need.")
+@click.option("--gpus", type=click.IntRange(0), help="GPUs per node, where tasks take some; default: what they need.")
 @click.option("--memory", "memory_gib", type=click.IntRange(1), help="Memory per node, GiB.")
 @click.option("--store", help="A bucket (s3://, gs://, abfss://); with Slurm also a folder that all nodes share.")
 @click.option("--image", help="The image built from cluster/Dockerfile, as your registry knows it.")

@@ -205,6 +205,20 @@ class Resources(Frozen):
     train: Resource = Resource()
     trial: Resource = Resource()
 
+    @property
+    def gpu(self) -> float:
+        """Of the hungriest task."""
+        return max(self.train.gpu, self.trial.gpu)
+
+    def idle_gpus(self, gpus: int | None) -> str | None:
+        """What to tell who has so many GPUs per node; None where tasks take some, or there are none."""
+        if self.gpu or not gpus:
+            return None
+        return (
+            f"no task of this sweep takes a GPU, so the {gpus} per node would be idle: write `resources: {{train: "
+            "{gpu: 0.25}, trial: {gpu: 0.25}}` into the sweep file (four tasks share one), or leave GPUs out"
+        )
+
 
 def _listed(value: Any) -> Any:
     """A single value stands for a list of one."""

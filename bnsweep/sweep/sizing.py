@@ -69,6 +69,7 @@ class Size:
     bytes_networks: int
     limit: str
     measured: str
+    note: str | None = None  # of what the cluster has in vain
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,6 +89,8 @@ class Size:
             lines.append(f"cost     about {self.cost:,.2f}")
         stored = f"{_bytes(self.bytes_rows)} of rows ({self.row_bytes:.0f} bytes each), "
         lines.append(f"storage  about {stored}{_bytes(self.bytes_networks)} of networks")
+        if self.note is not None:
+            lines.append(f"note     {self.note}")
         return "\n".join(lines)
 
 
@@ -146,6 +149,7 @@ def size(plan: Plan, store: Store | None, cluster: ClusterShape, history: Store 
         bytes_networks=sum(run.architecture.parameters * BYTES_PER_PARAMETER for run in lacking.runs),
         limit=_limit(lacking.runs, slots_train, hours_train, hours_trial),
         measured=_measured(training, trials),
+        note=resources.idle_gpus(cluster.gpus),
     )
 
 

@@ -126,6 +126,18 @@ def test_aws_gets_machines_and_the_spec(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_gpus_that_no_task_takes_are_not_reserved(target: str, tmp_path: Path) -> None:
+    text = GPU_SPEC.partition("resources")[0]
+    options = {"cpus": 8, "store": "s3://lab/rows"}
+    without, four = wanted(tmp_path, text, **options), wanted(tmp_path, text, **options, gpus=4)
+    assert launch(target, four) == launch(target, without)
+    (said,) = set(four.notes()) - set(without.notes())
+    assert said.startswith("--gpus 4 is left out: no task of this sweep takes a GPU")
+    keys = said.split("`")[1]
+    assert wanted(tmp_path, f"{text}{keys}\n", gpus=4).node_gpus == 4, "as the note says"
+
+
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ready_specs())
 def test_every_ready_sweep_can_be_launched_anywhere(target: str, name: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"store": "s3://lab/rows"}

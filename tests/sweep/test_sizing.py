@@ -194,6 +194,14 @@ def test_parts_of_a_core_are_counted_exactly():
     assert ClusterShape(nodes=1, cpus=33).slots(Resource(cpu=1.1)) == 30
 
 
+def test_gpus_that_no_task_takes_are_said_to_be_idle(tmp_path):
+    shape = ClusterShape(nodes=1, gpus=4)
+    said = size(plan_of(BIG, tmp_path), None, shape, None).to_text()
+    assert "note     no task of this sweep takes a GPU, so the 4 per node would be idle: write `resources: " in said
+    trials = plan_of(BIG + "resources: {trial: {gpu: 0.5}}\n", tmp_path)
+    assert "idle" not in size(trials, None, shape, None).to_text()
+
+
 def test_a_task_that_fits_nowhere_is_refused(tmp_path):
     plan = plan_of(BIG + "resources: {train: {cpu: 32}}\n", tmp_path)
     with pytest.raises(InputError, match=r"`resources.train` asks for cpu: 32, gpu: 0, but a node of --cluster has 16"):
