@@ -47,7 +47,7 @@ class Launch:
     image: str | None = None
     hours: int | None = None
     instance: str | None = None  # AWS's name of a machine type
-    here: Path | None = None  # where the command was given: import: networks may lie there
+    here: Path | None = None  # where the command was given: import: networks and images may lie there
     venv: str = sys.prefix  # has bnsweep; with Slurm all nodes share it
 
     @property
@@ -95,14 +95,33 @@ class Launch:
         """Whether there are networks of the user's own."""
         return any(model.name.startswith("import:") for model in self.spec.models)
 
+    @property
+    def images(self) -> list[str]:
+        """Sources that are files."""
+        return [data.source for data in self.spec.data if data.source.startswith(("parquet:", "folder:"))]
+
+    @property
+    def relative_images(self) -> list[str]:
+        """Those whose paths hold where the command was given."""
+        return [source for source in self.images if not Path(source.partition(":")[2]).is_absolute()]
+
+    def check_images(self) -> None:
+        """For containers, which have folders of their own. Raises InputError."""
+        if self.relative_images:
+            source = self.relative_images[0]
+            kind, _, path = source.partition(":")
+            raise InputError(
+                f"{source} is a relative path, which the cluster would look for in a folder of its own: write in full "
+                f"where the images lie on the cluster's head, e.g. {kind}:/srv/data/{Path(path).name}"
+            )
+
     def notes(self) -> list[str]:
         """What the files cannot do by themselves."""
         found = []
         if self.imports:
             found.append("import: networks are not part of a spec: every node must find their package (PYTHONPATH)")
-        for data in self.spec.data:
-            if data.source.startswith(("parquet:", "folder:")):
-                found.append(f"{data.source} must lie where the driver runs, which is the head of the cluster")
+        for source in self.images:
+            found.append(f"{source} must lie where the driver runs, which is the head of the cluster")
         if self.accelerator:
             found.append(f"tasks wait for nodes whose GPUs are called {self.accelerator}: choose such machines")
         if idle := self.spec.resources.idle_gpus(self.gpus):
@@ -160,6 +179,8 @@ def _compose(wanted: Launch) -> str:
         )
     if wanted.store and "://" not in wanted.store:
         raise InputError(f"containers share no folder of this machine, but got --store {wanted.store}: name a bucket")
+    if wanted.here != wanted.path.parent:  # containers have the spec's folder, and start in it
+        wanted.check_images()
     common, services = file["x-bnsweep"], file["services"]
     if wanted.image:
         common["image"] = wanted.image
@@ -184,6 +205,7 @@ def _compose(wanted: Launch) -> str:
 
 
 def _kuberay(wanted: Launch) -> str:
+    wanted.check_images()
     yaml = _yaml()
     configuration, job = yaml.load_all(_template("kuberay-rayjob.yaml"))
     configuration["metadata"]["name"] = job["metadata"]["name"] = wanted.name
@@ -228,6 +250,9 @@ def _slurm(wanted: Launch) -> str:
     lines = {f"#+SBATCH --{name}=.*": f"#SBATCH --{name}={value}" for name, value in wishes.items() if value}
     lines |= {r"SPEC=.*": f"SPEC={shlex.quote(str(wanted.path))}", r"STORE=.*": f"STORE={shlex.quote(store)}"}
     lines[r"VENV=.*"] = f"VENV=${{VENV:-{shlex.quote(wanted.venv)}}} # with bnsweep[ray,cluster,s3]"
+    if wanted.relative_images and wanted.here:
+        folder = f"cd {shlex.quote(str(wanted.here))} # where the spec's images are found"
+        lines[r"SPEC=.*"] = f"{folder}\n{lines[r'SPEC=.*']}"
     for pattern, line in lines.items():
         text = re.sub(f"^{pattern}$", line.replace("\\", r"\\"), text, flags=re.MULTILINE)
     if wanted.imports:
@@ -242,6 +267,7 @@ def _folders(wanted: Launch) -> str:
 
 
 def _aws(wanted: Launch) -> str:
+    wanted.check_images()
     yaml = _yaml()
     file = yaml.load(_template("aws.yaml").replace("bnsweep run", wanted.command))
     file["cluster_name"] = wanted.name

@@ -125,6 +125,36 @@ def test_aws_gets_machines_and_the_spec(tmp_path: Path) -> None:
     assert "--env BNSWEEP_STORE=s3://lab/rows" in config["docker"]["run_options"]
 
 
+def test_images_are_found_wherever_a_slurm_job_starts(tmp_path: Path) -> None:
+    (tmp_path / "my sweeps").mkdir()
+    (tmp_path / "my sweeps" / "mine.yaml").write_text("name: mine\ndata: folder:images\nmodels: resnet8\n")
+    words = [sys.executable, "-m", "bnsweep", "launch", "my sweeps/mine.yaml", "--target", "slurm", "--out", "job"]
+    subprocess.run(words, check=True, cwd=tmp_path, capture_output=True)
+    subprocess.run([tool("shellcheck"), tmp_path / "job"], check=True)
+    show = '. <(grep -E "^(cd|SPEC=)" "$0"); echo "$PWD"; ls "$SPEC"'
+    said = subprocess.run(["bash", "-c", show, tmp_path / "job"], capture_output=True, text=True, check=True, cwd="/")
+    assert said.stdout.splitlines() == [str(tmp_path), str(tmp_path / "my sweeps" / "mine.yaml")]
+
+
+@pytest.mark.parametrize("target", ["compose", "kuberay", "aws"])
+@pytest.mark.parametrize("images", ["folder:images", "parquet:~/images"])
+def test_images_that_containers_would_not_find_are_refused(target: str, images: str, tmp_path: Path) -> None:
+    text = f"name: mine\ndata: '{images}'\nmodels: resnet8\n"
+    options = {"here": tmp_path / "other", "store": "s3://lab/rows"}
+    with pytest.raises(InputError, match=f"{images} is a relative path.*, e.g. [a-z]*:/srv/data/images"):
+        launch(target, wanted(tmp_path, text, **options))
+    (note,) = wanted(tmp_path, text, **options).notes()
+    assert note.startswith(f"{images} must lie where the driver runs")
+    launch(target, wanted(tmp_path, text.replace(images, "folder:/srv/data/images"), **options))
+
+
+def test_compose_takes_images_beside_the_spec(tmp_path: Path) -> None:
+    beside = wanted(tmp_path, "name: mine\ndata: folder:images\nmodels: resnet8\n", here=tmp_path)
+    (mount,) = [line for line in launch("compose", beside).splitlines() if ":/srv/sweeps" in line]
+    assert str(tmp_path) in mount
+    assert "\nWORKDIR /srv/sweeps\n" in (ROOT / "cluster" / "Dockerfile").read_text()
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_gpus_that_no_task_takes_are_not_reserved(target: str, tmp_path: Path) -> None:
     text = GPU_SPEC.partition("resources")[0]
