@@ -315,6 +315,29 @@ def test_bad_input_is_one_message_and_exit_code_2(work, arguments, message):
     assert re.search(message, done.stderr), done.stderr
 
 
+def test_a_plan_refuses_the_images_that_its_run_does(work):
+    from PIL import Image
+
+    for half, name, side in (("train", "a", 8), ("train", "b", 8), ("test", "a", 8), ("test", "b", 9)):
+        (work / "pictures" / half / name).mkdir(parents=True)
+        Image.new("L", (side, side)).save(work / "pictures" / half / name / "0.png")
+    (work / "pictures.yaml").write_text("name: pictures\ndata: folder:pictures\nmodels: resnet8\n")
+    words = ("pictures.yaml", "--store", "no-pictures-yet")
+    planned, ran = bnsweep("plan", *words, "--guess", cwd=work), bnsweep("run", *words, cwd=work)
+    assert (planned.returncode, planned.stdout) == (ran.returncode, ran.stdout) == (2, "")
+    assert planned.stderr == ran.stderr
+    assert "test/b/0.png is 9x9 pixels, but the first image is 8x8" in planned.stderr
+
+
+def test_a_plan_says_what_will_be_downloaded(work):
+    def plan():
+        return ask(work, "plan", "cifar10-full", "--guess", "--store", "nothing-yet", "--data-root", "empty")
+
+    assert "note     CIFAR10 is not in empty: a sweep that runs here downloads it" in plan()
+    (work / "empty" / "cifar-10-batches-py").mkdir(parents=True)
+    assert "CIFAR10 is not in" not in plan()
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -95,6 +95,7 @@ def plan(
     """
     from bnsweep.sweep.estimate import preview
     from bnsweep.sweep.sizing import parse_cluster, size
+    from bnsweep.training.datasets import check_dataset
 
     if history and not cluster:
         raise InputError("--history goes with --cluster")
@@ -107,6 +108,9 @@ def plan(
     if measure is None and len(plan_.runs) > MEASURED_RUNS:
         measure = False
     summary = preview(plan_, store, cpus=cpus, data_root=data_root, measure=measure)
+    if summary.runs_missing or summary.rows_missing:
+        for data in {run.fingerprint: run.data for run in plan_.runs}.values():
+            check_dataset(data)  # as `run` does, which decodes the images as well
     there = shape and size(plan_, store, shape, open_store(history) if history else store)
     if as_json:
         print_json({**summary.to_dict(), **({"cluster": there.to_dict()} if there else {})})

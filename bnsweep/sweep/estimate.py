@@ -8,7 +8,7 @@ network instead.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter, process_time
@@ -24,7 +24,7 @@ from bnsweep.sweep.ledger import NETWORK_ENDS
 from bnsweep.sweep.notes import notes
 from bnsweep.sweep.speeds import measured_training, measured_trials
 from bnsweep.sweep.workload import Lacking
-from bnsweep.training.datasets import data_shape
+from bnsweep.training.datasets import data_shape, download_note
 from bnsweep.training.origin import origin
 
 __all__ = ["BLOCK_S", "Preview", "Speeds", "computes_bf16", "hours_text", "preview"]
@@ -149,8 +149,14 @@ def preview(
         networks_lost=len(lacking.lost),
         hint=_hint(plan) if seconds > LONG_S else None,
         caution=_caution(plan),
-        notes=tuple(notes(plan, store)),
+        notes=(*notes(plan, store), *(_downloads(plan, data_root) if needs_speed else ())),
     )
+
+
+def _downloads(plan: Plan, data_root: Path) -> Iterator[str]:
+    for data in {run.fingerprint: run.data for run in plan.runs}.values():
+        if note := download_note(data, root=data_root):
+            yield note
 
 
 def computes_bf16() -> bool:

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from bnsweep.training.image_folder import ImageFolder
     from bnsweep.training.parquet_images import ParquetImages
 
-__all__ = ["SOURCES", "DataShape", "Dataset", "Split", "data_shape", "fingerprint", "image_counts", "load_dataset"]
+__all__ = [
+    "SOURCES",
+    "DataShape",
+    "Dataset",
+    "Split",
+    "check_dataset",
+    "data_shape",
+    "download_note",
+    "fingerprint",
+    "image_counts",
+    "load_dataset",
+]
 
 SOURCES = ("digits", "cifar10", "cifar100", "parquet:DIRECTORY", "folder:DIRECTORY")
 FINGERPRINT_VERSION = "data-1"  # changes when the same files would give other arrays
@@ -44,6 +55,23 @@ def load_dataset(data: Data, *, root: Path) -> Dataset:
         train = _prefix(train, data.train_images, data.size, f"train_images of {data.source}")
         test = _prefix(test, data.test_images, data.size, f"test_images of {data.source}")
     return Dataset(data.dataset, train, test, classes)
+
+
+def check_dataset(data: Data) -> None:
+    """Raise what `load_dataset` would of files that are there, but for damage behind an image's header."""
+    if files := _from_files(data):
+        files.load(train_images=data.train_images, test_images=data.test_images, pixels=False)
+
+
+def download_note(data: Data, *, root: Path) -> str | None:
+    """What a sweep will do to have the data set, if it does not lie under `root`."""
+    cifar = CIFAR.get(data.source)
+    if cifar is None or (root / cifar.folder).exists() or (root / cifar.archive).exists():
+        return None
+    return (
+        f"{cifar.dataset} is not in {root}: a sweep that runs here downloads it (170 MB); without a network, put the "
+        f"official {cifar.archive} there, or take the images from elsewhere with --data"
+    )
 
 
 def data_shape(data: Data, *, root: Path) -> DataShape:

@@ -65,10 +65,13 @@ def allocate(count: int, frame: Frame, *, where: str) -> Pixels:
     return _channels_innermost(count, frame.channels, frame.size)
 
 
-def decode_all(encoded: Iterable[tuple[str, bytes]], into: Pixels, frame: Frame, faults: list[str]) -> int:
+def decode_all(
+    encoded: Iterable[tuple[str, bytes]], into: Pixels, frame: Frame, faults: list[str], *, pixels: bool = True
+) -> int:
     """Decode (name, bytes) pairs into the rows of `into`; returns how many there were.
 
     What is wrong with images that are damaged, too large or of another size goes to `faults`: see `faults_at_once`.
+    Without `pixels` only headers are read, and `into` stays as it is: 2 s instead of 6 for CIFAR's 60,000 images.
     """
     chunks = _chunks(encoded, IMAGES_PER_TASK)
     # Pillow decodes without the interpreter lock, but around it works with it: threads pay off for photographs
@@ -79,7 +82,7 @@ def decode_all(encoded: Iterable[tuple[str, bytes]], into: Pixels, frame: Frame,
         spread = pool.map if workers > 1 else map
         while tasks := list(islice(chunks, 4 * workers)):  # a window, so that encoded images do not pile up
             starts = [done + sum(map(len, tasks[:index])) for index in range(len(tasks))]
-            for found in spread(lambda start, task: _decode_into(into, start, task, frame), starts, tasks):
+            for found in spread(lambda start, task: _decode_into(into, start, task, frame, pixels), starts, tasks):
                 faults += found
             done += sum(map(len, tasks))
     return done
@@ -100,13 +103,15 @@ def faults_at_once() -> Iterator[list[str]]:
         raise DataError("\n  ".join([f"{len(faults)} images cannot be used:", *faults[:MOST_NAMED], *more]))
 
 
-def _decode_into(into: Pixels, start: int, task: list[tuple[str, bytes]], frame: Frame) -> list[str]:
+def _decode_into(into: Pixels, start: int, task: list[tuple[str, bytes]], frame: Frame, pixels: bool) -> list[str]:
     faults = []
     for row, (name, encoded) in enumerate(task, start=start):
         if row >= len(into):
             raise DataError(f"{name}: more images than the {len(into)} announced")
         try:
-            into[row] = _decode(encoded, frame, name)
+            image = _fitting(encoded, frame, name)
+            if pixels:
+                into[row] = _decode(image, frame, name)
         except DataError as error:
             faults.append(str(error))
     return faults
@@ -154,7 +159,8 @@ def _open(encoded: bytes, where: str) -> Image.Image:
     return image
 
 
-def _decode(encoded: bytes, frame: Frame, where: str) -> Pixels:
+def _fitting(encoded: bytes, frame: Frame, where: str) -> Image.Image:
+    """Header only; refused if the image does not go with the first one."""
     image = _open(encoded, where)
     if image.size != (frame.size, frame.size) and not frame.resized:
         raise DataError(
@@ -163,6 +169,10 @@ def _decode(encoded: bytes, frame: Frame, where: str) -> Pixels:
         )
     if frame.channels == 1 and image.mode not in GREY:
         raise DataError(f"{where} is in colour ({image.mode}), but the first image is grey")
+    return image
+
+
+def _decode(image: Image.Image, frame: Frame, where: str) -> Pixels:
     mode = "L" if frame.channels == 1 else "RGB"
     pixels: Image.Image = image
     try:

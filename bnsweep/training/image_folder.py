@@ -50,13 +50,15 @@ class ImageFolder:
             refuse_without_images(classes, {file.parent.name for file in files}, str(self.path / half))
         return len(train), len(test)
 
-    def load(self, *, train_images: int | None, test_images: int | None) -> tuple[Split, Split, tuple[str, ...]]:
-        """Decode the first images of both halves."""
+    def load(
+        self, *, train_images: int | None, test_images: int | None, pixels: bool = True
+    ) -> tuple[Split, Split, tuple[str, ...]]:
+        """Decode the first images of both halves; without `pixels` only look at their headers."""
         classes = self._classes()
         frame = self._frame(classes)
         with faults_at_once() as faults:
-            train = self._split("train", frame, classes, train_images, faults)
-            test = self._split("test", frame, classes, test_images, faults)
+            train = self._split("train", frame, classes, train_images, faults, pixels=pixels)
+            test = self._split("test", frame, classes, test_images, faults, pixels=pixels)
         return train, test, classes
 
     def _classes(self) -> tuple[str, ...]:
@@ -95,7 +97,16 @@ class ImageFolder:
         first = self._files("train", classes)[0]
         return frame_of(_read(first), size=self.size, where=str(first))
 
-    def _split(self, half: str, frame: Frame, classes: tuple[str, ...], wanted: int | None, faults: list[str]) -> Split:
+    def _split(
+        self,
+        half: str,
+        frame: Frame,
+        classes: tuple[str, ...],
+        wanted: int | None,
+        faults: list[str],
+        *,
+        pixels: bool,
+    ) -> Split:
         files = self._files(half, classes)
         if wanted is not None and wanted > len(files):
             raise DataError(
@@ -103,7 +114,7 @@ class ImageFolder:
             )
         files = files[:wanted]
         images = allocate(len(files), frame, where=str(self.path))
-        decode_all(_encoded(files), images, frame, faults)
+        decode_all(_encoded(files), images, frame, faults, pixels=pixels)
         return Split(images, np.array([classes.index(file.parent.name) for file in files], np.int64))
 
 

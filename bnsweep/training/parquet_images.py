@@ -65,12 +65,14 @@ class ParquetImages:
         refuse_without_images(classes, there, f"{self.path}: {half}")
         return total
 
-    def load(self, *, train_images: int | None, test_images: int | None) -> tuple[Split, Split, tuple[str, ...]]:
-        """Decode the first images of both halves."""
+    def load(
+        self, *, train_images: int | None, test_images: int | None, pixels: bool = True
+    ) -> tuple[Split, Split, tuple[str, ...]]:
+        """Decode the first images of both halves; without `pixels` only look at their headers."""
         frame, classes = self._frame(), self._classes()
         with faults_at_once() as faults:
-            train = self._split("train", frame, len(classes), train_images, faults)
-            test = self._split("test", frame, len(classes), test_images, faults)
+            train = self._split("train", frame, len(classes), train_images, faults, pixels=pixels)
+            test = self._split("test", frame, len(classes), test_images, faults, pixels=pixels)
         return train, test, classes
 
     def _files(self, half: str) -> list[Path]:
@@ -122,7 +124,9 @@ class ParquetImages:
             raise DataError(f"{path}: which column is the label? Set `label` to one of {choice}")
         raise DataError(f"{path} has no integer column {self.label!r}; {choice}")
 
-    def _split(self, half: str, frame: Frame, classes: int, wanted: int | None, faults: list[str]) -> Split:
+    def _split(
+        self, half: str, frame: Frame, classes: int, wanted: int | None, faults: list[str], *, pixels: bool
+    ) -> Split:
         files = self._files(half)
         count = 0
         for path in files:
@@ -135,7 +139,7 @@ class ParquetImages:
         count = wanted or count
         images = allocate(count, frame, where=str(self.path))
         labels: list[Labels] = []
-        decoded = decode_all(self._rows(files, count, classes, labels), images, frame, faults)
+        decoded = decode_all(self._rows(files, count, classes, labels), images, frame, faults, pixels=pixels)
         if decoded != count:
             raise DataError(f"{files[-1]} is damaged: it announces {count} rows and holds {decoded}")
         return Split(images, np.concatenate(labels))

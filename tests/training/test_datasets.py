@@ -18,7 +18,7 @@ from PIL import Image
 
 from bnsweep.errors import DataError, InputError, UnknownNameError
 from bnsweep.experiment.spec import Data
-from bnsweep.training.datasets import DataShape, data_shape, fingerprint, image_counts, load_dataset
+from bnsweep.training.datasets import DataShape, check_dataset, data_shape, fingerprint, image_counts, load_dataset
 
 ROOT = Path("unused")
 CIFAR_PARQUET = Path(__file__).parents[3] / "shared" / "data"
@@ -283,6 +283,30 @@ def test_all_bad_images_are_named_at_once(tmp_path):
         (tmp_path / "test" / "bee" / f"x{number}.png").write_bytes(png(9))
     with pytest.raises(DataError, match=r"24 images cannot be used:(\n  [^\n]+){10}\n  and 14 more$"):
         load_dataset(data, root=ROOT)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_a_look_at_headers_finds_what_loading_does_but_for_damage_behind_them(kind, tmp_path):
+    folder = image_folder(tmp_path)
+
+    def data(second):
+        if kind == "parquet":
+            return parquet(tmp_path, [png(), second], [0, 1])
+        (tmp_path / "test" / "bee" / "0.png").write_bytes(second)
+        return folder
+
+    check_dataset(data(png()))
+    for second in (png(12), b"no image"):
+        bad = data(second)
+        with pytest.raises(DataError) as loading:
+            load_dataset(bad, root=ROOT)
+        with pytest.raises(DataError) as looking:
+            check_dataset(bad)
+        assert str(looking.value) == str(loading.value)
+    behind = data(cut_off("PNG"))
+    check_dataset(behind)
+    with pytest.raises(DataError, match="truncated"):
+        load_dataset(behind, root=ROOT)
 
 
 def test_a_class_without_images_is_refused(tmp_path):
