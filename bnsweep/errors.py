@@ -51,6 +51,10 @@ __all__ = [
 ]
 
 
+NUMBER = re.compile(r"\d+")
+MOST_NEAR = 5  # names that are asked about
+
+
 class BnsweepError(Exception):
     """The root: catch this to catch everything that bnsweep raises on purpose."""
 
@@ -104,18 +108,22 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
         self.kind, self.name, self.valid = kind, name, tuple(valid)
-        # resnet21 is not a slip of the pen for resnet20 or resnet32: who writes a number means it.
-        alike = [other for other in self.valid if _digits(other) == _digits(name)]
-        near = get_close_matches(name, alike, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = _near(name, self.valid)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(self.valid)}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return (UnknownNameError, (self.kind, self.name, self.valid))
 
 
-def _digits(name: str) -> list[str]:
-    return re.findall(r"\d+", name)
+def _near(name: str, valid: Sequence[str]) -> list[str]:
+    """What may have been meant: one name or, where the name has no number and others have, several."""
+    if numbers := NUMBER.findall(name):
+        # resnet21 is not a slip of the pen for resnet20 or resnet32: who writes a number means it.
+        return get_close_matches(name, [other for other in valid if NUMBER.findall(other) == numbers], n=1)
+    words = {other: NUMBER.sub("", other) for other in valid}
+    near = get_close_matches(name, set(words.values()), n=1)
+    return [other for other, word in words.items() if word in near][:MOST_NEAR]
 
 
 class PlacementError(InputError):

@@ -40,7 +40,8 @@ LARGEST_BYTES = 1_000_000
 DEEPEST = 20
 LONGEST_NUMBER = 40  # digits
 TWICE = "the key stands here twice"
-TAGS = ("constant", "step", "cosine", "mapping", "word", "number")  # members of unions
+SCHEDULES = ("constant", "step", "cosine")
+TAGS = (*SCHEDULES, "mapping", "word", "number")  # members of unions
 STAND_IN = {"name": "unnamed", "data": "unknown", "models": "unknown"}  # for required keys
 MOST_TOKENS = 100_000  # words and marks: what takes 2 s to read
 OPENING = (
@@ -372,6 +373,10 @@ def _message(item: Any, path: list[int | str]) -> str:
             return f"{letters}, but got {_short(given)}"
         case "literal_error" if path[-1] == "augment":
             return f"auto, or a mapping such as {{flip: true, shift: 0.1}} ({{}}: none), but got {given!r}"
+        case "union_tag_invalid" | "union_tag_not_found" | "model_attributes_type" if path[-1] == "schedule":
+            guess = _did_you_mean(str(given.get("kind", "")), SCHEDULES) if isinstance(given, dict) else ""
+            forms = f"one of {', '.join(SCHEDULES)}, or a mapping such as {{kind: cosine, warmup: 0.05}}"
+            return f"{forms}, but got {_short(given)}{guess}"
         case "missing":
             return "this key is required"
         case "value_error":

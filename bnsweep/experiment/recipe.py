@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from bnsweep.experiment.entries import Frozen, Number, Precision, Whole, form
 
@@ -51,7 +51,12 @@ class Cosine(Frozen):
     final: Number = Field(0.0, ge=0, le=1, description="last rate as a fraction of the initial one")
 
 
-Schedule = Annotated[Constant | Step | Cosine, Field(discriminator="kind")]
+def _kind(value: Any) -> Any:
+    """A word stands for the schedule of this kind."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Schedule = Annotated[Constant | Step | Cosine, Field(discriminator="kind"), BeforeValidator(_kind)]
 
 
 class Training(Frozen):
@@ -61,7 +66,9 @@ class Training(Frozen):
     batch_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(128, description="images per step")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="adam (0.9, 0.999, 1e-7) or sgd (Nesterov 0.9)")
     learning_rate: Number = Field(1e-3, gt=0, le=100, description="initial rate")
-    schedule: Schedule = Field(Cosine(), description="constant, step or cosine")
+    schedule: Schedule = Field(
+        Cosine(), description="constant, step or cosine: the word, or a mapping with it as `kind`"
+    )
     weight_decay: Number = Field(0.0, ge=0, le=1, description="L2 coefficient on kernels, added to the gradient")
     augment: Annotated[
         Annotated[Augment, Tag("mapping")]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnsweep.errors import InputError, SpecError
+from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.reading import parse_spec, read_spec, read_text, ready_specs
 from bnsweep.experiment.spec import AdaptiveTrials, Spec
 
@@ -76,6 +77,20 @@ def test_all_problems_come_at_once_with_their_lines():
             SMALL + "serach: {trainings: 3}\n",
             r"line 4: serach: unknown key \(did you mean 'search'\?\); valid keys here: .*probes, search",
         ),
+        *(
+            (
+                SMALL + f"training: {{schedule: {given}}}\n",
+                r"training.schedule: one of constant, step, cosine, or a mapping such as {kind: cosine, .*, but got "
+                + said,
+            )
+            for given, said in [
+                ("cosin", r"{'kind': 'cosin'} \(did you mean 'cosine'\?\)$"),
+                ("{kind: setp}", r".* \(did you mean 'step'\?\)$"),
+                ("{warmup: 0.1}", r"{'warmup': 0.1}$"),
+                ("[cosine]", r"\['cosine'\]$"),
+                ("3", "3$"),
+            ]
+        ),
         (SMALL + "training: {augment: false}\n", r"training.augment: auto, or a mapping such as .*, but got False"),
         (SMALL + f"noise_seed: {'9' * 5000}\n", "at most 40 characters"),
         (SMALL + "data2: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
@@ -109,6 +124,17 @@ def test_all_problems_come_at_once_with_their_lines():
 def test_what_is_no_spec_is_refused_with_the_rule(text, message):
     with pytest.raises(SpecError, match=message):
         parse_spec(text)
+
+
+@pytest.mark.parametrize("kind", ["constant", "step", "cosine"])
+def test_a_schedule_s_word_stands_for_its_defaults(kind):
+    """One spec and one identity, be it the sweep's recipe or a network's own."""
+    own = SMALL.replace("resnet8", "[{{name: resnet8, training: {{schedule: {0}}}}}]") + "training: {{schedule: {0}}}\n"
+    word, mapping = (parse_spec(own.format(each)) for each in (kind, f"{{kind: {kind}}}"))
+    assert word == mapping
+    assert word.training.schedule.kind == kind
+    assert canonical_json(word.model_dump(mode="json")) == canonical_json(mapping.model_dump(mode="json"))
+    assert word.models[0].training.model_fields_set == mapping.models[0].training.model_fields_set
 
 
 def test_a_misspelt_key_of_many_cells_is_said_once():
@@ -229,7 +255,7 @@ def test_every_field_is_described():
                 if not ({"description", "$ref", "items", "const", "allOf"} & set(field)):
                     yield name
 
-    assert set(undescribed(Spec.model_json_schema())) <= {"evaluation", "resources", "training", "train", "trial"}
+    assert set(undescribed(Spec.model_json_schema())) <= {"evaluation", "resources", "training"}
 
 
 @given(st.text(max_size=200))

@@ -183,6 +183,12 @@ def test_torchvision_stems_fit_small_images():
 
 
 def test_torchvision_names_are_checked():
+    every = "'resnet101' or 'resnet152' or 'resnet18' or 'resnet34' or 'resnet50'"
+    for name in ("resnet", "resnt"):
+        with pytest.raises(UnknownNameError, match=rf"Did you mean {every}\? Valid: "):
+            describe(f"torchvision:{name}", CIFAR)
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'googlenet'\? Valid: "):
+        describe("torchvision:googlnet", CIFAR)
     with pytest.raises(UnknownNameError, match=r"unknown torchvision architecture 'resnet19'. Valid: "):
         build("torchvision:resnet19", CIFAR, seed=0)
     with pytest.raises(ModelError, match="does not take 1x16x16 images"):
