@@ -266,6 +266,26 @@ def test_models_are_listed_with_their_sites(work):
     assert len(one["sites"]) == 21
 
 
+def test_a_ready_sweep_is_listed_and_printed_to_begin_with(work):
+    listed = dict(line.split(maxsplit=1) for line in ask(work, "spec").splitlines())
+    assert listed == json.loads(ask(work, "spec", "--json"))
+    assert listed["quickstart"].startswith("BN everywhere against no BN on 1,797 real handwritten digits")
+    (work / "mine.yaml").write_text(ask(work, "spec", "quickstart"))
+    assert "9 planned, 0 done" in ask(work, "plan", "mine.yaml", "--guess", "--store", "nothing-yet")
+
+
+def test_keys_of_sweep_files_are_explained(work):
+    every = [key["name"] for key in json.loads(ask(work, "spec", "--keys", "--json"))]
+    some = ask(work, "spec", "--keys", "evaluation").splitlines()
+    assert [line for line in some if line[0] != " "] == [
+        "evaluation",
+        "evaluation.precision: fp32",
+        "evaluation.batch_size: 250",
+    ]
+    assert "    fp32 | bf16" in some
+    assert {"trials", "trials.half_width", "search.sampler"} < set(every)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -300,6 +320,9 @@ def test_models_are_listed_with_their_sites(work):
         (["plan", "tiny.yaml", "--data-root", "~nosuch/x"], "no home directory for '~nosuch/x'"),
         (["plan", "tiny.yaml", "--data", "folder:~nosuch/x"], "line 2: data.0: .*no home directory for '~nosuch/x'"),
         (["plan", "a" * 300], "File name too long"),
+        (["spec", "quikstart"], "Did you mean 'quickstart'"),
+        (["spec", "quickstart", "--json"], "printed as it is"),
+        (["spec", "--keys", "epoch"], "unknown key 'epoch'. Did you mean 'epochs'"),
         (["models", "resnet21"], "unknown model 'resnet21'. Valid: resnet8"),
         (["models", "torchvision:resnet1"], "unknown"),
         (["models", "import:nothing:here"], "nothing"),

@@ -108,6 +108,12 @@ def test_help_loads_nothing_heavy():
     assert not loaded_after(code) & {"torch", "ray", "duckdb", "pyarrow", "pydantic", "numpy", "rich", "yaml"}
 
 
+@pytest.mark.parametrize("words", [[], ["quickstart"], ["--keys"]])
+def test_sweep_files_are_shown_without_anything_heavy(words):
+    code = f"sys.argv = ['bnsweep', 'spec', *{words}]; from bnsweep import cli; cli.cli(standalone_mode=False)"
+    assert not loaded_after(code) & {"torch", "ray", "duckdb", "pyarrow", "numpy"}
+
+
 def test_a_plan_of_built_in_networks_loads_no_torch():
     code = (
         "sys.argv = ['bnsweep', 'plan', 'paper-cifar10', '--guess', '--store', 'out/no-such-store'];"

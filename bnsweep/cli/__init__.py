@@ -17,6 +17,7 @@ from bnsweep.cli.job import job
 from bnsweep.cli.launch import launch
 from bnsweep.cli.search import search
 from bnsweep.cli.service import cancel, serve, submit, token
+from bnsweep.cli.spec import spec
 from bnsweep.cli.stores import store
 from bnsweep.cli.sweeps import models, plan, run, status
 from bnsweep.errors import BnsweepError
@@ -60,6 +61,7 @@ def main() -> None:
 
 
 for command in (
+    spec,
     models,
     plan,
     run,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 __all__ = ["Count", "Eta", "Frozen", "Number", "Precision", "Seed", "Trials", "Whole", "form"]
 
@@ -19,7 +19,11 @@ def _no_word(value: Any) -> Any:
 Precision = Literal["fp32", "bf16"]
 Whole = Annotated[int, BeforeValidator(_no_word)]
 Number = Annotated[float, BeforeValidator(_no_word)]
-Eta = Annotated[Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
+Eta = Annotated[
+    Decimal,
+    Field(ge=0, le=100, max_digits=9, decimal_places=6),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
+]
 Count = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
 Trials = Annotated[Whole, Field(ge=1, le=1_000_000)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**63)]

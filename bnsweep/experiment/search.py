@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -63,7 +63,7 @@ class Search(Frozen):
         description="any of accuracy (up), average_normalized (A_avr, up; over all noise cells, or "
         "average_normalized:CELL for one), kept (BN layers, down)",
     )
-    sampler: SamplerName = Field("surrogate", description=", ".join(get_args(SamplerName)))
+    sampler: SamplerName = Field("surrogate", description="what proposes the next runs")
     trainings: Count = Field(60, description="most training runs per network; what the store has costs nothing")
     batch: Annotated[Whole, Field(ge=1, le=1000)] = Field(
         4, description="runs proposed at once: a proposal knows the batches before its own, on any cluster"
@@ -106,7 +106,7 @@ class SearchSpec(Spec):
 
     is_search: ClassVar[bool] = True
 
-    search: Search = Field(description="how to look for placements")
+    search: Search = Field(description="how to look for placements: a file with this section is a search")
 
     @model_validator(mode="after")
     def _measurable(self) -> Self:

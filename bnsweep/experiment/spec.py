@@ -202,8 +202,8 @@ class Resource(Frozen):
 class Resources(Frozen):
     """Per training run and per trial block."""
 
-    train: Resource = Resource()
-    trial: Resource = Resource()
+    train: Resource = Field(Resource(), description="what one training run takes from the cluster")
+    trial: Resource = Field(Resource(), description="what one block of trials takes from the cluster")
 
     @property
     def gpu(self) -> float:
@@ -258,14 +258,25 @@ class Spec(Frozen):
     version: Literal[1] = Field(1, description="of this file's format")
     name: str = Field(description="the `sweep` column", pattern=NAME)
     description: str = Field("", max_length=10_000, description="shown in the report")
-    data: tuple[Data, ...] = Field(min_length=1, max_length=100, description="one or several data sets")
-    models: tuple[Model, ...] = Field(min_length=1, max_length=10_000, description="one or several networks")
+    data: tuple[Data, ...] = Field(
+        min_length=1, max_length=100, description="one or several data sets; a word is its `source`"
+    )
+    models: tuple[Model, ...] = Field(
+        min_length=1, max_length=10_000, description="one or several networks; a word is its `name`"
+    )
     placements: tuple[Placement, ...] = Field(
         (Placement.parse("all"), Placement.parse("none")), min_length=1, description="which BN sites stay"
     )
-    train_seeds: tuple[Seed, ...] = Field((0,), min_length=1, max_length=100_000, description="a list, or how many")
+    train_seeds: tuple[Seed, ...] = Field(
+        (0,), min_length=1, max_length=100_000, description="of networks trained alike: a list, or how many"
+    )
     training: Training = Training()
-    noise: tuple[NoiseCell, ...] = Field((NoiseCell(),), min_length=1, max_length=MOST_CELLS)
+    noise: tuple[NoiseCell, ...] = Field(
+        (NoiseCell(),),
+        min_length=1,
+        max_length=MOST_CELLS,
+        description="one or several ways to perturb; lists in one stand for every combination of their values",
+    )
     eta: tuple[Eta, ...] = Field(
         tuple(map(Decimal, ("0", "0.01", "0.1", "0.2", "0.3", "0.4"))),
         min_length=1,
