@@ -19,7 +19,7 @@ from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.estimate import hours_text
-from bnsweep.sweep.speeds import Measured, measured_training, measured_trials
+from bnsweep.sweep.speeds import ALIKE, Measured, measured_training, measured_trials
 from bnsweep.sweep.workload import Lacking
 
 __all__ = ["ClusterShape", "Size", "parse_cluster", "size"]
@@ -76,8 +76,8 @@ class Size:
 
     def to_text(self) -> str:
         if self.hours is None:
-            time = "time     unknown: no row in the history was made on such a machine, in this precision, by networks "
-            time += "of such a size (times 4 at most); run a few networks on one, and give their store as --history"
+            time = "time     unknown: no row in the history was made on such a machine in this precision, by networks "
+            time += f"at most {ALIKE:g} times larger or smaller; run some on one, and give their store as --history"
         else:
             time = f"time     about {hours_text(self.hours)} ({self.limit})"
         lines = [

@@ -127,7 +127,7 @@ def test_rows_of_far_smaller_networks_tell_no_speed(run, tiny, tmp_path):
         there = size(plan, store, ClusterShape(nodes=1, cpus=1), store)
         assert here.speeds_from.startswith("measured: 2 runs and 32 trials" if told else "guessed"), pixels
         assert (there.hours is not None) == told, pixels
-    assert "by networks of such a size" in there.to_text()
+    assert "by networks at most 5 times larger or smaller" in there.to_text()
 
 
 def test_what_is_to_be_measured_is_measured_whatever_rows_there_are(run, tiny, tmp_path):
