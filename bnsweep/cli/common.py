@@ -53,7 +53,7 @@ def read_any_plan(spec: str, data_root: Path, source: str | None, store: Store |
 
 
 def _read(spec: str, data_root: Path) -> tuple[str, LocalCatalog]:
-    from bnsweep.experiment.reading import read_text
+    from bnsweep.experiment.files import read_text
     from bnsweep.sweep.catalog import LocalCatalog
 
     sys.path.insert(0, str(Path.cwd()))  # import: networks of the user's own

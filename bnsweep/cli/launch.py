@@ -29,7 +29,8 @@ def launch(spec: str, target: str, out: Path | None, **options: int | str | None
 
     SPEC is a YAML file or the name of a ready one. Nothing is started; the head of the file says how.
     """
-    from bnsweep.experiment.reading import read_spec, spec_path
+    from bnsweep.experiment.files import spec_path
+    from bnsweep.experiment.reading import read_spec
     from bnsweep.launch import Launch
     from bnsweep.launch import launch as fill
 

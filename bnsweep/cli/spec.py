@@ -39,7 +39,7 @@ def spec(name: str | None, key: str | None, as_json: bool) -> None:
 
 
 def _print_file(name: str) -> None:
-    from bnsweep.experiment.reading import read_text, ready_specs
+    from bnsweep.experiment.files import read_text, ready_specs
 
     if name not in (ready := ready_specs()):
         raise UnknownNameError("ready sweep", name, ready)
@@ -59,7 +59,8 @@ def _print_keys(key: str, *, as_json: bool) -> None:
 
 
 def _print_ready(*, as_json: bool) -> None:
-    from bnsweep.experiment.reading import read_spec, ready_specs
+    from bnsweep.experiment.files import ready_specs
+    from bnsweep.experiment.reading import read_spec
 
     found = {name: read_spec(path)[0].description for name, path in ready_specs().items()}
     if as_json:

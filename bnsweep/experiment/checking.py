@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from bnsweep.errors import Problem, SpecError
 from bnsweep.experiment.plan import Catalog, Plan, make_plan
-from bnsweep.experiment.reading import parse_spec, remnant, with_lines
+from bnsweep.experiment.reading import parse_spec, with_lines
+from bnsweep.experiment.remnant import remnant
 from bnsweep.experiment.spec import Spec
 
 __all__ = ["plan_from_text"]

@@ -17,7 +17,9 @@ from time import monotonic
 from typing import Any
 
 from bnsweep.errors import Problem, SpecError
-from bnsweep.experiment.reading import LARGEST_BYTES, parse_spec, remnant, with_lines
+from bnsweep.experiment.files import LARGEST_BYTES
+from bnsweep.experiment.reading import parse_spec, with_lines
+from bnsweep.experiment.remnant import remnant
 from bnsweep.experiment.search import SearchSpec
 from bnsweep.experiment.spec import Spec
 

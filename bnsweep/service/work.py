@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from bnsweep.errors import BnsweepError, EngineError, InputError, SpecError
-from bnsweep.experiment.reading import LARGEST_BYTES, ready_specs
+from bnsweep.experiment.files import LARGEST_BYTES, ready_specs
 from bnsweep.experiment.spec import Spec
 from bnsweep.service.answers import Answer, NotFoundError, status_of
 from bnsweep.service.auth import User

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from bnsweep.experiment.files import READY
 from bnsweep.experiment.plan import Plan, make_plan
-from bnsweep.experiment.reading import READY, parse_spec
+from bnsweep.experiment.reading import parse_spec
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.sizing import ClusterShape, size

@@ -24,7 +24,7 @@ import fault_sweeps
 import yaml
 from config import compose
 
-from bnsweep.experiment.reading import READY
+from bnsweep.experiment.files import READY
 
 S3 = [sys.executable, "-c", "from moto.server import main; main(['-H', '0.0.0.0', '-p', '9000'])"]
 # What a whole store says, as JSON; run inside, where the store can be reached.

@@ -14,7 +14,8 @@ import yaml
 from config import ROOT, compose, tool, validate, validate_aws, validate_kubernetes
 
 from bnsweep.errors import InputError, UnknownNameError
-from bnsweep.experiment.reading import read_spec, ready_specs
+from bnsweep.experiment.files import ready_specs
+from bnsweep.experiment.reading import read_spec
 from bnsweep.launch import TARGETS, Launch, launch
 
 GPU_SPEC = """\

@@ -6,7 +6,8 @@ import pytest
 
 from bnsweep.errors import InputError, SpecError
 from bnsweep.experiment.checking import plan_from_text
-from bnsweep.experiment.reading import parse_spec, remnant
+from bnsweep.experiment.reading import parse_spec
+from bnsweep.experiment.remnant import remnant
 from bnsweep.sweep.catalog import LocalCatalog
 
 BROKEN = """\

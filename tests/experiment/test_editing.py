@@ -5,7 +5,8 @@ import yaml
 
 from bnsweep.errors import InputError
 from bnsweep.experiment.editing import entry, with_entry
-from bnsweep.experiment.reading import parse_spec, read_text, ready_specs
+from bnsweep.experiment.files import read_text, ready_specs
+from bnsweep.experiment.reading import parse_spec
 
 FILE = """\
 # what this is

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from bnsweep.errors import SpecError, UnknownNameError
+from bnsweep.experiment.files import ready_specs
 from bnsweep.experiment.keys import keys, keys_named
-from bnsweep.experiment.reading import parse_spec, ready_specs
+from bnsweep.experiment.reading import parse_spec
 
 SMALL = {"name": "a", "data": "digits", "models": "resnet8"}
 NEEDED = {"trials": {"half_width": 0.01}, "search.early_stopping": {"grace_epochs": 1}}  # beside what is tried

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnsweep.errors import InputError, SpecError
+from bnsweep.experiment.files import read_text, ready_specs
 from bnsweep.experiment.identity import canonical_json
-from bnsweep.experiment.reading import parse_spec, read_spec, read_text, ready_specs
+from bnsweep.experiment.reading import parse_spec, read_spec
 from bnsweep.experiment.spec import AdaptiveTrials, Spec
 
 SMALL = "name: a\ndata: digits\nmodels: resnet8\n"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bnsweep.errors import SpecError
+from bnsweep.experiment.files import ready_specs
 from bnsweep.experiment.plan import make_plan
-from bnsweep.experiment.reading import parse_spec, read_spec, ready_specs
+from bnsweep.experiment.reading import parse_spec, read_spec
 from bnsweep.experiment.search import SearchSpec, known_placements, subjects
 from bnsweep.sweep.catalog import LocalCatalog
 

@@ -3,7 +3,8 @@
 import pytest
 
 from bnsweep.errors import InputError
-from bnsweep.experiment.reading import parse_spec, read_text
+from bnsweep.experiment.files import read_text
+from bnsweep.experiment.reading import parse_spec
 from bnsweep.service.form import FIELDS, fields_of, written
 
 BARE = "name: bare\ndata: digits\nmodels: resnet8\n"
