@@ -12,6 +12,7 @@ carry their rows: altair copies a chart at every step, so `Figure` adds the rows
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,12 +37,14 @@ __all__ = [
     "tradeoff",
     "training",
     "value_points",
+    "whole_axis",
 ]
 
 Row = Mapping[str, Any]
 
 PANEL_WIDTH = 300
 PANEL_HEIGHT = 210
+MOST_TICKS = 13  # each of which is drawn
 OVER_ETA = "noise η, % of σ reference"
 EVERYWHERE, NOWHERE = "BN everywhere", "no BN"
 SOLID = alt.Legend(symbolOpacity=1)  # the first layer may be a band that one can see through
@@ -131,7 +134,7 @@ def depth_trend(rows: Sequence[Row], *, axis: str, legend: str) -> Any:
         x=alt.X(
             "layers:Q",
             title=axis,
-            axis=alt.Axis(tickMinStep=1, format="d"),
+            axis=whole_axis([0, *(row["layers"] for row in rows)]),
             scale=alt.Scale(zero=True, nice=False, padding=12),
         ),
         color=_colour(rows, field="label", title=legend),
@@ -242,7 +245,7 @@ def training(rows: Sequence[Row]) -> Any:
         alt.Chart(alt.NamedData(name="rows"))
         .mark_line(strokeWidth=1.5, opacity=0.6 if crowded else 0.85, point=alt.OverlayMarkDef(size=14))
         .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
+            x=alt.X("epoch:Q", title="epoch", axis=whole_axis(row["epoch"] for row in rows)),
             y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=True)),
             color=kept_colour() if crowded else _colour(rows, field="label", title="Placement"),
             detail="run:N",
@@ -285,11 +288,14 @@ def coverage(rows: Sequence[Row]) -> Any:
 
     Rows: what (model and placement, or model), status (one of STATUS), points.
     """
+    lengths: Counter[str] = Counter()
+    for row in rows:
+        lengths[row["what"]] += row["points"]
     return (
         alt.Chart(alt.NamedData(name="rows"), height=_bars(row["what"] for row in rows))
         .mark_bar(height={"band": 0.62})
         .encode(
-            x=alt.X("points:Q", title="planned points", axis=alt.Axis(grid=True, tickMinStep=1, format="d")),
+            x=alt.X("points:Q", title="planned points", axis=whole_axis([0, *lengths.values()], grid=True)),
             y=alt.Y("what:N", title=None, sort=_ordered(row["what"] for row in rows), axis=alt.Axis(labelLimit=190)),
             color=alt.Color("status:N", title="State", scale=alt.Scale(domain=STATUS, range=STATUS_COLOURS)),
             order=alt.Order("rank:Q"),
@@ -300,6 +306,15 @@ def coverage(rows: Sequence[Row]) -> Any:
             ],
         )
     )
+
+
+def whole_axis(values: Iterable[int], **more: Any) -> Any:
+    """An axis of whole numbers from the least to the most of these, with a tick at each where there are few."""
+    found = set(values)
+    ticks = range(min(found), max(found) + 1)
+    # Where an axis ends at 1 or 2, Vega puts ticks at halves, too, whatever `tickMinStep` says.
+    where = {"values": list(ticks)} if len(ticks) <= MOST_TICKS else {"tickMinStep": 1}
+    return alt.Axis(format="d", **where, **more)
 
 
 def _panels(chart: Any, rows: Sequence[Row]) -> Any:

@@ -90,7 +90,7 @@ def _over_epochs(rows: Sequence[Row], *, legend: str) -> Any:
         alt.Chart(alt.NamedData(name="rows"), width=charts.PANEL_WIDTH, height=charts.PANEL_HEIGHT)
         .mark_line(strokeWidth=1.5, opacity=0.6 if crowded else 0.85, point=alt.OverlayMarkDef(size=14))
         .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(format="d", **_whole(rows))),
+            x=alt.X("epoch:Q", title="epoch", axis=charts.whole_axis(row["epoch"] for row in rows)),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=True)),
             color=charts.kept_colour() if crowded else alt.Color("label:N", title=legend),
             detail="run:N",
@@ -99,12 +99,6 @@ def _over_epochs(rows: Sequence[Row], *, legend: str) -> Any:
     )
     faceted = chart.facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=2)
     return faceted.resolve_scale(y="independent").resolve_axis(x="independent", y="independent")
-
-
-def _whole(rows: Sequence[Row]) -> dict[str, Any]:
-    """Ticks at whole epochs; Vega puts some between them where there are few."""
-    last = max(row["epoch"] for row in rows)
-    return {"values": list(range(1, last + 1))} if last <= 12 else {"tickMinStep": 1}
 
 
 def accuracy_over_eta(points: Sequence[Row]) -> Iterator[Figure]:
@@ -165,7 +159,7 @@ def histogram(draws: Sequence[Row]) -> Iterator[Figure]:
                 title="accuracy of one draw, %",
                 axis=alt.Axis(labelOverlap="greedy", labelSeparation=8),
             ),
-            y=alt.Y("count():Q", title="draws"),
+            y=alt.Y("count():Q", title="draws", axis=alt.Axis(format="d", tickMinStep=2)),  # with 1, Vega ticks halves
             color=alt.Color("eta_pct:O", title="noise η, %", scale=alt.Scale(scheme=scheme)),
             tooltip=[
                 alt.Tooltip("eta_pct:O", title="η, %"),
@@ -363,7 +357,9 @@ def of_result(rows: Sequence[Row], *, x: str, y: str, colour: str | None) -> Ite
     panels = list(dict.fromkeys(row["panel"] for row in drawn))
     chart = alt.Chart(alt.NamedData(name="rows"), height=300)
     encodings: dict[str, Any] = {
-        "x": alt.X("x:Q" if numeric else "x:N", title=x, sort=None),
+        "x": alt.X(
+            "x:Q" if numeric else "x:N", title=x, sort=None, axis=_axis(rows, drawn, x) if numeric else alt.Axis()
+        ),
         "y": alt.Y("y:Q", title=y),
         "tooltip": [
             alt.Tooltip("x:N", title=x),
@@ -394,6 +390,12 @@ def of_result(rows: Sequence[Row], *, x: str, y: str, colour: str | None) -> Ite
         rows=drawn,
         panels=len(panels),
     )
+
+
+def _axis(rows: Sequence[Row], drawn: Sequence[Row], x: str) -> Any:
+    """Whole ticks for a column of whole numbers."""
+    whole = all(isinstance(row[x], int) for row in rows if row[x] is not None)
+    return charts.whole_axis(int(row["x"]) for row in drawn) if whole else alt.Axis()
 
 
 def _apart(rows: Sequence[Row], x: str, y: str, colour: str | None) -> list[str]:

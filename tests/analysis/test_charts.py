@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bnsweep.analysis import charts, figures
+from bnsweep.analysis import charts, figures, panels
 from bnsweep.analysis.contents import all_figures
 from bnsweep.analysis.database import open_database, open_paper
 from bnsweep.analysis.figures import Figure
@@ -110,6 +110,44 @@ def test_a_value_without_interval_is_a_hollow_point() -> None:
     assert fills([firm]) == [True]
     assert sorted(fills([row, firm])) == [False, True]
     assert "hollow points have no interval" in figures.behind([row, firm])
+
+
+def _ticks(figure: Figure) -> list[list[str]]:
+    """What stands at the ticks of each axis, as drawn."""
+    import vl_convert
+
+    spec = {**figure.specification(), "config": chart_config(LIGHT)}
+    svg = vl_convert.vegalite_to_svg(json.dumps(spec))
+    axes = re.findall(r'role-axis-label"[^>]*>(.*?)</g>', svg)
+    return [re.findall(r">([^<]*)</text>", axis) for axis in axes]
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 12])
+def test_an_axis_of_few_whole_numbers_has_each_of_them_once(last: int) -> None:
+    known = {"panel": "p", "label": "x", "kept_pct": 100.0, "run": "r", "model": "m", "n": 1, "seeds": 1}
+    ends = {"value": 80.0, "low": 70.0, "high": 90.0}
+    counted = [{**known, **ends, "epoch": number, "layers": number} for number in range(1, last + 1)]
+    planned = [{"what": "m", "status": "done", "points": last, "rank": 0}]
+    draws = [{"targets": "all", "bn_treatment": "stale", "eta": 0.1, "trial": 0, "accuracy_pct": 50.0}] * last
+    answer = [{"bn_kept": number, "loss": 0.5} for number in range(last + 1)]
+    from_0 = [str(number) for number in range(last + 1)]
+
+    def of(chart: Any, rows: list[dict[str, Any]]) -> list[str]:
+        return _ticks(Figure(name="x", title="", caption="", chart=chart, rows=rows))[0]
+
+    assert of(charts.training(counted), counted) == from_0[1:]
+    assert of(charts.depth_trend(counted, axis="BN layers", legend=""), counted) == from_0
+    assert of(charts.coverage(planned), planned) == from_0
+    assert _ticks(next(panels.training_curve([{
+        "epoch": number, "train_loss": 1.0, "train_accuracy": 0.5, "test_correct": 1, "test_images": 2,
+    } for number in range(1, last + 1)])))[0] == from_0[1:]  # fmt: skip
+    (figure,) = panels.of_result(answer, x="bn_kept", y="loss", colour=None)
+    figure.chart.width = 600  # as wide as the page, there
+    assert _ticks(figure)[0] == from_0
+    (histogram,) = panels.histogram(draws)
+    (upright,) = _ticks(histogram)[1:]
+    assert upright == list(dict.fromkeys(upright))
+    assert set(upright) <= set(from_0)
 
 
 def test_the_axis_says_in_plain_words_what_noise_is_a_share_of(drawn: list[Figure]) -> None:
