@@ -33,6 +33,7 @@ __all__ = [
     "gradient_noise",
     "kept_colour",
     "plain",
+    "series_colour",
     "timeline",
     "tradeoff",
     "training",
@@ -47,8 +48,8 @@ PANEL_HEIGHT = 210
 MOST_TICKS = 13  # each of which is drawn
 OVER_ETA = "noise η, % of σ reference"
 EVERYWHERE, NOWHERE = "BN everywhere", "no BN"
+ENDS = (EVERYWHERE, NOWHERE)
 SOLID = alt.Legend(symbolOpacity=1)  # the first layer may be a band that one can see through
-KEPT = ["#e69f00", "#0072b2"]  # from no BN to BN everywhere
 STATUS = ["done", "missing", "diverged", "failed"]
 STATUS_COLOURS = ["#3b8fc4", "#b9c0cc", "#e69f00", "#d55e00"]
 
@@ -75,7 +76,7 @@ def curves(
             axis=alt.Axis(tickCount=5, format=".4~f"),
             scale=alt.Scale(zero=True, nice=False, padding=7),
         ),
-        color=_colour(rows, field=colour, title=legend),
+        color=series_colour(rows, field=colour, title=legend),
     )
     value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))
     shape = _shape(rows, field=colour, title=legend)
@@ -113,7 +114,7 @@ def attribution(rows: Sequence[Row], *, over: str) -> Any:
     base = alt.Chart(alt.NamedData(name="rows")).encode(
         x=alt.X("eta_pct:O", title=over, axis=alt.Axis(labelAngle=0, format=".4~f")),
         xOffset=alt.XOffset("label:N", sort=_ordered(row["label"] for row in rows)),
-        color=_colour(rows, field="label", title="Noise on"),
+        color=series_colour(rows, field="label", title="Noise on"),
     )
     value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))
     shape = _shape(rows, field="label", title="Noise on")
@@ -137,7 +138,7 @@ def depth_trend(rows: Sequence[Row], *, axis: str, legend: str) -> Any:
             axis=whole_axis([0, *(row["layers"] for row in rows)]),
             scale=alt.Scale(zero=True, nice=False, padding=12),
         ),
-        color=_colour(rows, field="label", title=legend),
+        color=series_colour(rows, field="label", title=legend),
     )
     value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12))
     shape = _shape(rows, field="label", title=legend)
@@ -152,6 +153,8 @@ def depth_trend(rows: Sequence[Row], *, axis: str, legend: str) -> Any:
 def tradeoff(rows: Sequence[Row]) -> Any:
     """Baseline accuracy against average normalized accuracy, a point per placement: up and right is better.
 
+    Colours as in `training`, by the BN layers where only some points are named.
+
     Rows: panel, label (placement), kept_pct, x, x_low, x_high, value, low, high, n, seeds; where only some points are
     named, name and side (of `crowd.SIDES`), and the ends of the intervals as they are drawn, of `crowd.cut`.
     """
@@ -162,7 +165,7 @@ def tradeoff(rows: Sequence[Row]) -> Any:
         x=alt.X("x:Q", title="baseline accuracy, %", scale=alt.Scale(zero=False, padding=26, **exact)),
         y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=18, **exact)),
     )
-    base = bare.encode(color=kept_colour())
+    base = bare.encode(color=kept_colour() if crowded else series_colour(rows, field="label", title="Placement"))
     low, high, left, right = (
         ("value_from", "value_to", "x_from", "x_to") if crowded else ("low", "high", "x_low", "x_high")
     )
@@ -189,13 +192,19 @@ def beside(base: Any, rows: Sequence[Row]) -> list[Any]:
 
 
 def kept_colour() -> Any:
-    """Colour by the share of BN layers that a placement keeps, `kept_pct`."""
+    """Colour by the share of BN layers that a placement keeps, `kept_pct`; its ends have their series' colours."""
     return alt.Color(
         "kept_pct:Q",
         title="BN layers kept, %",
-        scale=alt.Scale(domain=[0, 100], range=KEPT, interpolate="lab"),
+        scale=alt.Scale(domain=[0, 100], interpolate="lab"),
         legend=alt.Legend(values=[0, 25, 50, 75, 100], columns=5),
     )
+
+
+def series_colour(rows: Sequence[Row], *, field: str, title: str, ends: tuple[str, str] = ENDS) -> Any:
+    """Colour by series. `ends`: what BN everywhere and no BN are called, whose colours are the same in all charts."""
+    scale = alt.Scale(domain=_labels(rows, field, ends))
+    return alt.Color(f"{field}:N", title=title, scale=scale, legend=_legend(rows, field, ends))
 
 
 def gradient_noise(rows: Sequence[Row]) -> Any:
@@ -213,7 +222,7 @@ def gradient_noise(rows: Sequence[Row]) -> Any:
         .encode(
             x=alt.X("x:Q", title="gradient noise C", scale=alt.Scale(type="log", nice=False, padding=12), axis=ticks),
             y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=12)),
-            color=kept_colour() if crowded else _colour(rows, field="label", title="Placement"),
+            color=kept_colour() if crowded else series_colour(rows, field="label", title="Placement"),
         )
     )
     tooltip = [
@@ -247,7 +256,7 @@ def training(rows: Sequence[Row]) -> Any:
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=whole_axis(row["epoch"] for row in rows)),
             y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=True)),
-            color=kept_colour() if crowded else _colour(rows, field="label", title="Placement"),
+            color=kept_colour() if crowded else series_colour(rows, field="label", title="Placement"),
             detail="run:N",
             tooltip=[
                 alt.Tooltip("label:N", title="placement"),
@@ -355,29 +364,24 @@ def _bars(names: Iterable[str]) -> int:
     return 26 * max(1, len(set(names)))
 
 
-def _colour(rows: Sequence[Row], *, field: str, title: str) -> Any:
-    return alt.Color(
-        f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=_legend(rows, field)
-    )
-
-
 def _shape(rows: Sequence[Row], *, field: str, title: str) -> Any:
     return alt.Shape(
-        f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field)), legend=_legend(rows, field)
+        f"{field}:N", title=title, scale=alt.Scale(domain=_labels(rows, field, ENDS)), legend=_legend(rows, field, ENDS)
     )
 
 
-def _legend(rows: Sequence[Row], field: str) -> Any:
+def _legend(rows: Sequence[Row], field: str, ends: tuple[str, str]) -> Any:
     """The series that are there: BN everywhere and no BN keep their colours where one of them was not measured."""
     found = {str(row[field]) for row in rows}
-    shown = [label for label in _labels(rows, field) if label in found]
-    return SOLID if len(shown) == len(_labels(rows, field)) else alt.Legend(symbolOpacity=1, values=shown)
+    shown = [label for label in _labels(rows, field, ends) if label in found]
+    all_there = len(shown) == len(_labels(rows, field, ends))
+    return SOLID if all_there else alt.Legend(symbolOpacity=1, values=shown)
 
 
-def _labels(rows: Sequence[Row], field: str) -> list[str]:
+def _labels(rows: Sequence[Row], field: str, ends: tuple[str, str]) -> list[str]:
     """BN everywhere first and no BN second, so that those two always have the same two colours."""
     found = _ordered(str(row[field]) for row in rows)
-    fixed = [EVERYWHERE, NOWHERE] if any(label in found for label in (EVERYWHERE, NOWHERE)) else []
+    fixed = list(ends) if any(label in found for label in ends) else []
     return [*fixed, *(label for label in found if label not in fixed)]
 
 

@@ -92,7 +92,7 @@ def _over_epochs(rows: Sequence[Row], *, legend: str) -> Any:
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=charts.whole_axis(row["epoch"] for row in rows)),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=True)),
-            color=charts.kept_colour() if crowded else alt.Color("label:N", title=legend),
+            color=charts.kept_colour() if crowded else charts.series_colour(rows, field="label", title=legend),
             detail="run:N",
             tooltip=["label:N", "run:N", "epoch:Q", alt.Tooltip("value:Q", format=".4~f")],
         )
@@ -251,7 +251,9 @@ def pareto(rows: Sequence[Row], runs: Sequence[Row], *, name: str = "pareto", of
     beyond = [name_points([points[i] for i in own], [known[i] for i in own]) for own in by_panel.values() if crowded]
     x = alt.X("x:Q", title="baseline accuracy, %", scale=alt.Scale(zero=False, padding=20))
     y = alt.Y("value:Q", title="average normalized accuracy, %", scale=alt.Scale(zero=False, padding=16))
-    base = alt.Chart(alt.NamedData(name="rows")).encode(color=charts.kept_colour())
+    base = alt.Chart(alt.NamedData(name="rows")).encode(
+        color=charts.kept_colour() if crowded else charts.series_colour(drawn, field="label", title="Placement")
+    )
     means = base.transform_filter("datum.kind === 'placement'")
     singles = base.transform_filter("datum.kind === 'run'")
     tooltip = [
@@ -368,13 +370,14 @@ def of_result(rows: Sequence[Row], *, x: str, y: str, colour: str | None) -> Ite
         ],
     }
     if 1 < colours <= MANY_COLOURS:
-        encodings["color"] = alt.Color("c:N", title=colour)
+        ends = ("all", "none") if colour == "placement" else charts.ENDS
+        encodings["color"] = charts.series_colour(drawn, field="c", title=str(colour), ends=ends)
     once = len({(row["x"], row["c"], row["panel"]) for row in drawn}) == len(drawn)
     marked = chart.mark_bar()
     if numeric:  # a line through several values at one x would mean nothing
         marked = chart.mark_line(point=True) if once else chart.mark_point(filled=True, opacity=0.7)
     if not numeric and "color" in encodings:
-        encodings["xOffset"] = "c:N"
+        encodings["xOffset"] = alt.XOffset("c:N", sort=None)
     marked = marked.encode(**encodings)
     if len(panels) > 1:
         facet = alt.Facet("panel:N", title=None, sort=panels)

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from bnsweep.analysis.charts import KEPT, PANEL_HEIGHT, PANEL_WIDTH, beside
+from bnsweep.analysis.charts import PANEL_HEIGHT, PANEL_WIDTH, beside
 from bnsweep.analysis.crowd import beyond_edge, cut, name_sides
 from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.pictures import network_picture
@@ -115,8 +115,8 @@ def _front_chart(rows: Sequence[dict[str, Any]]) -> Any:
     colour = alt.Color(
         "kept:Q",
         title="BN layers kept",
-        scale=alt.Scale(range=KEPT, interpolate="lab"),
-        legend=alt.Legend(values=_steps([row["kept"] for row in rows]), columns=6, format="d"),
+        scale=alt.Scale(domain=[0, len(rows[0]["mask"])], interpolate="lab"),
+        legend=alt.Legend(values=_steps(len(rows[0]["mask"])), columns=6, format="d"),
     )
     expected = any(row["expected_x"] is not None for row in rows)
     tooltip = [
@@ -153,10 +153,9 @@ def _front_chart(rows: Sequence[dict[str, Any]]) -> Any:
     return alt.layer(*layers, *beside(bare, rows)).properties(width=2 * PANEL_WIDTH, height=FRONT_HEIGHT)
 
 
-def _steps(values: Sequence[int]) -> list[int]:
-    """About five whole numbers from the least to the most, for a legend."""
-    least, most = min(values), max(values)
-    return sorted({round(least + (most - least) * i / 4) for i in range(5)})
+def _steps(most: int) -> list[int]:
+    """About five whole numbers from 0 on, for a legend."""
+    return sorted({round(most * i / 4) for i in range(5)})
 
 
 def _sites(found: Found, name: str) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bnsweep.analysis.charts import EVERYWHERE, NOWHERE
+from bnsweep.analysis.charts import ENDS, EVERYWHERE, NOWHERE
 from bnsweep.analysis.theme import SHAPES
 from bnsweep.analysis.wording import eta_pct, listed
 
@@ -13,7 +13,6 @@ __all__ = ["ENDS", "MOST", "kept_pct", "many", "placement_label", "select", "sho
 
 Row = Mapping[str, Any]
 
-ENDS = (EVERYWHERE, NOWHERE)
 MOST = len(SHAPES)  # series: with more, colours and shapes come twice
 LONG = 16  # digits of a mask: one that is longer fits no legend
 

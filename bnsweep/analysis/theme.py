@@ -24,7 +24,6 @@ LIGHT: dict[str, Any] = {
     "axis": "#8a93a3",
     "page": "transparent",
     "category": ["#0072b2", "#d55e00", "#00805c", "#b0508c", "#7a6a00", "#3b8fc4", "#5b4bb5", "#4d4d4d"],
-    "ramp": ["#cfe3f2", "#0072b2"],
 }
 
 DARK: dict[str, Any] = {
@@ -34,12 +33,12 @@ DARK: dict[str, Any] = {
     "axis": "#6c7789",
     "page": "transparent",
     "category": ["#56b4e9", "#ff9249", "#2fc99a", "#e79ac7", "#e8d44d", "#9ad0f2", "#a99bf0", "#bdbdbd"],
-    "ramp": ["#223a4f", "#7cc7f2"],
 }
 
 
 def chart_config(look: dict[str, Any]) -> dict[str, Any]:
     """The Vega-Lite `config` of a look (LIGHT or DARK)."""
+    everywhere, nowhere, *others = look["category"]  # BN's ends come first among series, and end the scale between
     ink, soft, grid, axis = look["ink"], look["soft"], look["grid"], look["axis"]
     return {
         "background": look["page"],
@@ -64,7 +63,7 @@ def chart_config(look: dict[str, Any]) -> dict[str, Any]:
             "titleFontWeight": 500, "labelLimit": 320, "symbolSize": 80, "symbolStrokeWidth": 2, "columnPadding": 16,
             "offset": 12,
         },
-        "range": {"category": look["category"], "ramp": look["ramp"], "heatmap": look["ramp"], "symbol": SHAPES},
+        "range": {"category": [everywhere, nowhere, *others], "ramp": [nowhere, everywhere], "symbol": SHAPES},
         "line": {"strokeWidth": 2},
         "rule": {"color": axis},
         "text": {"color": ink, "fontSize": 11},

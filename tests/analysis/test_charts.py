@@ -18,6 +18,7 @@ from bnsweep.analysis.inputs import Inputs, read_inputs
 from bnsweep.analysis.theme import DARK, LIGHT, chart_config
 from bnsweep.store.store import Store
 
+CUT = ("value_from", "value_to", "x_from", "x_to")
 _spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
 assert _spec is not None
 assert _spec.loader is not None
@@ -189,6 +190,52 @@ def _contrast(first: str, second: str) -> float:
 
     low, high = sorted((luminance(first), luminance(second)))
     return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("look", [LIGHT, DARK])
+def test_a_placement_has_one_colour_in_all_charts(look: dict[str, Any]) -> None:
+    import vl_convert
+
+    placements = [("all", 7), ("first: 4", 4), ("first: 2", 2), ("none", 0)]
+    labels = [charts.EVERYWHERE, "first: 4 (4 of 7)", "first: 2 (2 of 7)", charts.NOWHERE]
+    first, second, third, fourth, *_ = look["category"]
+    wanted = dict(zip(labels, (first, third, fourth, second), strict=True))
+    network = {"model": "m", "dataset": "d", "bn_sites": 7, "train_seed": 0, "train_loss": 1.0, "training": "t"}
+    values = {"value": 60.0, "low": 50.0, "high": 70.0, "x": 80.0, "x_low": None, "x_high": None, "n": 3, "seeds": 2}
+    epochs = [
+        {**network, "placement": name, "bn_kept": kept, "run_id": name, "epoch": epoch, "test_accuracy_pct": 50.0}
+        for name, kept in placements
+        for epoch in (1, 2)
+    ]
+    points = [{**values, "panel": "", "label": label, "source": "bnsweep", "eta_pct": 0.0} for label in labels]
+    answer = [{"placement": name, "eta": eta, "y": 1.0} for name, _ in sorted(placements) for eta in (0.0, 0.1)]
+
+    def colours(figure: Figure) -> dict[str, set[str]]:
+        svg = vl_convert.vegalite_to_svg(json.dumps({**figure.specification(), "config": chart_config(look)}))
+        marked = re.findall(r'aria-label="[^"]*?(?:[Pp]lacement|series): ([^";]+)[^>]*?(?:fill|stroke)="([^"]+)"', svg)
+        return {label: {colour for name, colour in marked if name == label} for label in {name for name, _ in marked}}
+
+    def of(chart: Any, rows: list[dict[str, Any]]) -> Figure:
+        return Figure(name="x", title="", caption="", chart=chart, rows=rows)
+
+    same = {label: {colour} for label, colour in wanted.items()}
+    assert colours(next(panels.loss_curves(epochs))) == same
+    assert colours(of(charts.curves(points, title="accuracy, %"), points)) == same
+    assert colours(of(charts.tradeoff(points), points)) == same
+    (figure,) = panels.of_result(answer, x="eta", y="y", colour="placement")
+    figure.chart.width = 600
+    assert colours(figure)["all"] == {first}
+    assert colours(figure)["none"] == {second}
+    ends = [
+        {**points[i], "kept_pct": kept, "side": "left", "name": "x", **dict.fromkeys(CUT, 50.0)}
+        for i, kept in ((0, 100), (-1, 0))
+    ]
+    drawn = colours(of(charts.tradeoff(ends), ends))
+    rgb = {
+        label: f"rgb({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
+        for label, colour in wanted.items()
+    }
+    assert drawn == {label: {rgb[label]} for label in (charts.EVERYWHERE, charts.NOWHERE)}
 
 
 @pytest.mark.parametrize(("look", "page"), [(LIGHT, "#ffffff"), (DARK, "#12161d")])
