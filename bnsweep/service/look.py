@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -85,6 +86,7 @@ class Folded:
 
     shown: list[int]  # numbers of the columns that differ from row to row
     same: list[tuple[Column, Any]]  # the others, with their value
+    heads: list[int]  # the first of those shown, which say what a row is about: one column on a phone
 
 
 def folded(result: Result, skip: Sequence[str] = (), *, fold: bool = True) -> Folded:
@@ -95,7 +97,16 @@ def folded(result: Result, skip: Sequence[str] = (), *, fold: bool = True) -> Fo
     if len(alike) == len(there):  # equal rows are shown as they are
         alike = []
     shown = [i for i in there if i not in alike]
-    return Folded(shown, [(result.columns[i], rows[0][i]) for i in alike])
+    return Folded(shown, [(result.columns[i], rows[0][i]) for i in alike], _heads(result, shown) if fold else shown[:1])
+
+
+def _heads(result: Result, shown: Sequence[int]) -> list[int]:
+    """A question's columns up to eta, which identify a row; where there is no eta, the words that rows begin with."""
+    names = [result.columns[i].name for i in shown]
+    if "eta" in names:
+        return list(shown[: names.index("eta") + 1])
+    words = takewhile(lambda i: all(isinstance(row[i], str) for row in result.rows), shown)
+    return list(words) or list(shown[:1])
 
 
 def _moment(value: Any) -> datetime | None:

@@ -340,6 +340,20 @@ def test_a_long_constant_fits_a_phone(visitor):
     visitor.keep("long-constant")
 
 
+def test_a_wide_table_keeps_what_its_rows_are_about_in_sight_on_a_phone(visitor):
+    visitor.open("/compare")
+    (row, *_) = visitor.all("table.answer tbody tr")
+    shown = [cell for cell in row.find_elements(By.TAG_NAME, "td") if cell.is_displayed()]
+    assert shown[0].text == "resnet20, all, stale, eta 0"
+    assert "The table moves sideways" in visitor.text()
+    in_sight = [cell for cell in shown if cell.rect["x"] + cell.rect["width"] <= PHONE[0]]
+    assert len(in_sight) >= 4  # itself, n, and the accuracies with either placement
+    visitor.driver.execute_script("arguments[0].closest('.scroll').scrollLeft = 300", row)
+    assert 0 <= shown[0].rect["x"] <= PHONE[0] - shown[0].rect["width"]
+    assert shown[1].rect["x"] < 0
+    visitor.keep("wide")
+
+
 # Each script once more after the cookie is gone: of live.js's events, the one that has it load its part.
 AGAIN = """
     document.getElementById("figures").dataset.part = "/sweeps/synthetic/figures";
