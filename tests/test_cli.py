@@ -407,6 +407,17 @@ def test_a_token_for_a_store_that_is_not_there_says_that_it_makes_one(work):
     assert Store.exists(work / "served")
 
 
+def test_tokens_without_an_admin_s_are_told_with_the_way_out(work):
+    """From the first token on nobody is admin without one."""
+    store = ("--store", "guarded")
+    told = "bnsweep token create NAME --role admin --store guarded"
+    assert told in bnsweep("token", "create", "ada", "--role", "viewer", *store, cwd=work).stderr
+    assert told in bnsweep("token", "ls", *store, cwd=work).stderr
+    assert told not in bnsweep("token", "create", "root", "--role", "admin", *store, cwd=work).stderr
+    assert told not in bnsweep("token", "revoke", "ada", *store, cwd=work).stderr
+    assert told in bnsweep("token", "revoke", "root", *store, cwd=work).stderr
+
+
 def test_a_token_for_a_user_without_a_name_is_called_by_the_number(tmp_path):
     """As in a container that runs under whatever number it is given."""
     unnamed = "import os; os.getuid = lambda: 54321; from bnsweep.cli import main; main()"

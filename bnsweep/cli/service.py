@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,7 @@ def create(name: str, role: str, location: str) -> None:
     _audit(location).add(_me(), "token made", name=name, role=role)
     click.echo(text)
     click.echo(f"This is {name}'s {role} token. It is shown only here; keep it like a password.", err=True)
+    _say_no_admin(location)
 
 
 @token.command()
@@ -166,6 +168,7 @@ def ls(location: str, as_json: bool) -> None:
         print_table(rows)
     else:
         click.echo("There is no token: the service answers on its own machine only.")
+    _say_no_admin(location)
 
 
 @token.command()
@@ -176,12 +179,20 @@ def revoke(which: str, location: str) -> None:
     revoked = _tokens(location).revoke(which)
     _audit(location).add(_me(), "token revoked", name=revoked.name, id=revoked.id)
     click.echo(f"revoked: {revoked.id} ({revoked.name}, {revoked.role.label})")
+    _say_no_admin(location)
 
 
 def _tokens(location: str) -> Tokens:
     from bnsweep.service.auth import Tokens
 
     return Tokens(_records(location))
+
+
+def _say_no_admin(location: str) -> None:
+    from bnsweep.service.auth import NO_ADMIN
+
+    if _tokens(location).lack_an_admin():
+        click.echo(f"bnsweep: {NO_ADMIN.format(shlex.quote(location))}", err=True)
 
 
 def _audit(location: str) -> Audit:

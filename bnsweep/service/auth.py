@@ -17,9 +17,13 @@ from time import monotonic
 from bnsweep.errors import InputError, UnknownNameError
 from bnsweep.service.records import Records, now
 
-__all__ = ["ANYONE", "Role", "Token", "Tokens", "User", "form_proof", "is_form_proof"]
+__all__ = ["ANYONE", "NO_ADMIN", "Role", "Token", "Tokens", "User", "form_proof", "is_form_proof"]
 
 PREFIX = "bnsweep"
+NO_ADMIN = (
+    "No valid token is an admin's, and where there are tokens nobody else is one: nobody changes others' sweeps or "
+    "reads the audit log. Who can write to the store makes one: bnsweep token create NAME --role admin --store {}"
+)
 FRESH_S = 2.0  # how long a revoked token may go on working
 NEWS_S = 0.2  # between looks for a token that nobody knows
 
@@ -107,6 +111,11 @@ class Tokens:
                 self._known = self._read()
                 self._read_at = monotonic()
             return list(self._known.values())
+
+    def lack_an_admin(self) -> bool:
+        """Whether nobody is an admin: there are tokens, or were some, and no valid one is an admin's."""
+        known = self.list()
+        return bool(known) and not any(token.role is Role.ADMIN and not token.revoked for token in known)
 
     def _read(self) -> dict[str, Token]:
         found = {}

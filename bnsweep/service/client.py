@@ -27,6 +27,7 @@ from bnsweep.service.jobs import ACTIVE
 
 __all__ = ["Client"]
 
+WHERE_TO_SAY_WHO = ". A token that is valid there is given with --token or in BNSWEEP_TOKEN, in Python as `token`"
 ROWS_S = 120.0  # how long the rows of a job that has ended are waited for
 
 
@@ -175,4 +176,5 @@ class Client:
         if said.get("problems"):
             raise SpecError([Problem(p["where"], p["message"], p["line"]) for p in said["problems"]])
         kind: type[BnsweepError] = InputError if response.status_code < 500 else EngineError
-        raise kind(f"{said.get('error', response.text)} ({response.status_code})")
+        way_out = WHERE_TO_SAY_WHO if response.status_code == 401 else ""
+        raise kind(f"{said.get('error', response.text)} ({response.status_code}){way_out}")

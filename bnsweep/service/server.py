@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import uvicorn
 from bnsweep.errors import BnsweepError
 from bnsweep.service.app import make_app
 from bnsweep.service.audit import Audit
-from bnsweep.service.auth import Tokens
+from bnsweep.service.auth import NO_ADMIN, Tokens
 from bnsweep.service.checks import Planner
 from bnsweep.service.cluster import Cluster, Head, LocalCluster, RemoteCluster, dashboard
 from bnsweep.service.console import Console
@@ -61,6 +62,8 @@ def run_server(
         host = LOOPBACK
     elif not tokens.list():
         say("No token was ever made: everybody on this machine is admin, and nobody else is let in.")
+    elif tokens.lack_an_admin():
+        say(NO_ADMIN.format(shlex.quote(location)))
     hub = make_hub(
         store, tokens, data_root=data_root, address=address, ray_token=ray_token, engine=engine, cpus=cpus,
         folders=folders, settings=values, loopback=is_loopback(host),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import served as helpers
 
 from bnsweep.analysis.reader import build
 from bnsweep.errors import InputError, QueryError
@@ -417,3 +418,12 @@ def test_an_empty_question_is_refused_as_by_a_store(served, tokens):
         for empty in ("", " \n", "-- nothing"):
             with pytest.raises(InputError, match="a question is one SELECT statement, but got: none"):
                 client.sql(empty)
+
+
+def test_who_shows_no_token_or_a_wrong_one_is_told_where_to_give_it(served):
+    question = ("query", "--sql", "SELECT 1 AS a", "--server", served.address)
+    for wrong in ({}, {"BNSWEEP_TOKEN": "bnsweep-00000000-guessed"}):
+        done = helpers.bnsweep(*question, **wrong)
+        assert done.returncode == 2
+        assert "(401). A token that is valid there is given with --token or in BNSWEEP_TOKEN" in done.stderr
+        assert done.stderr.count("\n") == 1
