@@ -23,6 +23,7 @@ __all__ = ["claims", "query", "report"]
 TERMINAL_ROWS = 10_000  # of SQL of one's own, as text: whoever wants more wants a file
 VIEW_OF = {"sweeps": "sweep", "points": "plan", "runs": "run", "trials": "trial"}  # of the table's rows, one sweep's
 PLANNED_BY = "WHERE point_id IN (SELECT point_id FROM plan WHERE sweep = 'NAME'), of runs by run_id"
+OF_SERVICE = "a service cuts at its `sql_rows`; --store instead of --server asks for all"
 NO_SWEEP_OF_THE_PAPER = "the paper's tables know no sweeps: leave out --sweep or --paper"
 
 
@@ -167,8 +168,10 @@ def _of_service(asked: Asked, client: Client) -> tuple[Result, list[str]]:
         notes = [] if len(result) else about(str(asked.name), asked.parameters)
     else:
         result, notes = client.result(asked.sql), []
+    limited = asked.limit is not None and asked.limit < len(result)
+    remedy = "without --limit all come that the service gives" if limited else OF_SERVICE
     result = result.first(asked.limit)
-    return result, notes + _cut(result, "a service cuts at its `sql_rows`; --store instead of --server asks for all")
+    return result, notes + _cut(result, remedy)
 
 
 def _cut(result: Result, remedy: str) -> list[str]:

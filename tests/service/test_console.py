@@ -427,3 +427,18 @@ def test_who_shows_no_token_or_a_wrong_one_is_told_where_to_give_it(served):
         assert done.returncode == 2
         assert "(401). A token that is valid there is given with --token or in BNSWEEP_TOKEN" in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_a_limit_of_one_s_own_is_not_blamed_on_the_service(served, tokens):
+    asking = {"BNSWEEP_TOKEN": tokens["viewer"]}
+    few = ("query", "--sql", "SELECT range AS a FROM range(7)", "--server", served.address, "--format", "csv")
+    done = helpers.bnsweep(*few, "--limit", 5, **asking)
+    assert done.stdout.split() == ["a", "0", "1", "2", "3", "4"]
+    assert (
+        done.stderr
+        == "bnsweep: only the first 5 rows; there are more: without --limit all come that the service gives\n"
+    )
+    many = (*few[:2], "SELECT range AS a FROM range(10001)", *few[3:])  # `sql_rows` is 10,000
+    for limit in ((), ("--limit", 10_000), ("--limit", 20_000)):
+        said = helpers.bnsweep(*many, *limit, **asking).stderr
+        assert "only the first 10,000 rows; there are more: a service cuts at its `sql_rows`" in said
