@@ -190,6 +190,20 @@ def test_an_empty_answer_says_why(work):
     assert done.stderr == f"bnsweep: {told}\n"
 
 
+def test_the_ending_of_a_file_says_its_form_or_is_refused(work):
+    query = ("query", "--store", "store", "--sql", "SELECT 1 AS a")
+    for name in ("x.xlsx", "x"):
+        done = bnsweep(*query, "--out", name, cwd=work)
+        assert done.returncode == 2
+        assert done.stderr.startswith("bnsweep: the ending of --out says the form, one of .txt, .csv, .json, .tex, ")
+        assert done.stderr.count("\n") == 1
+        assert not (work / name).exists()
+    ask(work, *query, "--out", "x.dat", "--format", "csv")
+    assert (work / "x.dat").read_text() == "a\n1\n"
+    ask(work, *query, "--out", "x.txt")
+    assert (work / "x.txt").read_text().split() == ["a", "-", "1"]
+
+
 def test_ctrl_c_ends_a_long_question(work):
     forever = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range % 7 = b.range % 11"
     # Tests in the background ignore Ctrl-C, and what they start would too.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnsweep.cli.common import database_of, open_store, parameters_of, print_json, writing
-from bnsweep.cli.delivery import FORMS, deliver, form_of
+from bnsweep.cli.delivery import ENDINGS, FORMS, deliver, form_of
 from bnsweep.cli.options import LocalPath, json_option, store_option, sweep_option
 from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
@@ -43,7 +43,7 @@ NO_SWEEP_OF_THE_PAPER = "the paper's tables know no sweeps: leave out --sweep or
     "form",
     type=click.Choice(FORMS),
     default=None,
-    help="Default: by the ending of --out (.csv, .json, .tex, .parquet), else text.",
+    help=f"Default: by the ending of --out ({', '.join(ENDINGS)}); without --out, text.",
 )
 @click.option("--out", type=LocalPath(dir_okay=False), default=None, help="Write to this file.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")

@@ -10,19 +10,27 @@ from typing import TYPE_CHECKING
 import click
 
 from bnsweep.cli.common import writing
+from bnsweep.errors import InputError
 
 if TYPE_CHECKING:
     from bnsweep.analysis.result import Result
 
-__all__ = ["FORMS", "deliver", "form_of"]
+__all__ = ["ENDINGS", "FORMS", "deliver", "form_of"]
 
 FORMS = ("text", "csv", "json", "latex", "parquet")
-ENDINGS = {".csv": "csv", ".json": "json", ".tex": "latex", ".parquet": "parquet"}
+ENDINGS = {".txt": "text", ".csv": "csv", ".json": "json", ".tex": "latex", ".parquet": "parquet"}
 
 
 def form_of(out: Path | None) -> str:
-    """The form that a file's name asks for."""
-    return ENDINGS.get(out.suffix.lower(), "text") if out else "text"
+    """The form that a file's name asks for. Raises InputError for an ending that asks for none."""
+    if out is None:
+        return "text"
+    if out.suffix.lower() not in ENDINGS:
+        raise InputError(
+            f"the ending of --out says the form, one of {', '.join(ENDINGS)}, but got {out.name!r}; "
+            f"--format ({', '.join(FORMS)}) writes to a file of any name"
+        )
+    return ENDINGS[out.suffix.lower()]
 
 
 def deliver(result: Result, form: str, out: Path | None) -> None:
