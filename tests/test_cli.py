@@ -183,11 +183,17 @@ def test_sql_about_one_of_two_sweeps(work, tmp_path):
     assert count(f"trials WHERE {way}")[0] == 8
 
 
-def test_an_empty_answer_says_why(work):
+def test_a_name_that_no_row_has_is_refused(work):
     done = bnsweep("query", "paired", "--store", "store", "--param", "b=noone", "--json", cwd=work)
-    assert (done.returncode, json.loads(done.stdout)["rows"]) == (0, [])
-    told = "no rows: parameter b: unknown placement 'noone'. Did you mean 'none'? Valid: all, none"
+    assert (done.returncode, done.stdout) == (2, "")
+    told = "parameter b: unknown placement 'noone'. Did you mean 'none'? Valid: all, none"
     assert done.stderr == f"bnsweep: {told}\n"
+
+
+def test_an_empty_answer_says_why(work):
+    done = bnsweep("query", "paired_sweeps", "--store", "store", "--param", "a=tiny", "--json", cwd=work)
+    assert (done.returncode, json.loads(done.stdout)["rows"]) == (0, [])
+    assert done.stderr.startswith("bnsweep: no rows: query paired_sweeps needs --param b=NAME, a sweep. Valid: ")
 
 
 def test_the_ending_of_a_file_says_its_form_or_is_refused(work):

@@ -1,4 +1,4 @@
-"""Why a named question has no rows, as far as that is cheap to say."""
+"""Why a named question has no rows, as far as that is cheap to say: a name that is nobody's is an error of who asks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from bnsweep.analysis.queries import Parameter, Query, find_query
-from bnsweep.errors import UnknownNameError
+from bnsweep.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database
 
-__all__ = ["about", "why_empty"]
+__all__ = ["about", "refuse_misnamed", "why_empty"]
 
 NAMES = {  # parameters that name something: what, and where the names there are stand
     "dataset": ("data set", "dataset", "planned_point"),
@@ -28,12 +28,22 @@ OF_QUERY = {
 MOST_NAMES = 40  # of a list: training runs are thousands
 
 
+def refuse_misnamed(database: Database, name: str, given: Mapping[str, object]) -> None:
+    """Raise InputError for a value that was given to a question without rows and is no name that is there.
+
+    A default that is not there is no mistake of who asks: `why_empty` tells it.
+    """
+    for parameter, told in _misnamed(database, find_query(name), given):
+        if given.get(parameter.name) is not None:
+            raise InputError(told)
+
+
 def why_empty(database: Database, name: str, given: Mapping[str, object]) -> list[str]:
     """Sentences about a named question that was answered with no rows; none where that is no surprise."""
     query = find_query(name)
     if name != "schema" and not database.sql("SELECT 1 FROM planned_point LIMIT 1").rows:
         return [f"no rows: no sweep has planned anything in {database.source} yet"]
-    return list(_misnamed(database, query, given)) or about(name, given)
+    return [f"no rows: {told}" for _, told in _misnamed(database, query, given)] or about(name, given)
 
 
 def about(name: str, given: Mapping[str, object]) -> list[str]:
@@ -47,8 +57,8 @@ def about(name: str, given: Mapping[str, object]) -> list[str]:
     return [f"no rows of query {name} for {asked}; {header}" + (f". {notes}" if notes else "")]
 
 
-def _misnamed(database: Database, query: Query, given: Mapping[str, object]) -> Iterator[str]:
-    """Parameters whose value is no name that is there, or that need one."""
+def _misnamed(database: Database, query: Query, given: Mapping[str, object]) -> Iterator[tuple[Parameter, str]]:
+    """Parameters whose value is no name that is there, or that need one; none where there are no names."""
     needed = OF_QUERY.get(query.name, {})
     names = {**NAMES, **needed}
     for each in query.parameters:
@@ -59,10 +69,10 @@ def _misnamed(database: Database, query: Query, given: Mapping[str, object]) -> 
         rows = database.sql(f"SELECT DISTINCT {column} FROM {place} ORDER BY 1", limit=None).rows  # noqa: S608 (ours)
         there = [str(name) for (name,) in rows]
         if value is None:
-            yield f"no rows: query {query.name} needs --param {each.name}=NAME, a {kind}. Valid: {', '.join(there)}"
-        elif value not in there:
+            yield each, f"query {query.name} needs --param {each.name}=NAME, a {kind}. Valid: {', '.join(there)}"
+        elif there and value not in there:
             shown = there if len(there) <= MOST_NAMES else [f"the {len(there):,} that `bnsweep query runs` lists"]
-            yield f"no rows: parameter {each.name}: {UnknownNameError(kind, str(value), shown)}"
+            yield each, f"parameter {each.name}: {UnknownNameError(kind, str(value), shown)}"
 
 
 def _value(parameter: Parameter, given: Mapping[str, object]) -> str:

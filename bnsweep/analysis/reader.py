@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from bnsweep.analysis import panels
+from bnsweep.analysis.absence import refuse_misnamed
 from bnsweep.analysis.contents import build_page
 from bnsweep.analysis.database import Database, open_snapshot, write_snapshot
 from bnsweep.analysis.figures import Figure
@@ -79,7 +80,11 @@ def ask(
     seconds: float,
 ) -> Result:
     """The answer to a named query. Raises UnknownNameError, InputError, QueryError."""
-    return _open(path, sweep).query(name, dict(parameters), limit=limit, time_limit_s=seconds)
+    database, given = _open(path, sweep), dict(parameters)
+    result = database.query(name, given, limit=limit, time_limit_s=seconds)
+    if not len(result):
+        refuse_misnamed(database, name, given)
+    return result
 
 
 def report_sections(path: str, sweep: str) -> dict[str, Any]:

@@ -129,12 +129,15 @@ class Asked:
 
 def _of_database(asked: Asked, database: Database, *, all_rows: bool) -> tuple[Result, list[str]]:
     """The answer, and what is to be said about it."""
-    from bnsweep.analysis.absence import why_empty
+    from bnsweep.analysis.absence import refuse_misnamed, why_empty
 
     remedy = "--limit N shows N of them, and --out FILE without --limit writes all"
     if asked.sql is None:
         result = database.query(str(asked.name), asked.parameters, limit=asked.limit)
-        notes = [] if len(result) else why_empty(database, str(asked.name), asked.parameters)
+        notes = []
+        if not len(result):
+            refuse_misnamed(database, str(asked.name), asked.parameters)
+            notes = why_empty(database, str(asked.name), asked.parameters)
     else:
         limit = asked.limit or (None if all_rows else TERMINAL_ROWS)
         result = database.sql(asked.sql, limit=limit, time_limit_s=None)  # who waits can press Ctrl-C

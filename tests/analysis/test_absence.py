@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bnsweep.analysis import absence
-from bnsweep.analysis.absence import NAMES, OF_QUERY, about, why_empty
+from bnsweep.analysis.absence import NAMES, OF_QUERY, about, refuse_misnamed, why_empty
 from bnsweep.analysis.database import QUERIES, Database, open_database, open_paper
+from bnsweep.errors import InputError
 from bnsweep.store.store import Store
 
 
@@ -33,6 +34,13 @@ def test_a_value_that_is_no_name_is_told_with_those_there_are(
     before, _, after = said.partition(".*")
     assert before in text
     assert after in text.partition(before)[2]
+
+
+def test_a_value_that_was_given_and_is_no_name_is_an_error(database: Database) -> None:
+    with pytest.raises(InputError, match=r"parameter model: unknown network 'resnet44'. Valid: resnet20, resnet8"):
+        refuse_misnamed(database, "accuracy", {"model": "resnet44"})
+    refuse_misnamed(database, "accuracy", {"model": "resnet8"})
+    refuse_misnamed(database, "paired_sweeps", {"a": "synthetic"})  # lacks one
 
 
 def test_a_long_list_of_names_is_not_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -442,3 +442,10 @@ def test_a_limit_of_one_s_own_is_not_blamed_on_the_service(served, tokens):
     for limit in ((), ("--limit", 10_000), ("--limit", 20_000)):
         said = helpers.bnsweep(*many, *limit, **asking).stderr
         assert "only the first 10,000 rows; there are more: a service cuts at its `sql_rows`" in said
+
+
+def test_a_name_that_is_not_there_is_refused(viewer):
+    answer = viewer.get("/ask/schema.json", params={"table": "pont"})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("parameter table: unknown table or view 'pont'. Did you mean 'point'?")
+    assert viewer.get("/ask/paired_sweeps.json").json()["rows"] == []  # for want of a sweep
