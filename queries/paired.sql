@@ -89,7 +89,9 @@ over_seeds AS (
     GROUP BY ALL
 ),
 judged AS (
-    SELECT *, half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half,
+    -- 0, not 1e-17
+    SELECT * REPLACE (CASE WHEN eta = 0 AND normalized IS NOT NULL THEN 0 ELSE normalized END AS normalized),
+           half_width(seeds, sd_seeds, n, sd_draws, $confidence) AS half,
            half_width(seeds, unpaired_sd_seeds, n, unpaired_sd_draws, $confidence) AS unpaired_half,
            CASE WHEN eta = 0 THEN exact_width(seeds, n)
                 ELSE half_width(seeds, normalized_sd_seeds, n, normalized_sd_draws, $confidence)

@@ -27,12 +27,20 @@ SESSION = "SET TimeZone = 'UTC'; SET enable_progress_bar = false"
 CHANGES = re.compile(
     r"COPY|INSERT|UPDATE|DELETE|MERGE_INTO|CREATE|DROP|ALTER|ATTACH|EXPORT|LOAD|SET\b|VACUUM", re.IGNORECASE
 )
+PIVOT = re.compile(r"\bPIVOT", re.IGNORECASE)
+NAMED_PIVOT = (
+    "a question is one SELECT statement, but this PIVOT makes a type of the values first: list them, as in PIVOT point "
+    "ON eta::DOUBLE IN (0.1, 0.2) USING avg(accuracy) GROUP BY model, placement, targets (eta is decimal: without "
+    "::DOUBLE, 0.1 is not found)"
+)
 EXCERPT = re.compile(r"^LINE (\d+)(: .*\n)( *)(?=\^)", re.MULTILINE)  # of an error: the line, and a mark below
 
 
 def why_not(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
     """Why this is not one statement that only reads; None if it is. Runs nothing; duckdb.Error as of `sql` itself."""
     statements = connection.extract_statements(sql)
+    if [each.type for each in statements] == [duckdb.StatementType.MULTI] and PIVOT.search(sql):
+        return NAMED_PIVOT
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         kinds = ", ".join(statement.type.name for statement in statements[:5]) or "none"
         return f"a question is one SELECT statement, but got: {kinds}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -100,6 +101,22 @@ def test_errors_say_what_there_is(database: Database) -> None:
         database.sql("SELECT 1; SELECT 2")
     with pytest.raises(InputError, match="`limit` must be at least 1, but got 0"):
         database.sql("SELECT 1", limit=0)
+
+
+def test_a_pivot_lists_its_columns(database: Database) -> None:
+    """One that does not creates a type of them first, and would be refused without a word on how to ask."""
+    (mean,) = database.sql("SELECT avg(accuracy) FROM point WHERE model = 'resnet8' AND eta = 0.2").rows[0]
+    for refused in ("PIVOT point ON eta USING avg(accuracy)", "FROM (pivot point ON eta USING avg(accuracy))"):
+        with pytest.raises(
+            QueryError, match="but this PIVOT makes a type of the values first: list them, as in"
+        ) as told:
+            database.sql(refused)
+    (example,) = re.findall(r"as in (PIVOT .*) \(eta is", str(told.value))
+    assert {"0.1", "0.2"} < set(database.sql(example).to_dicts()[0])
+    named = database.sql("PIVOT point ON eta::DOUBLE IN (0.2) USING avg(accuracy) GROUP BY model").to_dicts()
+    assert {row["model"]: row["0.2"] for row in named}["resnet8"] == pytest.approx(mean)
+    with pytest.raises(QueryError, match="one SELECT statement, but got: CREATE, MULTI"):
+        database.sql("CREATE TABLE a (b INT); PIVOT point ON eta USING avg(accuracy)")
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,15 @@ def test_paired_agrees_and_says_how_much_it_gains(synthetic_store: Store, databa
     assert row["n"] == interval.n == 16
 
 
+def test_a_normalized_difference_without_noise_is_nothing_at_all(database: Database) -> None:
+    """0 by definition: rounding of a/a0 - b/b0 left some 1e-17."""
+    clean = [row for row in database.query("paired").to_dicts() if row["eta"] == 0]
+    assert clean
+    for name in ("normalized_difference_pct", "normalized_low_pct", "normalized_high_pct"):
+        assert {row[name] for row in clean} <= {0.0, None}
+    assert {row["normalized_difference_pct"] for row in clean} == {0.0}
+
+
 def test_common_random_numbers_narrow_the_interval() -> None:
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(3, 400))
