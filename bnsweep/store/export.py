@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "copy_rows", "export", "write_files"]
 
 SITE_ORDER = [(key, "ascending") for key in schema.KEYS["sites"]]
+FOLDER = re.compile(r"(\w+:)([/~].*)", re.DOTALL)  # a source of images, by a path that only its machine knows
 NO_LIMIT = np.iinfo(np.int64).max  # of trials of a point that no plan knows
 
 
@@ -81,7 +83,7 @@ def copy_rows(store: Store, directory: str | Path, *, sweep: str | None = None) 
     """Make a store in DIRECTORY with the rows alone, for publication: one part per table, no networks. Its parts.
 
     Of each sweep the newest version and what that plans; of everything else all rows, each key once. Of one sweep:
-    what its newest version plans, and nothing else.
+    what its newest version plans, and nothing else. Of the folders that images came from only the last name.
 
     Raises UnknownNameError, StoreError if there is a store already, InputError for a place that is taken,
     StoreDamagedError, StoreUnwritableError.
@@ -95,10 +97,22 @@ def copy_rows(store: Store, directory: str | Path, *, sweep: str | None = None) 
     else:
         read = _reader_of(store, sweep)
         tables = {name: read(name) for name in schema.SCHEMAS}
+    tables["sweeps"] = _without_folders(tables["sweeps"])
     target = type(store).create(directory)
     added = target.commit(tables)
     claim.forget(target.files)  # who wrote on which machine; no copy needs it to be read or written
     return [Path(directory, part.path) for part in added]
+
+
+def _without_folders(sweeps: pa.Table) -> pa.Table:
+    """Specs that tell nobody's folders: rows are known by digests of images, not by where these were."""
+    rows = sweeps.to_pylist()
+    for row in rows:
+        sources = [data["source"] for data in json.loads(row["spec"])["data"]]
+        for source, kind, path in (found.group(0, 1, 2) for found in map(FOLDER.match, sources) if found):
+            for column in ("spec", "spec_yaml"):
+                row[column] = row[column].replace(source, f"{kind}{path.rstrip('/').rpartition('/')[2]}")
+    return pa.Table.from_pylist(rows, schema=sweeps.schema)
 
 
 def _reader_of(store: Store, sweep: str) -> Callable[[str], pa.Table]:

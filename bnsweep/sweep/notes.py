@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 
 from bnsweep.experiment.cautions import beyond_reach, large_eta
 from bnsweep.experiment.plan import Plan
-from bnsweep.experiment.spec import AdaptiveTrials, Resource, Spec
+from bnsweep.experiment.spec import AdaptiveTrials, Data, Resource, Spec
 from bnsweep.store.store import Store
 from bnsweep.sweep.tasks import recipe_columns
 
 __all__ = ["notes", "spec_notes"]
 
 FOREIGN = {"import:": "the code of {}", "torchvision:": "the version of torchvision behind {}"}  # part of a run's id
-AXES = ("data", "models", "placements", "train_seeds", "noise", "eta")
+AXES = ("models", "placements", "train_seeds", "noise", "eta")
 RULES = ("training", "images", "noise_seed", "evaluation")
 SAME = ("model", "data_fingerprint", "bn_mask", "train_seed", "recipe")
 
@@ -68,12 +68,19 @@ def _replaced(plan: Plan, store: Store) -> Iterator[str]:
 
 def _lost(old: Spec, new: Spec) -> Iterator[str]:
     """The keys of which the new spec has not all that the old one has."""
+    if not _images(old) <= _images(new):
+        yield "data"
     yield from (key for key in AXES if not set(getattr(old, key)) <= set(getattr(new, key)))
     yield from (key for key in RULES if getattr(old, key) != getattr(new, key))
     if old.resources.train.threads != new.resources.train.threads:
         yield "resources.train.cpu"
     if _most(new) < _most(old) or (new.images == "auto" and _design(new) != _design(old)):
         yield "trials"
+
+
+def _images(spec: Spec) -> set[Data]:
+    """Wherever they come from: rows are known by digests of images, not by their folder."""
+    return {data.model_copy(update={"source": "", "name": data.dataset}) for data in spec.data}
 
 
 def _most(spec: Spec) -> int:

@@ -341,6 +341,24 @@ def test_published_rows_have_no_networks_and_get_them_back(halves, tmp_path):
     assert (again.runs, again.trials, again.networks) == (0, 0, 2)
 
 
+def test_published_specs_tell_nobody_s_folders(halves, tmp_path):
+    asked = rows(Store.open(halves / "first"), "sweeps")
+    for row in asked:
+        spec = json.loads(row["spec"])
+        sources = ("parquet:/srv/ann/cifar10/", "folder:~/cats", "folder:dogs", "digits")
+        spec["data"] = [{"source": source} for source in sources]
+        row |= {"spec": json.dumps(spec), "spec_yaml": "data: [parquet:/srv/ann/cifar10/, folder:~/cats, digits]\n"}
+    source = Store.create(tmp_path / "store")
+    source.commit({"sweeps": pa.Table.from_pylist(asked, schema=SCHEMAS["sweeps"])})
+    copy_rows(source, tmp_path / "copy")
+    (told,) = rows(Store.open(tmp_path / "copy"), "sweeps")
+    assert [data["source"] for data in json.loads(told["spec"])["data"]] == [
+        "parquet:cifar10", "folder:cats", "folder:dogs", "digits",
+    ]  # fmt: skip
+    assert told["spec_yaml"] == "data: [parquet:cifar10, folder:cats, digits]\n"
+    assert told["spec_sha256"] == asked[-1]["spec_sha256"], "which names the version that was run"
+
+
 def test_published_rows_are_those_that_the_newest_plan_asks_for(tmp_path):
     run(tmp_path / "store")
     run(tmp_path / "store", SPEC.replace("trials: 3", "trials: 2"))

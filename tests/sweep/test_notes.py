@@ -104,6 +104,7 @@ def test_what_a_new_version_hides_is_said_first(tmp_path, run, tiny):
     for before, after, keys in (
         ("eta: [0, 0.1, 0.3]", "eta: [0, 0.1, 0.2]", "`eta`"),
         ("eta: [0, 0.1, 0.3]", "eta: [0, 0.1, 0.2, 0.3]", ""),
+        ("test_images: 100", "test_images: 90", "`data`"),
         ("trials: 4", "trials: 2", "`trials`"),
         ("trials: 4", "trials: 5", ""),
         ("trials: 4", "trials: {half_width: 0.02, max: 100}", ""),
