@@ -20,6 +20,7 @@ import yaml
 from bnsweep.experiment.files import READY
 from bnsweep.experiment.plan import Plan, make_plan
 from bnsweep.experiment.reading import parse_spec
+from bnsweep.noise.sampling import DRAW_COST
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.sizing import ClusterShape, size
@@ -47,9 +48,10 @@ def history(folder: Path, training: float, trials: float, precision: str) -> Sto
     subprocess.run(words, check=True, capture_output=True)
     store = Store.create(str(folder / "history"))
     tables = {}
-    for name, images, speed in (("runs", "train_images", training), ("trials", "images", trials)):
+    # A trial of many images, as measured, is all images; of these rows' few its draw is a good part.
+    for name, images, speed, draw in (("runs", "train_images", training, 0), ("trials", "images", trials, DRAW_COST)):
         table = Store.open(str(made)).read(name)
-        seconds = pc.divide(pc.cast(table[images], pa.float64()), speed)
+        seconds = pc.divide(pc.add(pc.cast(table[images], pa.float64()), draw), speed)
         at = table.schema.get_field_index("duration_s")
         tables[name] = table.set_column(at, table.schema.field(at), pc.cast(seconds, table.schema.field(at).type))
     store.commit(tables)
