@@ -122,7 +122,7 @@ def _near(name: str, valid: Sequence[str]) -> list[str]:
         # resnet21 is not a slip of the pen for resnet20 or resnet32: who writes a number means it.
         return get_close_matches(name, [other for other in valid if NUMBER.findall(other) == numbers], n=1)
     words = {other: NUMBER.sub("", other) for other in valid}
-    near = get_close_matches(name, set(words.values()), n=1)
+    near = get_close_matches(name, dict.fromkeys(words.values()), n=1)
     return [other for other, word in words.items() if word in near][:MOST_NEAR]
 
 

@@ -320,9 +320,9 @@ def coverage(rows: Sequence[Row]) -> Any:
 def whole_axis(values: Iterable[int], **more: Any) -> Any:
     """An axis of whole numbers from the least to the most of these, with a tick at each where there are few."""
     found = set(values)
-    ticks = range(min(found), max(found) + 1)
+    least, most = min(found, default=0), max(found, default=0)
     # Where an axis ends at 1 or 2, Vega puts ticks at halves, too, whatever `tickMinStep` says.
-    where = {"values": list(ticks)} if len(ticks) <= MOST_TICKS else {"tickMinStep": 1}
+    where = {"values": list(range(least, most + 1))} if most - least < MOST_TICKS else {"tickMinStep": 1}
     return alt.Axis(format="d", **where, **more)
 
 

@@ -7,7 +7,6 @@ three None where there is no interval.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from bnsweep.analysis.claims import judge
 from bnsweep.analysis.queries import find_query
 from bnsweep.analysis.searches import Found, read_searches
-from bnsweep.analysis.series import ENDS, placement_label
 
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database
@@ -29,6 +27,7 @@ QUERIES = (
     "normalized",
     "average_normalized",
     "paper_comparison",
+    "paired",
     "target_attribution",
     "tradeoff",
     "depth_trend",
@@ -113,7 +112,7 @@ def read_inputs(database: Database) -> Inputs:
         normalized=[_value(row, "normalized_pct") for row in rows["normalized"]],
         averages=[_value(row, "average_normalized_pct") for row in rows["average_normalized"]],
         depths=[_value(row, "average_normalized_pct") for row in rows["depth_trend"]],
-        paired=_paired(database, rows["accuracy"]),
+        paired=[_value(row, "difference_pct") for row in rows["paired"]],
         losses=[_loss(row) for row in rows["target_attribution"]],
         tradeoff=[_traded(row) for row in rows["tradeoff"]],
         tasks=[_value(row, "normalized_pct") for row in rows["task_complexity"]],
@@ -137,13 +136,6 @@ def read_inputs(database: Database) -> Inputs:
 def _value(row: Row, column: str) -> dict[str, Any]:
     low, high = row["low_pct"], row["high_pct"]
     return {**row, "value": row[column], "low": low, "high": high, "half": row["half_width_pct"]}
-
-
-def _paired(database: Database, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """BN everywhere less no BN, under whatever names a sweep has for the two."""
-    pairs = itertools.product(*({row["placement"] for row in rows if placement_label(row) == end} for end in ENDS))
-    answers = (database.query("paired", a=a, b=b).to_dicts() for a, b in sorted(pairs))
-    return [_value(row, "difference_pct") for row in itertools.chain.from_iterable(answers)]
 
 
 def _loss(row: Row) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _verdict(difference: Row | None) -> str:
     if difference is None:
         return "No training seed has noise draws with both, so the difference has no interval."
     points = number(difference["value"], digits=digits(difference) if tells(difference) else 1)
-    said = f"The difference, draw by draw, is {points} points"
+    said = f"The difference, draw by draw over the {difference['n']} that both have, is {points} points"
     if not tells(difference):
         return f"{said} (no interval, so no verdict)."
     low, high = (number(difference[end], digits=digits(difference)) for end in ("low", "high"))

@@ -35,7 +35,7 @@ def launch(spec: str, target: str, out: Path | None, **options: int | str | None
     from bnsweep.launch import launch as fill
 
     parsed, text = read_spec(spec)
-    wanted = Launch(parsed, text, spec_path(spec).absolute(), here=Path.cwd(), **options)  # type: ignore[arg-type]  # click has the types
+    wanted = Launch(parsed, text, spec_path(spec).resolve(), here=Path.cwd().resolve(), **options)  # type: ignore[arg-type]  # click has the types
     filled = fill(target, wanted)
     for note in wanted.notes():
         click.echo(f"note: {note}", err=True)

@@ -103,8 +103,9 @@ def store_export(directory: Path, location: str, sweep: str | None, form: str, n
     parquet, csv and latex come with a provenance file: specs, versions, digests. A store has its own record of them.
     latex writes one booktabs tabular per named query (see `bnsweep query`) whose answer has at most 200 rows. store
     writes rows without networks, so that whoever has DIRECTORY can ask `bnsweep query --store DIRECTORY` the same;
-    `store verify` will call the networks lost, and of the folders that images came from it has the last name alone. With --sweep the rows are those that the sweep's newest version plans,
-    also where another sweep asked for them first and is named in their column `sweep`.
+    `store verify` will call the networks lost, and of the folders that images came from only the last name is told.
+    With --sweep the rows are those that the sweep's newest version plans, also where another sweep asked for them
+    first and is named in their column `sweep`.
     """
     opened = open_store(location)
     if form != "latex" and names:

@@ -22,7 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 from bnsweep.errors import PlacementError
 from bnsweep.experiment.architecture import Architecture
 
-__all__ = ["Placement", "add_label"]
+__all__ = ["Placement", "add_label", "name_of"]
 
 ENDS = ("all", "none")
 WORDS = (*ENDS, "shortcuts")
@@ -178,10 +178,16 @@ class Placement:
 
 def add_label(labels: dict[str, str], mask: str, label: str) -> None:
     """What a mask is called: `all` or `none` if that is what it is, else the first of its names."""
-    if len(set(mask)) == 1:  # of no site it is neither, or both
-        label = "all" if "1" in mask else "none"
+    label = name_of(mask, label)
     if mask not in labels or label in ENDS:
         labels[mask] = label
+
+
+def name_of(mask: str, otherwise: str) -> str:
+    """`all` or `none` if that is what the mask is; of no site it is neither, or both."""
+    if len(set(mask)) == 1:
+        return "all" if "1" in mask else "none"
+    return otherwise
 
 
 def _short(value: Any) -> str:

@@ -169,7 +169,7 @@ def noise_curve(
         scores = {level: evaluator.trials(cell, level, seeds) for level in levels if level > 0}
         baseline = evaluator.baseline()
     rows = [_row(0.0, [baseline]), *(_row(level, scores[level]) for level in levels if level > 0)]
-    hit, beyond = evaluator.reach(targets)
+    hit, beyond = evaluator.reach(cell)
     parameters = sum(values.numel() for values in network.parameters())
     return Curve(
         cell,

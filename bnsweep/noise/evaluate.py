@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from bnsweep.errors import InputError, UnknownNameError
 from bnsweep.noise.forward import Forward
-from bnsweep.noise.perturb import TARGETS, CellLike, Perturber, check_cell, working_copy
+from bnsweep.noise.perturb import CellLike, Perturber, check_cell, working_copy
 from bnsweep.noise.sampling import chosen_images, strata, strata_sizes, stratified_accuracy
 from bnsweep.training.inputs import Inputs
-from bnsweep.training.slots import beyond_reach, slots_of
+from bnsweep.training.slots import beyond_reach
 
 __all__ = ["PRECISIONS", "Evaluator", "Score"]
 
@@ -140,10 +140,9 @@ class Evaluator:
         """Images per stratum: the `strata_sizes` column of a run."""
         return strata_sizes(self.strata())
 
-    def reach(self, targets: str) -> tuple[int, dict[str, int]]:
-        """Elements that noise on these targets hits; name -> elements of the parameters that no target set names."""
-        hit = (slot for slot in slots_of(self._network) if TARGETS[targets](slot))
-        return sum(slot.tensor.numel() for slot in hit), beyond_reach(self._network)
+    def reach(self, cell: CellLike) -> tuple[int, dict[str, int]]:
+        """Elements that noise of this cell hits; name -> elements of the parameters that no target set names."""
+        return self._prepared(cell).elements, beyond_reach(self._network)
 
     # --- trials ---
 

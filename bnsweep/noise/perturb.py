@@ -25,7 +25,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from bnsweep.errors import InputError, ModelError, UnknownNameError
@@ -169,8 +168,6 @@ def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
         ModelError: the network cannot be copied, or holds parameters that are not there yet.
     """
     check_open(network, "the network")
-    if any(isinstance(p, UninitializedParameter) for p in network.parameters()):
-        raise ModelError("the network has lazy parameters without values; run one forward pass first")
     for name, values in (*network.named_parameters(), *network.named_buffers()):
         if values.is_complex():
             raise ModelError(
@@ -234,7 +231,8 @@ class _Hit:
 class Perturber:
     """Draws of one noise cell on one network.
 
-    `network` holds the perturbed network after each `perturb`: fp32, eval mode, never the caller's.
+    `network` holds the perturbed network after each `perturb`: fp32, eval mode, never the caller's; `elements` counts
+    what is hit of it: the elements with a reference above 0.
 
     Args:
         network: a trained network; left untouched.
@@ -268,7 +266,7 @@ class Perturber:
         if self._averaging and not calibration:
             raise InputError("bn_treatment 'recalibrated' needs calibration inputs, but got none; give training images")
         self._hits, self._scratch = _hits(self.network, cell)
-        self._count = sum(hit.count for hit in self._hits)
+        self.elements = sum(hit.count for hit in self._hits)
         self._normals = _Normals(self._scratch.device)
 
     @torch.no_grad()
@@ -289,7 +287,7 @@ class Perturber:
             total += measured.square_().sum(dtype=torch.float64)
         if self._averaging:
             recalibrate(self.network, self._averaging, self._calibration)
-        return float(total.div_(max(self._count, 1)).sqrt_())
+        return float(total.div_(max(self.elements, 1)).sqrt_())
 
 
 def check_cell(cell: CellLike) -> None:

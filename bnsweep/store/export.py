@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+import yaml
 
 from bnsweep._version import __version__
 from bnsweep.errors import UnknownNameError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "copy_rows", "export", "write_files"]
 
 SITE_ORDER = [(key, "ascending") for key in schema.KEYS["sites"]]
-FOLDER = re.compile(r"(\w+:)([/~].*)", re.DOTALL)  # a source of images, by a path that only its machine knows
 NO_LIMIT = np.iinfo(np.int64).max  # of trials of a point that no plan knows
 
 
@@ -108,11 +107,32 @@ def _without_folders(sweeps: pa.Table) -> pa.Table:
     """Specs that tell nobody's folders: rows are known by digests of images, not by where these were."""
     rows = sweeps.to_pylist()
     for row in rows:
-        sources = [data["source"] for data in json.loads(row["spec"])["data"]]
-        for source, kind, path in (found.group(0, 1, 2) for found in map(FOLDER.match, sources) if found):
-            for column in ("spec", "spec_yaml"):
-                row[column] = row[column].replace(source, f"{kind}{path.rstrip('/').rpartition('/')[2]}")
+        spec = json.loads(row["spec"])
+        given = [data["source"] for data in spec["data"]]
+        told = {source: _without_folder(source) for source in given}
+        if given == list(told.values()):
+            continue
+        for data in spec["data"]:
+            data["source"] = told[data["source"]]
+        row["spec"] = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+        for source in sorted(given, key=len, reverse=True):  # one may begin another
+            row["spec_yaml"] = row["spec_yaml"].replace(source, told[source])
+        if _names_a_folder(row["spec_yaml"]):  # in quotes, say, with escapes
+            row["spec_yaml"] = row["spec"]  # which is YAML as well
     return pa.Table.from_pylist(rows, schema=sweeps.schema)
+
+
+def _without_folder(source: str) -> str:
+    kind, colon, path = source.partition(":")
+    return f"{kind}:{PurePosixPath(path).name}" if colon else source
+
+
+def _names_a_folder(text: str) -> bool:
+    data = yaml.safe_load(text)["data"]
+    sources = [
+        item if isinstance(item, str) else item["source"] for item in (data if isinstance(data, list) else [data])
+    ]
+    return sources != [_without_folder(source) for source in sources]
 
 
 def _reader_of(store: Store, sweep: str) -> Callable[[str], pa.Table]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from bnsweep.experiment.cautions import beyond_reach, large_eta
 from bnsweep.experiment.plan import Plan
@@ -55,15 +56,30 @@ def _of_networks(plan: Plan) -> Iterator[str]:
 
 def _replaced(plan: Plan, store: Store) -> Iterator[str]:
     """What answers will leave out, since they are about a sweep's newest version alone."""
-    rows = store.read("sweeps", columns=["revision", "spec"], filter=pc.field("sweep") == plan.spec.name)
+    rows = store.read("sweeps", columns=["revision", "spec", "spec_sha256"], filter=pc.field("sweep") == plan.spec.name)
     if not rows:
         return
-    newest = json.loads(rows.sort_by("revision")["spec"][-1].as_py())
-    if "search" not in newest and (keys := [f"`{key}`" for key in _lost(Spec.model_validate(newest), plan.spec)]):
+    newest = rows.sort_by("revision").slice(len(rows) - 1).to_pylist()[0]
+    try:
+        keys = [f"`{key}`" for key in _lost(Spec.model_validate(json.loads(newest["spec"])), plan.spec)]
+    except ValidationError:  # of a search, or of another version of bnsweep
+        return
+    if keys and _hides(plan, store, newest["spec_sha256"]):
         yield (
             f"the store's {plan.spec.name!r} has other {', '.join(keys)}: rows that only it asked for stay in the "
             "store, but answers are about a sweep's newest version; for both, give this file another `name`"
         )
+
+
+def _hides(plan: Plan, store: Store, version: str) -> bool:
+    """Whether that version plans a point, or draws at one, that the plan does not: keys may say the same otherwise."""
+    mine = (pc.field("sweep") == plan.spec.name) & (pc.field("spec_sha256") == version)
+    before = store.read("points", columns=["run_id", "point_id", "max_trials"], filter=mine)
+    if not set(before["run_id"].unique().to_pylist()) <= {run.run_id for run in plan.runs}:
+        return True
+    most = {point.point_id: plan.trial_bounds(point.eta)[1] for run in plan.runs for point in plan.points(run)}
+    ids, draws = before["point_id"].to_pylist(), before["max_trials"].to_pylist()
+    return any(most.get(point_id, 0) < count for point_id, count in zip(ids, draws, strict=True))
 
 
 def _lost(old: Spec, new: Spec) -> Iterator[str]:

@@ -74,7 +74,7 @@ def measured_trials(store: Store, plan: Plan) -> Measured | None:
 def _alike(plan: Plan) -> tuple[float, float]:
     """Multiply-adds of the smallest and of the largest network that is like those which do most of the plan's work."""
     sizes = [run.architecture.multiply_adds for run in plan.runs]
-    typical = sum(size * size for size in sizes) / sum(sizes)
+    typical = sum(size * size for size in sizes) / max(sum(sizes), 1)
     return typical / ALIKE, typical * ALIKE
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from bnsweep.errors import ModelError
@@ -57,9 +58,12 @@ def beyond_reach(network: nn.Module) -> dict[str, int]:
     others: dict[int, tuple[str, int]] = {}
     for path, module in network.named_modules():
         # What a kernel is computed from (weight normalization, say) is hit by way of that kernel.
-        computes = isinstance(module, parametrize.ParametrizationList)
+        computed = module.parametrizations if parametrize.is_parametrized(module) else {}
+        for own, parts in computed.items():
+            if _kind(module, own) is not None:
+                reached.update(map(id, parts.parameters()))
         for own, tensor in module.named_parameters(recurse=False):
-            if computes or _kind(module, own) is not None:
+            if _kind(module, own) is not None:
                 reached.add(id(tensor))
             else:
                 others.setdefault(id(tensor), (f"{path}.{own}" if path else own, tensor.numel()))
@@ -67,7 +71,9 @@ def beyond_reach(network: nn.Module) -> dict[str, int]:
 
 
 def check_open(network: nn.Module, name: str) -> None:
-    """Layers must be there to be seen and copied. Raises ModelError for a network by torch.jit."""
+    """Layers must be there to be seen and copied. Raises ModelError for a network by torch.jit, or a lazy one."""
+    if any(isinstance(values, UninitializedParameter) for values in network.parameters()):
+        raise ModelError(f"{name} has lazy parameters without values; run one forward pass first")
     for path, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             part = f"{path} of {name}" if path else name

@@ -254,3 +254,8 @@ def test_the_two_main_colours_differ_for_every_colour_vision(look: dict[str, Any
     for matrix in (protan, deutan):
         seen = [[sum(m * c for m, c in zip(row, colour, strict=True)) for row in matrix] for colour in (first, second)]
         assert max(abs(a - b) for a, b in zip(*seen, strict=True)) > 0.2
+
+
+def test_an_axis_of_huge_whole_numbers_is_no_trouble() -> None:
+    for ends in ([], [0, 2**63 - 1], [10**18, 17579757374727843376]):
+        assert charts.whole_axis(ends).to_dict()["format"] == "d"

@@ -80,8 +80,7 @@ def test_the_verdict_is_that_of_the_pairs(tmp_path: Path) -> None:
     low, high = (f"−{-end:.2f}" for end in interval)
     for said in headline(inputs):
         assert (
-            f"The difference, draw by draw, is −1.39 points (95 % interval {low} to {high}, which leaves out 0)."
-            in said
+            f"over the 12 that both have, is −1.39 points (95 % interval {low} to {high}, which leaves out 0)." in said
         )
 
 

@@ -130,7 +130,7 @@ def test_an_interval_wider_than_the_scale_is_not_told(tmp_path: Path) -> None:
     assert wide == 635.3
     assert {row["eta=0.1"] for row in shown} == {"50.0 ◦"}
     assert "50.0 % (no interval) with BN everywhere and 50.0 % (no interval) without BN" in said
-    assert "The difference, draw by draw, is 0.0 points (no interval, so no verdict)." in said
+    assert "that both have, is 0.0 points (no interval, so no verdict)." in said
 
 
 def test_rows_that_two_sweeps_share_are_not_compared_with_themselves(tmp_path: Path) -> None:

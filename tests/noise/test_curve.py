@@ -12,6 +12,7 @@ from bnsweep.errors import InputError, ModelError, UnknownNameError
 from bnsweep.experiment.identity import noise_seed
 from bnsweep.noise.curve import Cell, noise_curve
 from bnsweep.noise.evaluate import Evaluator
+from bnsweep.training.slots import beyond_reach
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,20 @@ def test_what_no_noise_hits_is_counted_and_told(trained):
     assert large.startswith("eta above 1 (10) is noise of more than one standard deviation")
     assert beyond.startswith("no noise hits 900 of the 1,550 parameters of the network, which stand in no layer with")
     assert str(told).splitlines()[-1] == f"note: {beyond}"
+    folding = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10)
+    )
+    folding[1].running_mean.uniform_(), folding[1].running_var.uniform_(), nn.init.uniform_(folding[1].bias)
+    nn.init.uniform_(folding[1].weight)
+    kept = noise_curve(folding, trained.inputs, trained.labels, trials=2, targets="all")
+    folded = noise_curve(folding, trained.inputs, trained.labels, trials=2, targets="all", bn_treatment="folded")
+    assert (kept.hit, folded.hit) == (36 + 4 * 4 + 1450, 36 + 4 + 1450)
     weighted = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(64, 10)))
     assert noise_curve(weighted, inputs, trained.labels, trials=2).notes == ()
+    embedded = nn.utils.parametrizations.weight_norm(nn.Embedding(9, 9))
+    assert beyond_reach(nn.Sequential(nn.Linear(2, 2), embedded)) == {
+        "1.parametrizations.weight.original0": 9, "1.parametrizations.weight.original1": 81,
+    }  # fmt: skip
 
 
 def test_a_single_trial_has_no_interval(trained):

@@ -16,15 +16,17 @@ from tests.results.published import (
     LONG_SGD,
     MAIN,
     PUZZLES,
+    RECIPE,
     SGD,
     STORES,
     TASKS,
     Answers,
     Row,
+    arms,
     merged,
 )
 
-__all__ = ["claims", "glance", "verdicts"]
+__all__ = ["claims", "glance", "recipes", "verdicts"]
 
 GLANCED = (LONG_SGD, LONG, SGD, DEEP_SGD, FULL, MAIN, HUNDRED_SGD, HUNDRED)
 # Of the smaller sweeps those claims that the main ones say nothing about.
@@ -70,6 +72,29 @@ def glance(ask: Answers) -> Lines:
     heads = ["sweep", "network and images", "recipe, epochs", "seeds", "clean: BN / none"]
     heads += ["A_avr, noise on all: BN / none", "BN costs, noise on weights", "on all parameters", "on all, BN folded"]
     return table([*heads, "on weights, statistics anew"], lines) + command("bn_effect", *GLANCED)
+
+
+def recipes(ask: Answers) -> Lines:
+    """What optimizer and L2 term do to what BN costs: one pair of networks for each of the four recipes."""
+    lines = []
+    for optimizer, decay, training in sorted(arms(ask("runs", RECIPE), "optimizer", "weight_decay", "training")):
+        effects = {(r["targets"], r["bn_treatment"]): r for r in ask("bn_effect", RECIPE, training=training)}
+        networks = {row["placement"]: row for row in ask("work", RECIPE, training=training)}
+        pair = networks["all"], networks["none"]
+        on_weights = effects["weights", "stale"]
+        lines.append(
+            [
+                OPTIMIZERS[optimizer],
+                f"{decay:g}",
+                " / ".join(figure(row["test_accuracy_pct"]) for row in pair),
+                " / ".join(figure(row["train_loss"], digits=2) for row in pair),
+                f"{figure(on_weights['everywhere_pct'])} / {figure(on_weights['fewest_pct'])}",
+                *(_cost(effects[cell]) for cell in COSTS),
+            ]
+        )
+    heads = ["optimizer", "L2", "clean: BN / none", "training loss", "A_avr, noise on weights: BN / none"]
+    heads += ["BN costs, noise on weights", "on all parameters", "on all, BN folded", "on weights, statistics anew"]
+    return table(heads, lines) + command("bn_effect", RECIPE)
 
 
 def _cost(row: Row) -> str:

@@ -11,6 +11,7 @@ from bnsweep.analysis.database import Database, open_database
 from bnsweep.store.store import Store
 
 __all__ = [
+    "APART",
     "DEEP_SGD",
     "DEPTH",
     "ENDS",
@@ -21,6 +22,7 @@ __all__ = [
     "LONG_SGD",
     "MAIN",
     "PUZZLES",
+    "RECIPE",
     "ROOT",
     "SGD",
     "SMALL_HUNDRED",
@@ -39,11 +41,13 @@ __all__ = [
 ROOT = Path(__file__).parent.parent.parent
 FULL, MAIN, PUZZLES, DEPTH = "cifar10-full", "cifar10-results", "cifar10-puzzles", "cifar10-depth"
 SGD, DEEP_SGD, VGG = "cifar10-sgd", "cifar10-deep-sgd", "cifar10-vgg16"
+RECIPE = "cifar10-recipe"
 LONG, LONG_SGD = "cifar10-long", "cifar10-long-sgd"
 HUNDRED, HUNDRED_SGD, SMALL_HUNDRED = "cifar100-results", "cifar100-sgd", "cifar100-small"
 STORES = {
     FULL: "results/cifar10-full",
     SGD: "results/cifar10-sgd",
+    RECIPE: "results/cifar10-recipe",
     DEEP_SGD: "results/cifar10-deep-sgd",
     LONG: "results/cifar10-long",
     LONG_SGD: "results/cifar10-long-sgd",
@@ -55,6 +59,7 @@ STORES = {
     HUNDRED_SGD: "results/cifar100-sgd",
     SMALL_HUNDRED: "results/cifar100-small",
 }
+APART = [sweep for sweep in STORES if sweep != RECIPE]  # which has half of its networks from two others
 TASK, TASK_SGD = "both", "both-sgd"  # stores of the same sweep on CIFAR-10 and on CIFAR-100
 TASKS = {TASK: (MAIN, HUNDRED), TASK_SGD: (SGD, HUNDRED_SGD)}
 TARGETS = {

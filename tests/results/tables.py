@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from tests.results.glance import claims, glance, verdicts
+from tests.results.glance import claims, glance, recipes, verdicts
 from tests.results.markdown import Lines, between, command, figure, table
 from tests.results.published import (
+    APART,
     DEEP_SGD,
     DEPTH,
     ENDS,
@@ -31,7 +32,6 @@ from tests.results.published import (
     ROOT,
     SGD,
     SMALL_HUNDRED,
-    STORES,
     TARGETS,
     TASK,
     TASK_SGD,
@@ -292,7 +292,7 @@ def work(ask: Answers) -> Lines:
             f"{row['trials']:,}",
             f"{row['trial_s']:.0f}",
         ]
-        for sweep in STORES
+        for sweep in APART
         for row in ask("work", sweep)
     ]
     heads = [
@@ -304,7 +304,7 @@ def work(ask: Answers) -> Lines:
         "test accuracy: mean (range)",
         "training loss",
     ]
-    return table([*heads, "training, s", "draws", "scoring, s"], lines) + command("work", *STORES)
+    return table([*heads, "training, s", "draws", "scoring, s"], lines) + command("work", *APART)
 
 
 # Sweeps whose tables II and IV stand in a document, by what the tables' names end with.
@@ -331,6 +331,7 @@ TABLES: dict[str, Callable[[Answers], Lines]] = {
     },
     "headline": headline,
     "glance": glance,
+    "recipes": recipes,
     "claims": claims,
     "effect_small_hundred": partial(effect, sweep=SMALL_HUNDRED),
     "hit": partial(effect, sweep=DEPTH),  # where all four sets of targets were scored

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bnsweep.training.images import DataShape
 from bnsweep.training.layout import layout_of
 from tests.results.markdown import Lines, command, figure, table
-from tests.results.published import ENDS, STORES, TARGETS, Answers, arms
+from tests.results.published import APART, ENDS, TARGETS, Answers, arms
 
 __all__ = ["correlation", "equation_9", "gradients", "smoothness"]
 
@@ -15,7 +15,7 @@ __all__ = ["correlation", "equation_9", "gradients", "smoothness"]
 def gradients(ask: Answers) -> Lines:
     """C by network, placement and learning rate, mean of the runs at the last measured epoch."""
     lines = []
-    for sweep in STORES:
+    for sweep in APART:
         rate = {row["run_id"]: row["learning_rate"] for row in ask("runs", sweep)}
         rows = [
             {**row, "rate": rate[row["run_id"]]}
@@ -29,7 +29,7 @@ def gradients(ask: Answers) -> Lines:
             spans = map(_span, (noise, batch, kept))
             lines.append([sweep, arm[0], arm[3], f"{arm[1]:g}", *spans, str(len(own))])
     heads = ["sweep", "network", "placement", "learning rate", "C of images: mean (range)", "C of batches", "A_avr, %"]
-    return table([*heads, "networks"], lines) + command("gradient_noise", *STORES)
+    return table([*heads, "networks"], lines) + command("gradient_noise", *APART)
 
 
 def _span(values: Sequence[float]) -> str:
@@ -42,7 +42,7 @@ def _span(values: Sequence[float]) -> str:
 
 def correlation(ask: Answers) -> Lines:
     """Rank correlation of C and A_avr over the networks of one recipe."""
-    rates = {sweep: {row["training"]: row["learning_rate"] for row in ask("runs", sweep)} for sweep in STORES}
+    rates = {sweep: {row["training"]: row["learning_rate"] for row in ask("runs", sweep)} for sweep in APART}
     lines = [
         [
             sweep,
@@ -55,7 +55,7 @@ def correlation(ask: Answers) -> Lines:
             "-" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}",
             row["explanation"],
         ]
-        for sweep in STORES
+        for sweep in APART
         for row in ask("gradient_noise_correlation", sweep)
         if row["bn_treatment"] == "stale" and row["targets"] in ENDS
     ]
@@ -70,7 +70,7 @@ def correlation(ask: Answers) -> Lines:
         "95 % interval",
         "the paper's explanation",
     ]
-    return table(heads, lines) + command("gradient_noise_correlation", *STORES)
+    return table(heads, lines) + command("gradient_noise_correlation", *APART)
 
 
 def smoothness(ask: Answers) -> Lines:

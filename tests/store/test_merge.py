@@ -9,9 +9,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from bnsweep.analysis.database import open_database
 from bnsweep.errors import InputError, StoreClaimedError, UnknownNameError
+from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store import merge as merging
@@ -341,22 +343,31 @@ def test_published_rows_have_no_networks_and_get_them_back(halves, tmp_path):
     assert (again.runs, again.trials, again.networks) == (0, 0, 2)
 
 
-def test_published_specs_tell_nobody_s_folders(halves, tmp_path):
-    asked = rows(Store.open(halves / "first"), "sweeps")
-    for row in asked:
-        spec = json.loads(row["spec"])
-        sources = ("parquet:/srv/ann/cifar10/", "folder:~/cats", "folder:dogs", "digits")
-        spec["data"] = [{"source": source} for source in sources]
-        row |= {"spec": json.dumps(spec), "spec_yaml": "data: [parquet:/srv/ann/cifar10/, folder:~/cats, digits]\n"}
+@pytest.mark.parametrize(
+    ("written", "told", "sources", "names"),
+    [
+        ("data: cifar10", "data: cifar10", ["parquet:/srv/ann/cifar10/"], ["parquet:cifar10"]),  # by --data
+        ("data: [folder:~/cats, digits]", "data: [folder:cats, digits]", ["folder:~/cats", "digits"], None),
+        ("data: {source: folder:own/cats} # mine", "data: {source: folder:cats} # mine", ["folder:own/cats"], None),
+        ("data: [folder:/a, folder:/a/b]", "data: [folder:a, folder:b]", ["folder:/a", "folder:/a/b"], None),
+        ('data: "folder:/srv/\\u00fc/cats"', None, ["folder:/srv/\u00fc/cats"], ["folder:cats"]),
+        ("data: 'folder:/\u00fc \"x\"/cats'", "data: 'folder:cats'", ['folder:/\u00fc "x"/cats'], None),
+    ],
+)
+def test_published_specs_tell_nobody_s_folders(written, told, sources, names, halves, tmp_path):
+    (*_, asked) = rows(Store.open(halves / "first"), "sweeps")
+    spec = json.loads(asked["spec"]) | {"data": [{"source": source} for source in sources]}
+    row = asked | {"spec": canonical_json(spec), "spec_yaml": written}
     source = Store.create(tmp_path / "store")
-    source.commit({"sweeps": pa.Table.from_pylist(asked, schema=SCHEMAS["sweeps"])})
+    source.commit({"sweeps": pa.Table.from_pylist([row], schema=SCHEMAS["sweeps"])})
     copy_rows(source, tmp_path / "copy")
-    (told,) = rows(Store.open(tmp_path / "copy"), "sweeps")
-    assert [data["source"] for data in json.loads(told["spec"])["data"]] == [
-        "parquet:cifar10", "folder:cats", "folder:dogs", "digits",
-    ]  # fmt: skip
-    assert told["spec_yaml"] == "data: [parquet:cifar10, folder:cats, digits]\n"
-    assert told["spec_sha256"] == asked[-1]["spec_sha256"], "which names the version that was run"
+    (copied,) = rows(Store.open(tmp_path / "copy"), "sweeps")
+    if names is None:
+        names = yaml.safe_load(told)["data"]
+        names = [names["source"]] if isinstance(names, dict) else [names] if isinstance(names, str) else names
+    assert copied["spec"] == canonical_json(spec | {"data": [{"source": name} for name in names]})
+    assert copied["spec_yaml"] == (copied["spec"] if told is None else told)
+    assert copied["spec_sha256"] == asked["spec_sha256"], "which names the version that was run"
 
 
 def test_published_rows_are_those_that_the_newest_plan_asks_for(tmp_path):

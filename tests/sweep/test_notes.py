@@ -112,6 +112,8 @@ def test_what_a_new_version_hides_is_said_first(tmp_path, run, tiny):
         ("train_seeds: 1", "train_seeds: [1]\nimages: 50", "`train_seeds`, `images`"),
         ("placements: [all, none]", "placements: [none, all, {first: 1}]", ""),
         ("placements: [all, none]", "placements: all", "`placements`"),
+        ("placements: [all, none]", "placements: ['111111111', none]", ""),  # the same said otherwise
+        ("models: resnet8", "models: {name: resnet8, placements: [all, none]}", ""),
         ("epochs: 2", "epochs: 3", "`training`"),
     ):
         assert before in tiny

@@ -219,6 +219,7 @@ def own_module(tmp_path, monkeypatch):
         "    import torch, warnings\n"
         "    with warnings.catch_warnings(action='ignore'):\n"  # it is deprecated, and still met
         "        return nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(2, 2)))\n"
+        "def lazy(**_):\n    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))\n"
         "ready = nn.Linear(2, 2)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -241,6 +242,7 @@ def test_a_network_of_ones_own():
         ("own_networks:failing", r"the factory failed: KeyError: 'weights' \(.*/own_networks.py:10, in failing\)"),
         ("own_networks:nameless", r"AttributeError: .* 'body' \(.*/own_networks.py:13, in forward\)\. Set"),
         ("own_networks:scripted", "1 of import:own_networks:scripted was scripted or traced, which hides its layers"),
+        ("own_networks:lazy", "import:own_networks:lazy has lazy parameters without values; run one forward pass"),
         ("own_networks:ready", "'ready' is a network; name a function that makes a new one each time: def make"),
         ("own_networks:absent", "has no function 'absent'"),
         ("own_networks:five", r"must return logits of shape \(images, 10\), but returns \(2, 5\)"),

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from bnsweep.errors import InputError
+from bnsweep.experiment.placement import name_of
 from bnsweep.experiment.search import SearchSpec
 
 __all__ = ["front_sweep"]
@@ -49,15 +50,11 @@ def front_sweep(spec: SearchSpec, fronts: Mapping[tuple[str, str], Sequence[str]
             if model.training is not None:  # in full: what is left out is the sweep's
                 own["training"] = model.training.model_dump(mode="json")
             fewest_first = sorted(masks[model.name], key=lambda mask: (mask.count("1"), mask))
-            models.append({**own, "placements": [_word(mask) for mask in fewest_first]})
+            models.append({**own, "placements": [name_of(mask, mask) for mask in fewest_first]})
     content["models"] = models
     content["train_seeds"] = train_seeds
     content["eta"] = [float(eta) for eta in spec.eta]
     return HEAD.format(name=spec.name, seeds=len(train_seeds)) + yaml.safe_dump(content, sort_keys=False, width=120)
-
-
-def _word(mask: str) -> str:
-    return mask if len(set(mask)) > 1 else "all" if "1" in mask else "none"
 
 
 def _shared(spec: SearchSpec) -> dict[str, Any]:
