@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow.compute as pc
-from pydantic import ValidationError
 
 from bnsweep.experiment.cautions import beyond_reach, large_eta
 from bnsweep.experiment.plan import Plan
@@ -62,7 +61,7 @@ def _replaced(plan: Plan, store: Store) -> Iterator[str]:
     newest = rows.sort_by("revision").slice(len(rows) - 1).to_pylist()[0]
     try:
         keys = [f"`{key}`" for key in _lost(Spec.model_validate(json.loads(newest["spec"])), plan.spec)]
-    except ValidationError:  # of a search, or of another version of bnsweep
+    except ValueError:  # of a search, or of another version of bnsweep
         return
     if keys and _hides(plan, store, newest["spec_sha256"]):
         yield (
