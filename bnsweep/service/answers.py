@@ -40,7 +40,7 @@ from bnsweep.errors import (
 )
 from bnsweep.service.auth import Role, User, is_form_proof
 from bnsweep.service.console import BusyError
-from bnsweep.service.guard import FORM_COOKIE, Refusals, same_site
+from bnsweep.service.guard import FORM_COOKIE, Refusals, error_body, same_site
 from bnsweep.service.hub import ForbiddenError
 from bnsweep.service.jobs import TooManyJobsError
 from bnsweep.service.look import ENDINGS, page
@@ -51,7 +51,6 @@ __all__ = [
     "NotFoundError",
     "add",
     "answering",
-    "error_body",
     "for_programs",
     "install_errors",
     "permitted",
@@ -260,11 +259,6 @@ def result_of(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> R
     """Rows as an answer's table."""
     arrays = [pa.array([row.get(column.name) for row in rows]) for column in columns]
     return Result(tuple(columns), pa.table(arrays, names=[column.name for column in columns]))
-
-
-def error_body(error: str, status: int, **more: Any) -> bytes:
-    """The one form of an error."""
-    return json.dumps({"ok": False, "error": error, "status": status, **more}).encode()
 
 
 def install_errors(app: FastAPI, refusals: Refusals) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 import threading
 from collections import OrderedDict
@@ -24,7 +25,17 @@ from bnsweep.service.audit import Audit
 from bnsweep.service.auth import ANYONE, Tokens, User
 from bnsweep.service.settings import Settings
 
-__all__ = ["COOKIE", "FORM_COOKIE", "TOO_MANY_WRONG", "Buckets", "Guard", "Refusals", "is_loopback", "same_site"]
+__all__ = [
+    "COOKIE",
+    "FORM_COOKIE",
+    "TOO_MANY_WRONG",
+    "Buckets",
+    "Guard",
+    "Refusals",
+    "error_body",
+    "is_loopback",
+    "same_site",
+]
 
 COOKIE, FORM_COOKIE = "bnsweep_token", "bnsweep_form"
 KEPT_BUCKETS = 10_000
@@ -202,13 +213,16 @@ class Guard:
 
 
 async def _refuse(send: Send, status: int, error: str, wait_s: float = 0.0) -> None:
-    from bnsweep.service.answers import error_body
-
     headers = [(b"content-type", b"application/json")]
     if wait_s:
         headers.append((b"retry-after", str(int(wait_s) + 1).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": error_body(error, status)})
+
+
+def error_body(error: str, status: int, **more: Any) -> bytes:
+    """The one form of an error."""
+    return json.dumps({"ok": False, "error": error, "status": status, **more}).encode()
 
 
 def address(scope: Scope) -> str:

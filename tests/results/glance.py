@@ -30,7 +30,7 @@ __all__ = ["claims", "glance", "recipes", "verdicts"]
 
 GLANCED = (LONG_SGD, LONG, SGD, DEEP_SGD, FULL, MAIN, HUNDRED_SGD, HUNDRED)
 # Of the smaller sweeps those claims that the main ones say nothing about.
-JUDGED = dict.fromkeys((LONG_SGD, FULL, SGD, MAIN, HUNDRED_SGD, HUNDRED)) | {
+JUDGED = dict.fromkeys((LONG_SGD, FULL, SGD, DEEP_SGD, MAIN, HUNDRED_SGD, HUNDRED)) | {
     PUZZLES: ("layers",),
     DEPTH: ("layers", "depth"),
 }
