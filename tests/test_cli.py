@@ -102,9 +102,9 @@ def test_a_query_in_every_format(work):
 
     assert pq.read_table(work / "out.parquet").num_rows == 8
     ask(work, "query", "accuracy", "--store", "store", "--format", "csv", "--out", "csv.json")
-    ask(work, "query", "accuracy", "--store", "store", "--out", "answer.data")
+    ask(work, "query", "accuracy", "--store", "store", "--out", "answer.txt")
     assert (work / "csv.json").read_text().startswith("dataset,model,")  # what is said counts
-    assert "in every row: " in (work / "answer.data").read_text()
+    assert "in every row: " in (work / "answer.txt").read_text()
 
 
 def test_sql_of_one_s_own(work):

@@ -107,8 +107,8 @@ def _without_folders(sweeps: pa.Table) -> pa.Table:
     """Specs that tell nobody's folders: rows are known by digests of images, not by where these were."""
     rows = sweeps.to_pylist()
     for row in rows:
-        spec = json.loads(row["spec"])
-        given = [data["source"] for data in spec["data"]]
+        spec = json.loads(row["spec"] or "{}")
+        given = [data["source"] for data in spec.get("data", ())]
         told = {source: _without_folder(source) for source in given}
         if given == list(told.values()):
             continue

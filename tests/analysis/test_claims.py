@@ -85,6 +85,7 @@ def test_the_other_way_round_is_contradicted(tmp_path: Path) -> None:
         for row in rows:
             kept = {"all": ("none", 0), "none": ("all", 7)}.get(row["placement"], (row["placement"], row["bn_kept"]))
             row["placement"], row["bn_kept"] = kept
+            row["bn_mask"] = {"all": "1" * 7, "none": "0" * 7}.get(kept[0], row["bn_mask"])
         tables[name] = type(tables[name]).from_pylist(rows, schema=tables[name].schema)
     store = Store.create(tmp_path / "store")
     store.commit(tables)

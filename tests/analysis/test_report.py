@@ -142,8 +142,9 @@ def test_the_headline_says_the_store_s_numbers(page: Page) -> None:
         return 100 * sum(sum(v) / len(v) for v in per_seed.values()) / len(per_seed)
 
     found = re.search(
-        r"resnet20 on digits, noise on weights at η = (\d+) %: accuracy is ([\d.]+) ± [\d.]+ % with BN everywhere and "
-        r"([\d.]+) ± [\d.]+ % without BN \(n = 15 trials on 3 training runs each",
+        r"resnet20 on digits, noise on weights at η = (\d+) %, where the two differ most: accuracy is "
+        r"([\d.]+) ± [\d.]+ % with BN everywhere and ([\d.]+) ± [\d.]+ % without BN \(n = 15 trials on 3 training "
+        r"runs each",
         page.words,
     )
     assert found, page.words[:800]
