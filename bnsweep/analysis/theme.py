@@ -38,7 +38,7 @@ DARK: dict[str, Any] = {
 
 def chart_config(look: dict[str, Any]) -> dict[str, Any]:
     """The Vega-Lite `config` of a look (LIGHT or DARK)."""
-    everywhere, nowhere, *others = look["category"]  # BN's ends come first among series, and end the scale between
+    everywhere, nowhere = look["category"][:2]  # BN's ends come first among series, and end the scale between
     ink, soft, grid, axis = look["ink"], look["soft"], look["grid"], look["axis"]
     return {
         "background": look["page"],
@@ -63,7 +63,7 @@ def chart_config(look: dict[str, Any]) -> dict[str, Any]:
             "titleFontWeight": 500, "labelLimit": 320, "symbolSize": 80, "symbolStrokeWidth": 2, "columnPadding": 16,
             "offset": 12,
         },
-        "range": {"category": [everywhere, nowhere, *others], "ramp": [nowhere, everywhere], "symbol": SHAPES},
+        "range": {"category": look["category"], "ramp": [nowhere, everywhere], "symbol": SHAPES},
         "line": {"strokeWidth": 2},
         "rule": {"color": axis},
         "text": {"color": ink, "fontSize": 11},

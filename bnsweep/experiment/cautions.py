@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["beyond_reach", "large_eta"]
+__all__ = ["on_eta", "on_reach"]
 
 MOST_NAMED = 5  # of a list
 TELLING = 0.1  # share of a network's parameters
 
 
-def large_eta(levels: Sequence[str]) -> str:
+def on_eta(levels: Sequence[str]) -> str:
     """On noise levels above 1, where eta multiplies a size of the weights."""
     return (
         f"eta above 1 ({_some(levels)}) is noise of more than one standard deviation (of more than the "
@@ -18,7 +18,7 @@ def large_eta(levels: Sequence[str]) -> str:
     )
 
 
-def beyond_reach(name: str, beyond: Mapping[str, int], parameters: int) -> str | None:
+def on_reach(name: str, beyond: Mapping[str, int], parameters: int) -> str | None:
     """On a network of which a good part is out of the noise's reach; None where it is a small one.
 
     Args:

@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from bnsweep.errors import InputError
-from bnsweep.experiment.cautions import beyond_reach, large_eta
+from bnsweep.experiment import cautions
 from bnsweep.experiment.identity import noise_seed
 from bnsweep.noise.evaluate import Evaluator, Score
 from bnsweep.noise.forward import full_fp32
@@ -186,8 +186,8 @@ def noise_curve(
 def _notes(cell: Cell, levels: Sequence[float], beyond: Mapping[str, int], parameters: int) -> Iterator[str]:
     large = [f"{level:g}" for level in levels if level > 1]
     if large and cell.sigma_reference != "absolute":
-        yield large_eta(large)
-    if note := beyond_reach("the network", beyond, parameters):
+        yield cautions.on_eta(large)
+    if note := cautions.on_reach("the network", beyond, parameters):
         yield note
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from bnsweep.experiment.cautions import beyond_reach, large_eta
+from bnsweep.experiment import cautions
 from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.spec import AdaptiveTrials, Data, Resource, Spec
 from bnsweep.store.store import Store
@@ -33,7 +33,7 @@ def spec_notes(spec: Spec) -> Iterator[str]:
     """Those of the file alone, one sentence each."""
     large = [f"{eta.normalize():f}" for eta in spec.eta if eta > 1]
     if large and any(cell.sigma_reference != "absolute" for cell in spec.noise):
-        yield large_eta(large)
+        yield cautions.on_eta(large)
     for model in spec.models:
         if model.name.startswith("import:") and (model.training or spec.training).epochs == 0:
             yield (
@@ -45,7 +45,7 @@ def spec_notes(spec: Spec) -> Iterator[str]:
 def _of_networks(plan: Plan) -> Iterator[str]:
     """What some networks have too little of: parameters that noise hits, or BN."""
     for network in {run.architecture.name: run.architecture for run in plan.runs}.values():
-        if note := beyond_reach(network.name, dict(network.beyond_reach), network.parameters):
+        if note := cautions.on_reach(network.name, dict(network.beyond_reach), network.parameters):
             yield note
         if not network.sites:
             treatments = {cell.bn_treatment for cell in plan.spec.noise}
