@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import yaml
 
 from bnsweep.errors import InputError, SpecError
-from bnsweep.experiment.tree import compose
+from bnsweep.experiment.yaml_tree import compose
 
 __all__ = ["entry", "with_entry"]
 

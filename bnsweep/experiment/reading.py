@@ -16,7 +16,7 @@ from bnsweep.experiment.files import LARGEST_BYTES, did_you_mean, read_text
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.search import SearchSpec
 from bnsweep.experiment.spec import MOST_CELLS, PATTERNS, Spec, expand_noise
-from bnsweep.experiment.tree import compose, construct, line_of, parts_of, walk
+from bnsweep.experiment.yaml_tree import compose, construct, line_of, parts_of, walk
 
 __all__ = ["as_counted", "as_run", "parse_spec", "read_spec", "with_lines", "written"]
 

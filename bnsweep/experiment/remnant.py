@@ -12,7 +12,7 @@ from pydantic import ValidationError, ValidationInfo, field_validator
 from bnsweep.errors import Problem, SpecError
 from bnsweep.experiment.reading import as_counted, written
 from bnsweep.experiment.spec import Spec
-from bnsweep.experiment.tree import DEEPEST, compose, construct, line_of, parts_of, walk
+from bnsweep.experiment.yaml_tree import DEEPEST, compose, construct, line_of, parts_of, walk
 
 __all__ = ["Remnant", "remnant"]
 
