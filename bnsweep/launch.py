@@ -22,7 +22,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 
 from bnsweep._version import __version__
 from bnsweep.errors import InputError, UnknownNameError
-from bnsweep.experiment.spec import Spec
+from bnsweep.experiment.spec import FileEntry, Spec
 from bnsweep.paths import home_expanded
 
 __all__ = ["TARGETS", "Launch", "launch"]
@@ -47,7 +47,7 @@ class Launch:
     image: str | None = None
     hours: int | None = None
     instance: str | None = None  # AWS's name of a machine type
-    here: Path | None = None  # where the command was given: import: networks and images may lie there
+    here: Path | None = None  # where the command was given: import: networks and the spec's files may lie there
     venv: str = sys.prefix  # has bnsweep; with Slurm all nodes share it
 
     @property
@@ -96,23 +96,17 @@ class Launch:
         return any(model.name.startswith("import:") for model in self.spec.models)
 
     @property
-    def images(self) -> list[str]:
-        """Sources that are files."""
-        return [data.source for data in self.spec.data if data.source.startswith(("parquet:", "folder:"))]
+    def relative_files(self) -> list[FileEntry]:
+        """Images and weights whose paths hold where the command was given."""
+        return [entry for entry in self.spec.files if not Path(entry.path).is_absolute()]
 
-    @property
-    def relative_images(self) -> list[str]:
-        """Those whose paths hold where the command was given."""
-        return [source for source in self.images if not Path(source.partition(":")[2]).is_absolute()]
-
-    def check_images(self) -> None:
+    def check_files(self) -> None:
         """For containers, which have folders of their own. Raises InputError."""
-        if self.relative_images:
-            source = self.relative_images[0]
-            kind, _, path = source.partition(":")
+        if self.relative_files:
+            entry = self.relative_files[0]
             raise InputError(
-                f"{source} is a relative path, which the cluster would look for in a folder of its own: write in full "
-                f"where the images lie on the cluster's head, e.g. {kind}:/srv/data/{Path(path).name}"
+                f"{entry} is a relative path, which the cluster would look for in a folder of its own: write in full "
+                f"where it lies on the cluster's head, e.g. {entry.at(f'/srv/data/{Path(entry.path).name}')}"
             )
 
     def notes(self) -> list[str]:
@@ -120,8 +114,8 @@ class Launch:
         found = []
         if self.imports:
             found.append("import: networks are not part of a spec: every node must find their package (PYTHONPATH)")
-        for source in self.images:
-            found.append(f"{source} must lie where the driver runs, which is the head of the cluster")
+        for entry in self.spec.files:
+            found.append(f"{entry} must lie where the driver runs, which is the head of the cluster")
         if self.accelerator:
             found.append(f"tasks wait for nodes whose GPUs are called {self.accelerator}: choose such machines")
         if idle := self.spec.resources.idle_gpus(self.gpus):
@@ -180,7 +174,7 @@ def _compose(wanted: Launch) -> str:
     if wanted.store and "://" not in wanted.store:
         raise InputError(f"containers share no folder of this machine, but got --store {wanted.store}: name a bucket")
     if wanted.here != wanted.path.parent:  # containers have the spec's folder, and start in it
-        wanted.check_images()
+        wanted.check_files()
     common, services = file["x-bnsweep"], file["services"]
     if wanted.image:
         common["image"] = wanted.image
@@ -205,7 +199,7 @@ def _compose(wanted: Launch) -> str:
 
 
 def _kuberay(wanted: Launch) -> str:
-    wanted.check_images()
+    wanted.check_files()
     yaml = _yaml()
     configuration, job = yaml.load_all(_template("kuberay-rayjob.yaml"))
     configuration["metadata"]["name"] = job["metadata"]["name"] = wanted.name
@@ -250,8 +244,8 @@ def _slurm(wanted: Launch) -> str:
     lines = {f"#+SBATCH --{name}=.*": f"#SBATCH --{name}={value}" for name, value in wishes.items() if value}
     lines |= {r"SPEC=.*": f"SPEC={shlex.quote(str(wanted.path))}", r"STORE=.*": f"STORE={shlex.quote(store)}"}
     lines[r"VENV=.*"] = f"VENV=${{VENV:-{shlex.quote(wanted.venv)}}} # with bnsweep[ray,cluster,s3]"
-    if wanted.relative_images and wanted.here:
-        folder = f"cd {shlex.quote(str(wanted.here))} # where the spec's images are found"
+    if wanted.relative_files and wanted.here:
+        folder = f"cd {shlex.quote(str(wanted.here))} # where the spec's files are found"
         lines[r"SPEC=.*"] = f"{folder}\n{lines[r'SPEC=.*']}"
     for pattern, line in lines.items():
         text = re.sub(f"^{pattern}$", line.replace("\\", r"\\"), text, flags=re.MULTILINE)
@@ -267,7 +261,7 @@ def _folders(wanted: Launch) -> str:
 
 
 def _aws(wanted: Launch) -> str:
-    wanted.check_images()
+    wanted.check_files()
     yaml = _yaml()
     file = yaml.load(_template("aws.yaml").replace("bnsweep run", wanted.command))
     file["cluster_name"] = wanted.name

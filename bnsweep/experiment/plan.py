@@ -9,10 +9,11 @@ Runs are listed; points are made on demand, since a plan of 100,000 runs holds m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
+from itertools import cycle
 from typing import Any, Protocol
 
 from bnsweep.errors import BnsweepError, InputError, Problem, SpecError
@@ -23,7 +24,7 @@ from bnsweep.experiment.placement import add_label
 from bnsweep.experiment.recipe import Training, resolve_augment
 from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec
 
-__all__ = ["MOST_RUNS", "Catalog", "Plan", "Point", "TrainingRun", "make_plan", "run_maker"]
+__all__ = ["MOST_RUNS", "Catalog", "Plan", "Point", "TrainingRun", "Weights", "make_plan", "run_maker"]
 
 MOST_RUNS = 200_000  # 15 s to expand
 MOST_POINTS = 20_000_000
@@ -52,6 +53,19 @@ class Catalog(Protocol):
         """Training and test images."""
         ...
 
+    def weights(self, model: str, data: Data, path: str) -> str:
+        """The SHA-256 of the values in a file, which are this network's for this data."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Values that a network has to begin with, whoever has trained it."""
+
+    path: str  # as the spec has it
+    sha256: str  # of the values
+    family: str  # the digest of the first of the files that belong together, one per training seed
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
@@ -68,6 +82,7 @@ class TrainingRun:
     architecture: Architecture
     train_images: int
     test_images: int
+    weights: Weights | None = None  # None: drawn
 
     @property
     def bn_kept(self) -> int:
@@ -76,6 +91,11 @@ class TrainingRun:
     @property
     def bn_sites(self) -> int:
         return len(self.bn_mask)
+
+    @property
+    def ready(self) -> bool:
+        """Whether somebody else has trained it, and it is taken as it is."""
+        return self.weights is not None and self.training.epochs == 0
 
     @property
     def title(self) -> str:
@@ -236,7 +256,9 @@ def make_plan(spec: Spec, catalog: Catalog) -> Plan:
             problems += misfits
             if counts is None:
                 continue
-            for run in _runs(spec, model, data, fingerprint, counts, architecture, fitted):
+            weights, misfits = _fit_weights(spec, model, data, catalog, where)
+            problems += misfits
+            for run in _runs(spec, model, data, fingerprint, counts, architecture, fitted, weights):
                 # Two placements that keep the same sites are one network: it is trained once, under one label.
                 runs.setdefault(run.run_id, run)
     if problems:
@@ -264,9 +286,32 @@ def _fit_placements(
         except BnsweepError as error:
             problems.append(Problem(f"{where}.placements.{index}" if own else f"placements.{index}", str(error)))
             continue
+        if model.weights and "0" in mask:
+            rule = f"a network with `weights` keeps all of its BN layers; leave {placement.label!r} out"
+            problems.append(Problem(f"{where}.placements.{index}", rule))
+            continue
         add_label(labels, mask, placement.label)
         problems += folding_problems(spec, architecture, mask)
     return labels, problems
+
+
+def _fit_weights(
+    spec: Spec, model: Model, data: Data, catalog: Catalog, where: str
+) -> tuple[list[Weights], list[Problem]]:
+    """What the network begins with, by training seed, and what does not fit. One file alone serves every seed."""
+    files, seeds = len(model.weights), len(spec.train_seeds)
+    if files > 1 and files != seeds:
+        rule = f"`weights` has a file per training seed, or one, but got {files} files and {seeds} seeds"
+        return [], [Problem(f"{where}.weights", f"{rule}: write train_seeds: {files}")]
+    digests, problems = [], []
+    for index, path in enumerate(model.weights):
+        try:
+            digests.append(catalog.weights(model.name, data, path))
+        except BnsweepError as error:
+            problems.append(Problem(f"{where}.weights.{index}", str(error)))
+    if problems:
+        return [], problems
+    return [Weights(path, digest, digests[0]) for path, digest in zip(model.weights, digests, strict=True)], []
 
 
 def _runs(
@@ -277,17 +322,20 @@ def _runs(
     counts: tuple[int, int],
     architecture: Architecture,
     labels: dict[str, str],
+    weights: Sequence[Weights],
 ) -> Iterator[TrainingRun]:
     run = run_maker(spec, model, data, fingerprint, counts, architecture)
+    trained = len(weights) != 1 or (model.training or spec.training).epochs
+    seeds = spec.train_seeds if trained else spec.train_seeds[:1]  # else the same network for each of them
     for mask, label in labels.items():
-        for seed in spec.train_seeds:
-            yield run(mask, label, seed)
+        for seed, begun in zip(seeds, cycle(weights or [None]), strict=False):
+            yield run(mask, label, seed, begun)
 
 
 def run_maker(
     spec: Spec, model: Model, data: Data, fingerprint: str, counts: tuple[int, int], architecture: Architecture
-) -> Callable[[str, str, int], TrainingRun]:
-    """(mask, label, training seed) -> training run, for one network on one data set."""
+) -> Callable[..., TrainingRun]:
+    """(mask, label, training seed[, weights]) -> training run, for one network on one data set."""
     training = resolve_augment(model.training or spec.training, data.source)
     recipe = canonical_json(
         {
@@ -300,8 +348,10 @@ def run_maker(
         }
     )
 
-    def run(mask: str, label: str, seed: int) -> TrainingRun:
-        run_id = digest("run-1", recipe, mask, str(seed))
-        return TrainingRun(run_id, data, fingerprint, model.name, label, mask, seed, training, architecture, *counts)
+    def run(mask: str, label: str, seed: int, weights: Weights | None = None) -> TrainingRun:
+        run_id = digest("run-1", recipe, mask, str(seed), *([weights.sha256] if weights else []))
+        return TrainingRun(
+            run_id, data, fingerprint, model.name, label, mask, seed, training, architecture, *counts, weights
+        )
 
     return run

@@ -78,8 +78,12 @@ class Training(Frozen):
     ] = Field("auto", description="auto: CIFAR flip + shift 0.1; digits shift 0.1; other data none")
     init: Literal["glorot_uniform", "he_normal"] = Field("glorot_uniform", description="of every kernel")
     precision: Precision = Field("fp32", description="of the forward and backward pass; weights stay fp32")
-    bn_epsilon: Number = Field(1e-3, gt=0, le=1, description="added to BN's variance (Keras' default)")
-    bn_momentum: Number = Field(0.1, gt=0, le=1, description="weight of the newest batch in BN's running statistics")
+    bn_epsilon: Number | None = Field(
+        1e-3, gt=0, le=1, description="added to BN's variance (Keras' default); null: as the network was built"
+    )
+    bn_momentum: Number | None = Field(
+        0.1, gt=0, le=1, description="weight of the newest batch in BN's running statistics; null: as it was built"
+    )
     patience: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="`converged` after so many epochs without a lower training loss; default: use all epochs"
     )

@@ -234,6 +234,11 @@ def _check(subject: Subject) -> None:
             f"{name} has no BN layer, so there is no placement to search; take a network with BN "
             "(`bnsweep models NAME` lists its sites), or leave this one out"
         )
+    if subject.model.weights:
+        raise InputError(
+            f"{name} has `weights`, and a search trains a network of its own for every placement: leave them out, or "
+            "make this a sweep"
+        )
     if fixed := subject.architecture.fixed:
         raise InputError(f"a search takes BN out everywhere in turn, but in {name} {FIXED.format(', '.join(fixed))}")
     if problem := next(folding_problems(subject.spec, subject.architecture, "1" * sites), None):

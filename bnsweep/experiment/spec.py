@@ -10,7 +10,7 @@ import re
 from decimal import Decimal
 from itertools import product
 from math import prod
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
@@ -26,6 +26,7 @@ __all__ = [
     "BnTreatment",
     "Data",
     "Evaluation",
+    "FileEntry",
     "Model",
     "NoiseCell",
     "Probes",
@@ -50,6 +51,8 @@ PATTERNS = {
 PERCENT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?%")
 RECALIBRATION_IMAGES = 1000  # unless a cell says otherwise
 
+Channels = Annotated[tuple[Number, ...], Field(min_length=1, max_length=1024)]
+
 
 class Data(Frozen):
     """One data set: uint8 images with a fixed train/test split."""
@@ -65,6 +68,28 @@ class Data(Frozen):
     train_images: Count | None = Field(None, description="use only the first N training images")
     test_images: Count | None = Field(None, description="use only the first N test images")
     label: str | None = Field(None, description="label column of parquet: data; default: the only integer column")
+    mean: Channels | None = Field(
+        None,
+        description="per channel, subtracted from pixels scaled to [0, 1]; default: that of the training images",
+    )
+    std: Channels | None = Field(
+        None, description="per channel, divided by after that; default: the standard deviation of the training images"
+    )
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _channels(cls, value: Any) -> Any:
+        return value if value is None else _listed(value)
+
+    @model_validator(mode="after")
+    def _normalised(self) -> Self:
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError(
+                f"`mean` and `std` go together, a number per channel each, but got mean={self.mean} and std={self.std}"
+            )
+        if any(value <= 0 for value in self.std or ()):
+            raise ValueError(f"`std > 0` must hold, but got std={self.std}")
+        return self
 
     @property
     def dataset(self) -> str:
@@ -79,6 +104,41 @@ class Model(Frozen):
     name: str = Field(description="a name from `bnsweep models`, torchvision:NAME or import:PACKAGE.MODULE:FACTORY")
     placements: tuple[Placement, ...] | None = Field(None, min_length=1, description="instead of the sweep's")
     training: Training | None = Field(None, description="where it differs from the sweep's")
+    weights: tuple[str, ...] = Field(
+        (),
+        max_length=100_000,
+        description="files of a network that is trained already, one per training seed: .safetensors, or a state_dict "
+        "by torch.save; scored as it is, unless its own `training` has `epochs` to fine-tune it",
+    )
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _files(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _as_built(self) -> Self:
+        """A network that is trained already has one placement."""
+        if self.weights and self.placements is None:
+            object.__setattr__(self, "placements", (Placement.parse("all"),))
+        return self
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its code is not bnsweep's own."""
+        return self.name.startswith(("import:", "torchvision:"))
+
+    def recipe(self, training: Training) -> Training | None:
+        """Its own recipe where the sweep has `training`; None: the sweep's."""
+        if self.training is None and not self.weights:
+            return None
+        filled: dict[str, Any] = {}
+        if self.weights:
+            filled["epochs"] = 0
+            if self.foreign:  # as whoever trained it had them
+                filled |= {"bn_epsilon": None, "bn_momentum": None}
+        said = {name: getattr(self.training, name) for name in self.training.model_fields_set} if self.training else {}
+        return training.model_copy(update=filled | said)
 
 
 class NoiseCell(Frozen):
@@ -220,6 +280,21 @@ class Resources(Frozen):
         )
 
 
+class FileEntry(NamedTuple):
+    """An entry of a spec that names a file or a folder."""
+
+    where: str  # data.0.source
+    kind: str  # parquet, folder; empty: none is written
+    path: str
+
+    def at(self, path: str) -> str:
+        """The entry with another path."""
+        return f"{self.kind}:{path}" if self.kind else path
+
+    def __str__(self) -> str:
+        return self.at(self.path)
+
+
 def _listed(value: Any) -> Any:
     """A single value stands for a list of one."""
     return value if isinstance(value, (list, tuple)) else [value]
@@ -357,7 +432,7 @@ class Spec(Frozen):
                     return value.dataset
                 case Model():  # what is not said of a recipe is filled in later
                     said = None if value.training is None else frozenset(value.training.model_fields_set)
-                    return value.name, value.training, said
+                    return value.name, value.training, said, value.weights
             return value
 
         seen: set[Any] = set()  # a hundred thousand seeds may be listed
@@ -381,23 +456,26 @@ class Spec(Frozen):
     @model_validator(mode="after")
     def _recipes(self) -> Self:
         """A network's own recipe is the sweep's, but for what it says."""
-        models = []
-        for model in self.models:
-            own = model.training
-            said = {name: getattr(own, name) for name in own.model_fields_set} if own else {}
-            models.append(
-                model.model_copy(update={"training": self.training.model_copy(update=said)}) if own else model
-            )
+        models = (model.model_copy(update={"training": model.recipe(self.training)}) for model in self.models)
         object.__setattr__(self, "models", tuple(models))  # frozen for everybody else
         self._check_models()
         return self
 
     def _check_models(self) -> None:
         """Recipes that are one once the sweep's has been filled in."""
-        recipes = [(model.name, model.training) for model in self.models]
+        recipes = [(model.name, model.training, model.weights) for model in self.models]
         if len(set(recipes)) < len(recipes):
-            twice = next(name for number, (name, own) in enumerate(recipes) if (name, own) in recipes[:number])
+            twice = next(recipe[0] for number, recipe in enumerate(recipes) if recipe in recipes[:number])
             raise ValueError(f"`models` names {twice} twice; give each once, or with another `training`")
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """The entries that name files: images, weights."""
+        images = [(f"data.{index}.source", data.source) for index, data in enumerate(self.data)]
+        found = [FileEntry(where, *source.partition(":")[::2]) for where, source in images if ":" in source]
+        for index, model in enumerate(self.models):
+            found += [FileEntry(f"models.{index}.weights.{at}", "", path) for at, path in enumerate(model.weights)]
+        return found
 
     def with_source(self, source: str) -> Self:
         """The same sweep with images from elsewhere: size, prefixes and the data set's label stay.

@@ -79,14 +79,11 @@ def _refused(spec: Spec, folders: Sequence[Path]) -> list[Problem]:
         for index, model in enumerate(spec.models)
         if model.name.startswith("import:")
     ]
-    for index, data in enumerate(spec.data):
-        kind, colon, path = data.source.partition(":")
-        if colon and not _inside(path, folders):
-            allowed = ", ".join(f"{kind}:{folder}/..." for folder in folders) or "none (bnsweep serve --data-dir)"
-            where = f"data.{index}.source"
-            problems.append(
-                Problem(where, f"{data.source!r} lies outside the folders that are open to submissions: {allowed}")
-            )
+    for entry in spec.files:
+        if not _inside(entry.path, folders):
+            allowed = ", ".join(entry.at(f"{folder}/...") for folder in folders) or "none (bnsweep serve --data-dir)"
+            rule = f"{str(entry)!r} lies outside the folders that are open to submissions: {allowed}"
+            problems.append(Problem(entry.where, rule))
     return problems
 
 

@@ -1,4 +1,4 @@
-"""Trained networks and the state of training runs in flight, beside the tables.
+"""Trained networks, what they began with, and the state of training runs in flight, beside the tables.
 
 Networks are content-addressed and checked when they are read. A slot keeps the latest state of one unfinished run.
 Both travel to workers on other machines by the store's location alone.
@@ -75,13 +75,25 @@ class Checkpoints:
 
     def get_network(self, run_id: str, sha256: str) -> bytes:
         """The bytes of a network; StoreDamagedError if they are lost or are not those that were put."""
-        name = network_name(run_id, sha256)
+        return self._read(network_name(run_id, sha256), sha256, f"the network of run {run_id} is")
+
+    def put_weights(self, data: bytes) -> str:
+        """Keep values that networks begin with, where every worker finds them; their SHA-256."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.files.write(_weights_name(sha256), data)
+        return sha256
+
+    def get_weights(self, sha256: str) -> bytes:
+        """The bytes of such values; StoreDamagedError if they are lost or are not those that were put."""
+        return self._read(_weights_name(sha256), sha256, "weights that a network begins with are")
+
+    def _read(self, name: str, sha256: str, what: str) -> bytes:
         try:
             data = self.files.read(name)
         except FileNotFoundError as error:
-            raise StoreDamagedError(f"the network of run {run_id} is lost: {self.files.url(name)} is gone") from error
+            raise StoreDamagedError(f"{what} lost: {self.files.url(name)} is gone") from error
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise StoreDamagedError(f"the network of run {run_id} is damaged: {self.files.url(name)} was changed")
+            raise StoreDamagedError(f"{what} damaged: {self.files.url(name)} was changed")
         return data
 
     def fault(self, run_id: str, sha256: str | None) -> str:
@@ -97,6 +109,10 @@ class Checkpoints:
     def networks(self) -> set[str]:
         """The files of all networks that are there, by their `network_name`, without reading them."""
         return {entry.name for entry in self.files.list("networks")}
+
+
+def _weights_name(sha256: str) -> str:
+    return f"weights/{sha256}.safetensors"
 
 
 def network_name(run_id: str, sha256: str) -> str:

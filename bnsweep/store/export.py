@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from operator import eq
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def copy_rows(store: Store, directory: str | Path, *, sweep: str | None = None) 
     """Make a store in DIRECTORY with the rows alone, for publication: one part per table, no networks. Its parts.
 
     Of each sweep the newest version and what that plans; of everything else all rows, each key once. Of one sweep:
-    what its newest version plans, and nothing else. Of the folders that images came from only the last name.
+    what its newest version plans, and nothing else. Of the folders that files came from only the last name.
 
     Raises UnknownNameError, StoreError if there is a store already, InputError for a place that is taken,
     StoreDamagedError, StoreUnwritableError.
@@ -108,14 +109,15 @@ def _without_folders(sweeps: pa.Table) -> pa.Table:
     rows = sweeps.to_pylist()
     for row in rows:
         spec = json.loads(row["spec"] or "{}")
-        given = [data["source"] for data in spec.get("data", ())]
-        told = {source: _without_folder(source) for source in given}
-        if given == list(told.values()):
+        told = {source: _without_folder(source) for source in _files(spec)}
+        if all(map(eq, told, told.values())):
             continue
         for data in spec["data"]:
             data["source"] = told[data["source"]]
+        for model in spec["models"]:
+            model["weights"] = [told[path] for path in model.get("weights", ())]
         row["spec"] = json.dumps(spec, sort_keys=True, separators=(",", ":"))
-        for source in sorted(given, key=len, reverse=True):  # one may begin another
+        for source in sorted(told, key=len, reverse=True):  # one may begin another
             row["spec_yaml"] = row["spec_yaml"].replace(source, told[source])
         if _names_a_folder(row["spec_yaml"]):  # in quotes, say, with escapes
             row["spec_yaml"] = row["spec"]  # which is YAML as well
@@ -123,15 +125,23 @@ def _without_folders(sweeps: pa.Table) -> pa.Table:
 
 
 def _without_folder(source: str) -> str:
-    kind, colon, path = source.partition(":")
-    return f"{kind}:{PurePosixPath(path).name}" if colon else source
+    kind = next((kind for kind in ("parquet:", "folder:") if source.startswith(kind)), "")
+    return kind + PurePosixPath(source.removeprefix(kind)).name
+
+
+def _files(spec: Mapping[str, Any]) -> list[str]:
+    """What names files in a spec, as it is kept or as it was written."""
+    sources = [data if isinstance(data, str) else data["source"] for data in _listed(spec.get("data", ()))]
+    models = [model for model in _listed(spec.get("models", ())) if not isinstance(model, str)]
+    return [*sources, *(path for model in models for path in _listed(model.get("weights", ())))]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _names_a_folder(text: str) -> bool:
-    data = yaml.safe_load(text)["data"]
-    sources = [
-        item if isinstance(item, str) else item["source"] for item in (data if isinstance(data, list) else [data])
-    ]
+    sources = _files(yaml.safe_load(text))
     return sources != [_without_folder(source) for source in sources]
 
 

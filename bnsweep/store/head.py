@@ -14,7 +14,7 @@ from bnsweep.store.filesystem import Files
 __all__ = ["HEAD", "check_place", "create_head", "head_version", "write_head"]
 
 HEAD = "bnsweep-store.json"
-OWN = frozenset({HEAD, "log", "parts", "claims", "networks", "resume", "quarantine", "service", "tune"})
+OWN = frozenset({HEAD, "log", "parts", "claims", "networks", "weights", "resume", "quarantine", "service", "tune"})
 
 
 def check_place(files: Files) -> None:

@@ -4,7 +4,7 @@
     log/                 which parts are live (log.py)
     parts/TABLE/         Parquet files (parts.py)
     claims/              who may write (claim.py)
-    networks/, resume/   trained networks, training runs in flight (checkpoints.py)
+    networks/, weights/, resume/   trained networks, what they began with, runs in flight (checkpoints.py)
     quarantine/          what `verify --repair` set aside
 
 A commit writes its parts, then one log entry: all of its rows are there, or none. Readers open the parts that the log

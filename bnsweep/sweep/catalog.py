@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 
 from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.spec import Data
+from bnsweep.paths import home_expanded
 from bnsweep.training.datasets import DataShape, data_shape, fingerprint, image_counts
 from bnsweep.training.layout import LAYOUTS, layout_of
 
@@ -29,6 +31,7 @@ class LocalCatalog:
         self.fingerprint = lru_cache(maxsize=None)(self._fingerprint)
         self.image_counts = lru_cache(maxsize=None)(image_counts)
         self.describe = lru_cache(maxsize=None)(self._describe)
+        self._digest = lru_cache(maxsize=None)(self._digest_of)
 
     def architecture(self, model: str, data: Data) -> Architecture:
         self._check_import(model)
@@ -46,6 +49,23 @@ class LocalCatalog:
             raise
         except ModelError:  # it may take images of another size
             return None
+
+    def weights(self, model: str, data: Data, path: str) -> str:
+        """The SHA-256 of the values in a file, read again when it has changed. Raises ModelError."""
+        self._check_import(model)
+        try:
+            there = home_expanded(path).stat()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ModelError(f"the weights {path} cannot be read: {reason}") from None
+        return self._digest(model, self.shape(data), path, there.st_mtime_ns, there.st_size)
+
+    def _digest_of(self, model: str, shape: DataShape, path: str, _changed: int, _size: int) -> str:
+        from bnsweep.training.models import build
+        from bnsweep.training.weights import portable, put_in
+
+        put_in(build(model, shape, init=None, allow_import=self.allow_import), data := portable(path), source=path)
+        return hashlib.sha256(data).hexdigest()
 
     def _check_import(self, model: str) -> None:
         if model.startswith("import:") and not self.allow_import:

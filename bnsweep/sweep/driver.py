@@ -14,8 +14,8 @@ from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Protocol
 
-from bnsweep.errors import BnsweepError, StoreDamagedError, StoreError
-from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.errors import BnsweepError, InputError, StoreDamagedError, StoreError
+from bnsweep.experiment.plan import Plan, TrainingRun, Weights
 from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_runs
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
@@ -90,6 +90,7 @@ class Driver:
         self._more: deque[tuple[TrainingRun, PointWork, Request]] = deque()  # later rounds, first in line
         self._in_rounds: dict[str, PointWork] = {}
         self._block_s = BLOCK_S
+        self._brought: set[str] = set()  # digests of weights that are in the store
         self._gone: set[str] = set()  # runs whose networks a block has found lost or damaged
         self._trial_s: dict[tuple[str, str], float] = {}  # by model and data set, newest counts most
         self._rows = RowBuffer(store)
@@ -231,6 +232,8 @@ class Driver:
 
     def _training(self, run: TrainingRun, *, attempt: int, again: str = "") -> TrainTask:
         spec = self.plan.spec
+        if run.weights:
+            self._bring(run.weights)
         return TrainTask(
             spec.name,
             self.store.location,
@@ -241,6 +244,16 @@ class Driver:
             attempt=attempt,
             again=again,
         )
+
+    def _bring(self, weights: Weights) -> None:
+        """Put a file's values into the store: only the driver's machine need have the file."""
+        if weights.sha256 in self._brought:
+            return
+        from bnsweep.training.weights import portable  # torch: not for sweeps that train their networks
+
+        if self.store.checkpoints.put_weights(portable(weights.path)) != weights.sha256:
+            raise InputError(f"the weights in {weights.path} have changed since this sweep was planned; run again")
+        self._brought.add(weights.sha256)
 
     def _wants_trials(self, run: TrainingRun) -> bool:
         known = self._ledger.runs[run.run_id]
@@ -344,6 +357,7 @@ class Driver:
         if now is not None:
             self._counts[run.run_id] = now
         self.summary.runs_done += 1
+        self.summary.runs_read += run.ready
         self._note(run, trained, self.summary.diverged)
         if trained.status in NETWORK_ENDS and trained.checkpoint_sha256:
             self._trained(run, trained)

@@ -240,7 +240,7 @@ def _from_probe(plan: Plan, data_root: Path) -> Speeds:
         run.model,
         shape,
         seed=0,
-        init=recipe.init,
+        init=None if run.weights else recipe.init,
         bn_epsilon=recipe.bn_epsilon,
         bn_momentum=recipe.bn_momentum,
         allow_import=True,

@@ -20,7 +20,7 @@ __all__ = ["notes", "spec_notes"]
 FOREIGN = {"import:": "the code of {}", "torchvision:": "the version of torchvision behind {}"}  # part of a run's id
 AXES = ("models", "placements", "train_seeds", "noise", "eta")
 RULES = ("training", "images", "noise_seed", "evaluation")
-SAME = ("model", "data_fingerprint", "bn_mask", "train_seed", "recipe")
+SAME = ("model", "data_fingerprint", "bn_mask", "train_seed")  # and the recipe
 
 
 def notes(plan: Plan, store: Store | None) -> list[str]:
@@ -35,10 +35,11 @@ def spec_notes(spec: Spec) -> Iterator[str]:
     if large and any(cell.sigma_reference != "absolute" for cell in spec.noise):
         yield cautions.on_eta(large)
     for model in spec.models:
-        if model.name.startswith("import:") and (model.training or spec.training).epochs == 0:
+        untrained = (model.training or spec.training).epochs == 0 and not model.weights
+        if untrained and model.name.startswith("import:"):
             yield (
                 f"{model.name} with `epochs: 0` is scored as `init` draws it, whatever values its factory gives it; "
-                "for a network that is trained already there is bnsweep.noise_curve"
+                "a network that is trained already has its values in a file: `weights: PATH` beside its `name`"
             )
 
 
@@ -108,12 +109,12 @@ def _design(spec: Spec) -> object:
 
 
 def _changed_code(plan: Plan, store: Store) -> Iterator[str]:
-    """Runs that would be done, had not what is behind a network's name changed since."""
-    foreign = [run for run in plan.runs if run.model.startswith(tuple(FOREIGN))]
+    """Runs that would be done, had not what is behind a network's name, or in its file, changed since."""
+    foreign = [run for run in plan.runs if run.weights or run.model.startswith(tuple(FOREIGN))]
     if not foreign:
         return
     wanted = pc.field("model").isin(sorted({run.model for run in foreign}))
-    rows = store.read("runs", columns=["sweep", "run_id", *SAME], filter=wanted).to_pylist()
+    rows = store.read("runs", columns=["sweep", "run_id", "recipe", *SAME], filter=wanted).to_pylist()
     there, planned = {row["run_id"] for row in rows}, {run.run_id for run in plan.runs}
     earlier: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     for row in rows:
@@ -125,8 +126,12 @@ def _changed_code(plan: Plan, store: Store) -> Iterator[str]:
             same = {**run.columns(), **recipe_columns(run), "data_fingerprint": run.fingerprint}
             counts[run.model] += len(earlier[_what(same)])
     or_threads = ", or `resources.train.cpu`," if _threads_changed(plan, store) else ""
+    given = {run.model for run in foreign if run.weights}
     for model, count in (+counts).items():
-        what = FOREIGN[f"{model.partition(':')[0]}:"].format(model)
+        kind = f"{model.partition(':')[0]}:"
+        behind = [f"the weights of {model}"] if model in given else []
+        behind += [FOREIGN[kind].format(model)] if kind in FOREIGN else []
+        what = " or ".join(behind)
         yield (
             f"{what}{or_threads} has changed since {count:,} of this sweep's runs were trained: they stay in the "
             "store, and these count as new" + (" (a comment counts as a change)" if model.startswith("import:") else "")
@@ -134,7 +139,9 @@ def _changed_code(plan: Plan, store: Store) -> Iterator[str]:
 
 
 def _what(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in SAME)
+    recipe = json.loads(row["recipe"])
+    recipe.pop("weights", None)  # a digest of what may have changed
+    return (*(row[name] for name in SAME), json.dumps(recipe))
 
 
 def _threads_changed(plan: Plan, store: Store) -> bool:

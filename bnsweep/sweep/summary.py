@@ -18,6 +18,7 @@ class Summary:
 
     runs: int = 0  # planned
     runs_done: int = 0
+    runs_read: int = 0  # of these: trained elsewhere, and taken as they are
     runs_failed: int = 0
     trials_done: int = 0
     blocks_failed: int = 0
@@ -63,7 +64,9 @@ class Summary:
     def _what_was_done(self) -> list[str]:
         before = self.diverged_before.total()
         if self._worked:
-            lines = [f"{self.runs_done} networks trained, {self.trials_done} trials scored in {self.seconds:.1f} s"]
+            read = f" and {self.runs_read} read from files" if self.runs_read else ""
+            trained = f"{self.runs_done - self.runs_read} networks trained{read}"
+            lines = [f"{trained}, {self.trials_done} trials scored in {self.seconds:.1f} s"]
         elif self.failed_before:
             lines = ["nothing more to do"]
         elif before:

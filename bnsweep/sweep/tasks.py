@@ -181,8 +181,12 @@ def failed_run_row(task: TrainTask, error: str, attempts: int) -> Row:
 
 
 def recipe_columns(run: TrainingRun) -> Row:
-    """The training recipe as columns of the `runs` table."""
+    """The training recipe as columns of the `runs` table.
+
+    Networks that somebody else has trained are told apart from others, and alike ones by their training seeds alone.
+    """
     training = run.training
+    begun = {"weights": run.weights.family} if run.weights else {}
     return {
         "epochs": training.epochs,
         "batch_size": training.batch_size,
@@ -191,7 +195,7 @@ def recipe_columns(run: TrainingRun) -> Row:
         "schedule": training.schedule.kind,
         "weight_decay": training.weight_decay,
         "train_precision": training.precision,
-        "recipe": canonical_json(training.model_dump(mode="json")),
+        "recipe": canonical_json({**training.model_dump(mode="json"), **begun}),
     }
 
 

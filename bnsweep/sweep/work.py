@@ -35,6 +35,7 @@ from bnsweep.training.models import build
 from bnsweep.training.origin import located
 from bnsweep.training.sites import place
 from bnsweep.training.trainer import train
+from bnsweep.training.weights import put_in
 
 __all__ = ["score_block", "train_run"]
 
@@ -56,7 +57,7 @@ def train_run(
     checkpoints = Checkpoints(open_files(task.store))
     device = _device(task.resource)
     with _threads(task.resource):
-        network = _network(run, dataset, allow_import=task.allow_import)
+        network = _network(run, dataset, allow_import=task.allow_import, checkpoints=checkpoints)
         parameters = sum(parameter.numel() for parameter in network.parameters())
         called = monotonic()
         result = train(
@@ -90,7 +91,7 @@ def train_run(
         "parameters": parameters,
         "multiply_adds": run.architecture.multiply_adds,
         "status": result.status,
-        "reason": "; ".join(filter(None, (result.reason, task.again))),
+        "reason": "; ".join(filter(None, (result.reason, _begun_with(run), task.again))),
         "epochs_run": result.epochs_run,
         "train_loss": result.train_loss,
         "train_accuracy": result.train_accuracy,
@@ -144,18 +145,27 @@ def where_and_when(device: torch.device, started: datetime, duration_s: float) -
     }
 
 
-def _network(run: TrainingRun, dataset: Dataset, *, allow_import: bool) -> torch.nn.Module:
-    recipe = run.training
+def _network(
+    run: TrainingRun, dataset: Dataset, *, allow_import: bool, checkpoints: Checkpoints | None = None
+) -> torch.nn.Module:
+    """The run's network as it begins; without `checkpoints`, of one that has `weights`, with any values."""
+    recipe, weights = run.training, run.weights
     network = build(
         run.model,
         dataset.shape,
         seed=run.train_seed,
-        init=recipe.init,
+        init=None if weights else recipe.init,
         bn_epsilon=recipe.bn_epsilon,
         bn_momentum=recipe.bn_momentum,
         allow_import=allow_import,
     )
+    if weights and checkpoints:
+        put_in(network, checkpoints.get_weights(weights.sha256), source=weights.path)
     return place(network, run.bn_mask, example=dataset.example)
+
+
+def _begun_with(run: TrainingRun) -> str:
+    return f"began with weights {run.weights.sha256[:16]}" if run.weights else ""
 
 
 def _device(resource: Resource) -> torch.device:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bnsweep.errors import ModelError, StoreDamagedError
 
-__all__ = ["from_bytes", "load_values", "metadata_of", "pack", "to_bytes", "unpack"]
+__all__ = ["STRATA", "differences", "from_bytes", "load_values", "metadata_of", "pack", "to_bytes", "unpack"]
 
 STRATA = "test images:stratum"  # no parameter's name: those are Python names joined by dots
 
@@ -50,11 +50,10 @@ def from_bytes(network: nn.Module, data: bytes) -> NDArray[np.int64] | None:
 def load_values(network: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Copy values into a network, keeping its devices and memory formats; strict, and nothing is copied on a fault."""
     wanted = network.state_dict()
-    if faults := _differences(wanted, values):
+    if faults := differences(wanted, values):
         raise ModelError(
-            f"the checkpoint does not fit this {type(network).__name__}: {'; '.join(faults[:5])}"
-            + (f" and {len(faults) - 5} more differences" if len(faults) > 5 else "")
-            + ". Build the network that was trained, with its placement"
+            f"the checkpoint does not fit this {type(network).__name__}: {faults}. Build the network that was trained, "
+            "with its placement"
         )
     for name, target in wanted.items():
         target.copy_(values[name])
@@ -91,11 +90,13 @@ def metadata_of(data: bytes) -> dict[str, str]:
     return {str(key): str(value) for key, value in metadata.items()}
 
 
-def _differences(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[str]:
+def differences(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor], *, most: int = 5) -> str:
+    """What stands between values and those that a network wants, in words; empty: nothing."""
     faults = [f"{name} is missing" for name in wanted if name not in values]
     faults += [f"{name} is not part of the network" for name in values if name not in wanted]
     for name in wanted.keys() & values.keys():
         ours, theirs = wanted[name], values[name]
         if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
             faults.append(f"{name} is {theirs.dtype} {tuple(theirs.shape)} instead of {ours.dtype} {tuple(ours.shape)}")
-    return sorted(faults)
+    more = f" and {len(faults) - most} more differences" if len(faults) > most else ""
+    return "; ".join(sorted(faults)[:most]) + more

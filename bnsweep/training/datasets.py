@@ -54,7 +54,8 @@ def load_dataset(data: Data, *, root: Path) -> Dataset:
         train, test, classes = load_digits() if data.source == "digits" else load_cifar(data.source, root)
         train = _prefix(train, data.train_images, data.size, f"train_images of {data.source}")
         test = _prefix(test, data.test_images, data.size, f"test_images of {data.source}")
-    return Dataset(data.dataset, train, test, classes)
+    given = (data.mean, data.std) if data.mean is not None and data.std is not None else None
+    return Dataset(data.dataset, train, test, classes, given)
 
 
 def check_dataset(data: Data) -> None:
@@ -75,11 +76,21 @@ def download_note(data: Data, *, root: Path) -> str | None:
 
 
 def data_shape(data: Data, *, root: Path) -> DataShape:
-    """Channels, side and classes, without decoding the images. Raises as `load_dataset` does."""
+    """Channels, side and classes, without decoding the images.
+
+    Raises as `load_dataset` does, and DataError if `mean` and `std` are of another number of channels.
+    """
     if files := _from_files(data):
-        return files.shape()
-    shape = DataShape(1, 8, 10) if data.source == "digits" else CIFAR[data.source].shape
-    return DataShape(shape.channels, data.size or shape.size, shape.classes)
+        shape = files.shape()
+    else:
+        own = DataShape(1, 8, 10) if data.source == "digits" else CIFAR[data.source].shape
+        shape = DataShape(own.channels, data.size or own.size, own.classes)
+    if data.mean is not None and len(data.mean) != shape.channels:
+        raise DataError(
+            f"`mean` and `std` have a number per channel: the images of {data.source} have {shape.channels}, but got "
+            f"{len(data.mean)}"
+        )
+    return shape
 
 
 def image_counts(data: Data) -> tuple[int, int]:
@@ -98,7 +109,7 @@ def image_counts(data: Data) -> tuple[int, int]:
 
 
 def fingerprint(data: Data, *, root: Path) -> str:
-    """16 hex digits that stand for the images and labels: file names and bytes, and what is taken of them.
+    """16 hex digits that stand for the images and labels: file names and bytes, and what is taken of them, and how.
 
     Where the files lie does not matter. Raises as `load_dataset` does when they are missing.
     """
@@ -114,6 +125,8 @@ def fingerprint(data: Data, *, root: Path) -> str:
         version = "optdigits.tes 1437+360" if data.source == "digits" else CIFAR[data.source].md5
         digest.update(f"\x1f{data.source}\x1f{version}".encode())
     digest.update(f"\x1e{data.size}\x1f{data.train_images}\x1f{data.test_images}\x1f{data.label}".encode())
+    if data.mean is not None:
+        digest.update(f"\x1e{data.mean}\x1f{data.std}".encode())
     return digest.hexdigest()[:16]
 
 

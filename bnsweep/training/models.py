@@ -141,9 +141,9 @@ def build(
     shape: DataShape,
     *,
     seed: int = 0,
-    init: str = "glorot_uniform",
-    bn_epsilon: float = 1e-3,
-    bn_momentum: float = 0.1,
+    init: str | None = "glorot_uniform",
+    bn_epsilon: float | None = 1e-3,
+    bn_momentum: float | None = 0.1,
     allow_import: bool = False,
 ) -> nn.Module:
     """The network with BN at every site, initialised, on the CPU.
@@ -152,9 +152,9 @@ def build(
         name: a key of MODELS, torchvision:NAME, or import:PACKAGE.MODULE:FACTORY.
         shape: of the data it is for.
         seed: of the initial values; each parameter has its own stream.
-        init: a key of INITIALISERS, applied to every kernel.
-        bn_epsilon: added to BN's variance.
-        bn_momentum: weight of the newest batch in BN's running statistics.
+        init: a key of INITIALISERS, applied to every kernel; None: values as its code gives them.
+        bn_epsilon: added to BN's variance; None: as its code has it.
+        bn_momentum: weight of the newest batch in BN's running statistics; None: as its code has it.
         allow_import: whether `import:` may run code.
 
     Raises:
@@ -165,10 +165,12 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _assemble(name, shape, allow_import=allow_import)
-    initialise(network, init, seed=seed)
+    if init is not None:
+        initialise(network, init, seed=seed)
     for module in network.modules():
         if isinstance(module, BATCH_NORM):
-            module.eps, module.momentum = bn_epsilon, bn_momentum
+            module.eps = module.eps if bn_epsilon is None else bn_epsilon
+            module.momentum = module.momentum if bn_momentum is None else bn_momentum
     return network
 
 

@@ -138,15 +138,24 @@ def test_images_are_found_wherever_a_slurm_job_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["compose", "kuberay", "aws"])
-@pytest.mark.parametrize("images", ["folder:images", "parquet:~/images"])
-def test_images_that_containers_would_not_find_are_refused(target: str, images: str, tmp_path: Path) -> None:
-    text = f"name: mine\ndata: '{images}'\nmodels: resnet8\n"
+@pytest.mark.parametrize(
+    ("data", "models", "entry", "full"),
+    [
+        ("folder:images", "resnet8", "folder:images", "folder:/srv/data/images"),
+        ("parquet:~/images", "resnet8", "parquet:~/images", "parquet:/srv/data/images"),
+        ("digits", "{name: resnet8, weights: nets/a.pt}", "nets/a.pt", "/srv/data/a.pt"),
+    ],
+)
+def test_files_that_containers_would_not_find_are_refused(
+    target: str, data: str, models: str, entry: str, full: str, tmp_path: Path
+) -> None:
+    text = f"name: mine\ndata: '{data}'\nmodels: {models}\n"
     options = {"here": tmp_path / "other", "store": "s3://lab/rows"}
-    with pytest.raises(InputError, match=f"{images} is a relative path.*, e.g. [a-z]*:/srv/data/images"):
+    with pytest.raises(InputError, match=f"{entry} is a relative path.*, e.g. {full}$"):
         launch(target, wanted(tmp_path, text, **options))
     (note,) = wanted(tmp_path, text, **options).notes()
-    assert note.startswith(f"{images} must lie where the driver runs")
-    launch(target, wanted(tmp_path, text.replace(images, "folder:/srv/data/images"), **options))
+    assert note.startswith(f"{entry} must lie where the driver runs")
+    launch(target, wanted(tmp_path, text.replace(entry, full), **options))
 
 
 def test_compose_takes_images_beside_the_spec(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -12,14 +13,18 @@ from bnsweep.experiment.files import ready_specs
 from bnsweep.experiment.keys import keys, keys_named
 from bnsweep.experiment.reading import parse_spec
 
-SMALL = {"name": "a", "data": "digits", "models": "resnet8"}
-NEEDED = {"trials": {"half_width": 0.01}, "search.early_stopping": {"grace_epochs": 1}}  # beside what is tried
+SMALL = {"name": "a", "data": "digits", "models": {"name": "resnet8"}}
+NEEDED = {  # beside what is tried
+    "models": {"name": "resnet8"},
+    "trials": {"half_width": 0.01},
+    "search.early_stopping": {"grace_epochs": 1},
+}
 KEYS = {key.name: key for key in keys()}
 
 
 def written(name: str, value: Any) -> str:
     """A sweep file with a value under a key."""
-    content: dict[str, Any] = {**SMALL}
+    content: dict[str, Any] = deepcopy(SMALL)
     inner, path = content, name.split(".")
     for depth, word in enumerate(path[:-1], start=1):
         inner = inner.setdefault(word, dict(NEEDED.get(".".join(path[:depth]), {})))

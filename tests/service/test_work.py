@@ -177,6 +177,18 @@ def test_images_may_come_from_folders_that_are_open(tmp_path):
             read_submitted(spec(path), folders=[open_])
 
 
+def test_weights_may_come_from_folders_that_are_open(tmp_path):
+    from bnsweep.service.checks import read_submitted
+
+    def spec(path):
+        return helpers.TINY.replace("models: resnet8", f"models: {{name: resnet8, weights: ['{path}']}}")
+
+    assert read_submitted(spec(tmp_path / "net.pt"), folders=[tmp_path]).models[0].weights == (f"{tmp_path}/net.pt",)
+    for path in ("/etc/net.pt", tmp_path / ".." / "net.pt", "net.pt", "folder:/etc/net.pt"):
+        with pytest.raises(SpecError, match=r"line 3: models\.0\.weights\.0: '.*net.pt' lies outside the folders"):
+            read_submitted(spec(path), folders=[tmp_path])
+
+
 def test_killing_the_service_loses_nothing(running, client):
     """SIGKILL the service while one sweep runs and one waits: that goes on and is shown, this has its turn."""
     spec = LONG.replace("name: long", "name: survives")

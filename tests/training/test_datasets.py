@@ -19,6 +19,7 @@ from PIL import Image
 from bnsweep.errors import DataError, InputError, UnknownNameError
 from bnsweep.experiment.spec import Data
 from bnsweep.training.datasets import DataShape, check_dataset, data_shape, fingerprint, image_counts, load_dataset
+from bnsweep.training.inputs import Inputs
 
 ROOT = Path("unused")
 CIFAR_PARQUET = Path(__file__).parents[3] / "shared" / "data"
@@ -93,6 +94,13 @@ def test_normalised_inputs_have_zero_mean_and_unit_deviation():
     assert float(inputs.std(correction=0)) == pytest.approx(1, abs=1e-6)
     assert digits.inputs("test", count=7).shape == (7, 1, 8, 8)
     assert digits.example.shape == (2, 1, 8, 8)
+
+
+def test_images_are_scaled_as_somebody_s_network_was_trained():
+    digits = load_dataset(Data(source="digits", mean=0.25, std=0.5), root=ROOT)
+    pixels = digits.test.images.astype(np.float64) / 255
+    for inputs in (digits.inputs("test"), Inputs(digits, "test")[:]):
+        assert inputs.numpy() == pytest.approx((pixels - 0.25) / 0.5, abs=1e-6)
 
 
 def test_a_data_set_survives_pickling_and_read_only_arrays():
@@ -337,8 +345,9 @@ def test_a_fingerprint_stands_for_content_not_for_place(tmp_path):
     other = parquet(tmp_path / "c", [png(), png(value=1)], [0, 1])
     prints = [fingerprint(each, root=ROOT) for each in (data, same, other)]
     assert prints[0] == prints[1] != prints[2]
-    changed = [{"size": 6}, {"train_images": 1}, {"test_images": 1}, {"label": "label"}]
-    assert len({fingerprint(data.model_copy(update=change), root=ROOT) for change in changed} | {prints[0]}) == 5
+    scaled = [{"mean": (0.5,) * 3, "std": (0.5,) * 3}, {"mean": (0.5,) * 3, "std": (0.25,) * 3}]
+    changed = [{"size": 6}, {"train_images": 1}, {"test_images": 1}, {"label": "label"}, *scaled]
+    assert len({fingerprint(data.model_copy(update=change), root=ROOT) for change in changed} | {prints[0]}) == 7
     named = [fingerprint(Data(source=name), root=ROOT) for name in ("digits", "cifar10", "cifar100")]
     assert len(set(named)) == 3
     assert all(len(text) == 16 and int(text, 16) for text in named)
