@@ -43,6 +43,7 @@ def headline(inputs: Inputs) -> Iterator[str]:
             found = True
             yield _gap_sentence(*best, _difference(*best, inputs.paired))
     if not found:
+        yield from _at_most_noise(inputs.accuracy)
         yield "No network of this sweep was measured both with BN everywhere and without BN: nothing to compare."
 
 
@@ -73,6 +74,22 @@ def widest_gap(rows: Sequence[Row], targets: str) -> tuple[Row, Row] | None:
         if charts.EVERYWHERE in p and charts.NOWHERE in p
     ]
     return max(both, key=lambda pair: abs(pair[0]["value"] - pair[1]["value"]), default=None)
+
+
+def _at_most_noise(rows: Sequence[Row]) -> Iterator[str]:
+    """What single placements keep at the largest eta: for sweeps that compare no two of them."""
+    kinds = (*NETWORK, *APART, "targets", "bn_treatment", "recalibration_images", "placement")
+    levels: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        levels.setdefault(tuple(row[name] for name in kinds), []).append(row)
+    for found in list(levels.values())[:MOST_NAMED]:
+        clean, noisy = (pick(found, key=lambda row: row["eta"]) for pick in (min, max))
+        if clean["eta"] == 0 < noisy["eta"]:
+            yield (
+                f"{noisy['model']} on {noisy['dataset']}, {placement_label(noisy)}, {panel_of(noisy)} at η = "
+                f"{eta_pct(noisy['eta'])} %: accuracy is {with_spread(noisy, unit=' %')}, clean "
+                f"{with_spread(clean, unit=' %')} (n = {counted(noisy['n'], 'trial')} on {_runs([noisy['seeds']])})."
+            )
 
 
 def _gap_sentence(everywhere: Row, nowhere: Row, difference: Row | None) -> str:

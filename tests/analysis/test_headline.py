@@ -49,6 +49,21 @@ def test_a_sweep_without_noise_is_told_as_one(tmp_path: Path) -> None:
     assert said.startswith("No η above 0 was measured for this sweep")
 
 
+def test_networks_with_nothing_beside_them_are_told_by_what_they_keep(tmp_path: Path) -> None:
+    tables = synthetic.tables(models=("resnet8",), trials=4, partial=False, failures=False)
+    one = pc.field("placement") == "all"
+    tables = {**tables, "runs": tables["runs"].filter(one), "trials": tables["trials"].filter(one)}
+    weights = (pc.field("targets") == "weights") & (pc.field("bn_treatment") == "stale")
+    rows = tables["trials"].filter(weights).to_pylist()
+    highest = max(row["eta"] for row in rows)
+    left = [row["accuracy"] for row in rows if row["eta"] == highest]
+    with open_database(stored(tmp_path / "store", tables), threads=1) as database:
+        *kept, last = headline(read_inputs(database))
+    (said,) = [line for line in kept if "BN everywhere, noise on weights at" in line]
+    assert f"at η = {100 * highest:.0f} %: accuracy is {100 * sum(left) / len(left):.1f}" in said
+    assert last.startswith("No network of this sweep was measured both")
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_intervals_over_draws_alone_are_said_to_be_that(seeds: int, tmp_path: Path) -> None:
     tables = synthetic.tables(models=("resnet8",), trials=4, seeds=seeds, partial=False, failures=False)
