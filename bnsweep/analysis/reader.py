@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from bnsweep.analysis import panels
-from bnsweep.analysis.absence import refuse_misnamed
+from bnsweep.analysis.absence import refuse_misnamed, why_empty
 from bnsweep.analysis.contents import build_page
 from bnsweep.analysis.database import Database, open_snapshot, write_snapshot
 from bnsweep.analysis.figures import Figure
@@ -140,6 +140,7 @@ def compare(
     return {
         **_choices(path, sweep),
         "paired": paired,
+        "notes": [] if paired.rows else why_empty(database, "paired", {"a": a, "b": b, **chosen}),
         "tradeoff": traded.to_plain()["rows"],
         "runs": runs.to_plain()["rows"],
         "figures": words,
@@ -169,7 +170,8 @@ def compare_sweeps(
         traded += [{"sweep": sweep, **row} for row in means.to_plain()["rows"]]
         runs += [{"sweep": sweep, **row} for row in singles.to_plain()["rows"]]
     words, charts = _drawn(figures)
-    shown = {"paired": paired, "tradeoff": traded, "runs": runs, "figures": words, "charts": charts}
+    notes = [] if paired.rows else why_empty(database, "paired_sweeps", {"a": a, "b": b, **chosen})
+    shown = {"paired": paired, "notes": notes, "tradeoff": traded, "runs": runs, "figures": words, "charts": charts}
     return {**_choices(path, a), **shown}
 
 

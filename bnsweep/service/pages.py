@@ -161,6 +161,7 @@ class Pages:
             "datasets": list(dict.fromkeys(row["dataset"] for row in names)),
             "models": list(dict.fromkeys(row["model"] for row in names)),
             "sweeps": shown["sweeps"],
+            "notes": shown["notes"],
             "tradeoff": shown["tradeoff"],
             "each_run": shown["runs"],
         }

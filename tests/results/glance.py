@@ -26,7 +26,7 @@ from tests.results.published import (
     merged,
 )
 
-__all__ = ["claims", "glance", "recipes", "verdicts"]
+__all__ = ["COSTS", "claims", "glance", "recipes", "verdicts"]
 
 GLANCED = (LONG_SGD, LONG, SGD, DEEP_SGD, FULL, MAIN, HUNDRED_SGD, HUNDRED)
 # Of the smaller sweeps those claims that the main ones say nothing about.
@@ -75,7 +75,7 @@ def glance(ask: Answers) -> Lines:
 
 
 def recipes(ask: Answers) -> Lines:
-    """What optimizer and L2 term do to what BN costs: one pair of networks for each of the four recipes."""
+    """What BN costs by each of the four recipes of optimizers and L2 terms."""
     lines = []
     for optimizer, decay, training in sorted(arms(ask("runs", RECIPE), "optimizer", "weight_decay", "training")):
         effects = {(r["targets"], r["bn_treatment"]): r for r in ask("bn_effect", RECIPE, training=training)}

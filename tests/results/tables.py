@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from tests.results.factors import factors
 from tests.results.glance import claims, glance, recipes, verdicts
 from tests.results.markdown import Lines, between, command, figure, table
 from tests.results.published import (
@@ -332,6 +333,7 @@ TABLES: dict[str, Callable[[Answers], Lines]] = {
     "headline": headline,
     "glance": glance,
     "recipes": recipes,
+    "factors": factors,
     "claims": claims,
     "effect_small_hundred": partial(effect, sweep=SMALL_HUNDRED),
     "hit": partial(effect, sweep=DEPTH),  # where all four sets of targets were scored

@@ -75,3 +75,22 @@ def test_each_run_is_a_point_of_the_chart(viewer):
     for row in answer["each_run"]:
         run = trained[row["run_id"]]
         assert row["baseline_pct"] == pytest.approx(100 * run["test_correct"] / run["test_images"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"a": "nonsense"}, ["no rows: parameter a: unknown placement 'nonsense'. "]),
+        ({"a": "x", "b": "y"}, ["no rows: parameter a: ", "no rows: parameter b: "]),
+        ({"sweep": "again", "model": "vgg16"}, ["no rows: parameter model: unknown network 'vgg16'. Valid: resnet8"]),
+        ({"sweep": "again", "other": "once", "model": "vgg16"}, ["no rows: parameter model: unknown network 'vgg16'"]),
+        ({"sweep": "again"}, []),
+    ],
+)
+def test_an_empty_comparison_says_why(viewer, asked, said):
+    answer = viewer.get("/compare.json", params=asked).json()
+    assert len(answer["notes"]) == len(said)
+    for note, start in zip(answer["notes"], said, strict=True):
+        assert note.startswith(start)
+    page = viewer.get("/compare", params=asked).text
+    assert page.count("no rows: ") == len(said)
