@@ -42,7 +42,6 @@ FOREIGN = {
         "sweep/ray_tune.py",
         "sweep/ray_work.py",
         "sweep/search/run.py",
-        "sweep/search/study.py",
         "sweep/search/tuning.py",
     },
     "optuna": {"sweep/search/samplers.py", "sweep/search/study.py"},

@@ -18,7 +18,7 @@ from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.search.knowledge import volumes
 from bnsweep.sweep.search.minimal import MinimalStudy, places
 from bnsweep.sweep.search.objectives import Verdict
-from bnsweep.sweep.search.samplers import SAMPLERS, mask_of
+from bnsweep.sweep.search.samplers import SAMPLERS, mask_of, space
 from bnsweep.sweep.search.study import FrontStudy
 from tests.bench.volume import hypervolume
 
@@ -165,6 +165,54 @@ def test_a_study_follows_from_its_file_and_the_results_not_from_their_order(cata
     assert asked != follow(FrontStudy(subject_for(catalog, f"sampler: {sampler}, trainings: 28, batch: 5, seed: 1")))
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("sampler", "objectives"),
+    [(each, "[accuracy, average_normalized, kept]") for each in ("surrogate", "tpe", "nsga2")] + [("tpe", "accuracy")],
+)
+def test_a_study_asks_what_it_asked_through_ray_tune(catalog, monkeypatch, sampler, objectives):
+    """Searches that were begun when studies went through Tune's OptunaSearch go on where they were."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    subject = subject_for(catalog, f"sampler: {sampler}, objectives: {objectives}, trainings: 19, batch: 4")
+    search, tickets = subject.spec.search, {}
+
+    def end(run):
+        verdict = rule(run)
+        last = int(run.run_id[-1], 16)  # some ends of each kind
+        if status := {0: "diverged", 1: "pruned", 2: "failed", 3: "diverged"}.get(last):
+            return Verdict(status)
+        return replace(verdict, values=verdict.values[: len(search.objectives)])
+
+    asked = follow(FrontStudy(subject), end)
+
+    class Through(FrontStudy):
+        def __init__(self, subject):
+            super().__init__(subject)
+            several = len(search.objectives) > 1
+            self.tune = OptunaSearch(
+                space(subject.sites),
+                metric=list(search.objectives) if several else search.objectives[0],
+                mode=search.directions if several else search.directions[0],
+                sampler=self._optuna.sampler,
+            )
+            for name, value in self._optuna.user_attrs.items():
+                self.tune._ot_study.set_user_attr(name, value)
+            self._optuna = self.tune._ot_study
+
+        def _suggest(self):
+            ticket = str(len(tickets))
+            self.tune.suggest(ticket)
+            tickets[self.tune._ot_trials[ticket]._trial_id] = ticket
+            return self.tune._ot_trials[ticket]
+
+        def _complete(self, trial, values):
+            told = dict(zip(search.objectives, values, strict=True)) if values is not None else None
+            self.tune.on_trial_complete(tickets[trial._trial_id], result=told)
+
+    assert follow(Through(subject), end) == asked
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "exhaustive", "surrogate"])
 def test_a_small_network_is_searched_to_the_end_with_every_seed(catalog, sampler):
     subject = small(subject_for(catalog, f"sampler: {sampler}, trainings: 1000, batch: 8"), 3)
@@ -181,7 +229,7 @@ def test_networks_that_fail_are_on_no_front_and_pruned_ones_count_for_nothing(ca
 
     study = FrontStudy(subject_for(catalog, "trainings: 30, batch: 5"))
     asked = follow(study, end)
-    told = study._optuna._ot_study
+    told = study._optuna
     assert {trial.state.name for trial in told.get_trials()} == {"COMPLETE", "PRUNED"}
     assert not any(trial.params["site1"] == "0" for trial in told.best_trials)
     found = [mask for mask, _, origin in asked if origin == "surrogate"]
@@ -201,7 +249,7 @@ def test_only_what_diverged_is_as_bad_as_can_be(catalog, sampler):
 
     study = FrontStudy(subject)
     follow(study, end)
-    told = study._optuna._ot_study.get_trials()
+    told = study._optuna.get_trials()
     assert len(told) > len(study.asked)  # some were proposed again
     for trial in told:
         verdict = end(subject.run(mask_of(trial.params), 0))
@@ -273,7 +321,7 @@ def test_a_run_that_was_lost_says_nothing_of_its_network(catalog):
 
     study = FrontStudy(subject_for(catalog, "trainings: 30, batch: 5"))
     follow(study, front)
-    told = study._optuna._ot_study.get_trials()
+    told = study._optuna.get_trials()
     assert {t.state.name for t in told if t.params["site9"] == "1"} == {"PRUNED"}
 
 

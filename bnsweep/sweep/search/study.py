@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Protocol
 
 import optuna
-from ray.tune.search.optuna import OptunaSearch
+from optuna.trial import Trial, TrialState
 
 from bnsweep.experiment.identity import seed_of
 from bnsweep.experiment.plan import TrainingRun
@@ -64,7 +64,7 @@ class Study(Protocol):
 
 
 class FrontStudy:
-    """The trade-off between objectives for one network, through Ray Tune's OptunaSearch."""
+    """The trade-off between objectives for one network, by Optuna."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -72,12 +72,11 @@ class FrontStudy:
         self.asked: list[Proposal] = []
         self.verdicts: dict[str, Verdict] = {}
         self._search = subject.spec.search
-        self._tickets: dict[str, str] = {}  # run id -> Optuna's trial
+        self._trials: dict[str, Trial] = {}  # by run id
         self._taken: Counter[str] = Counter()  # training seeds used, by mask
-        self._ticket = 0
         self._exhausted = False
         self._queue = self._first()
-        self._optuna = _optuna_search(subject)
+        self._optuna = _optuna_study(subject)
         self._random = optuna.samplers.RandomSampler(seed=seed_of("fill", subject.title, str(self._search.seed)) >> 32)
 
     @property
@@ -105,8 +104,8 @@ class FrontStudy:
             if run_id not in verdicts or run_id in self.verdicts:
                 continue
             verdict = self.verdicts[run_id] = verdicts[run_id]
-            self._optuna._ot_trials[self._tickets[run_id]].set_user_attr("failed", not verdict.measured)
-            self._complete(self._tickets[run_id], _told(verdict, names, self.subject.sites))
+            self._trials[run_id].set_user_attr("failed", not verdict.measured)
+            self._complete(self._trials[run_id], _told(verdict, names, self.subject.sites))
 
     def mean_values(self, mask: str) -> tuple[float, ...] | None:
         """The means over a placement's finished runs; None if it has none."""
@@ -130,64 +129,57 @@ class FrontStudy:
         if self._search.sampler == "exhaustive":
             return None
         for _ in range(MOST_REPEATS):
-            ticket, mask = self._suggest()
+            trial = self._suggest()
+            mask = mask_of(trial.params)
             if self._taken[mask] < len(self.seeds):
-                return self._propose(mask, ticket, self._search.sampler, "")
-            self._answer(mask, ticket)
+                return self._propose(mask, trial, self._search.sampler, "")
+            self._answer(mask, trial)
         return self._anything()
 
-    def _propose(self, mask: str, ticket: str, origin: str, why: str) -> Proposal:
+    def _propose(self, mask: str, trial: Trial, origin: str, why: str) -> Proposal:
         before = self._taken[mask]
         self._taken[mask] += 1
         if before:
             origin, why = "repeat", f"seed {before + 1} of {len(self.seeds)}"
         run = self.subject.run(mask, self.seeds[before])
-        self._tickets[run.run_id] = ticket
+        self._trials[run.run_id] = trial
         proposal = Proposal("front", len(self.asked) + 1, run, origin, why)
         self.asked.append(proposal)
         return proposal
 
-    def _suggest(self) -> tuple[str, str]:
-        self._ticket += 1
-        ticket = str(self._ticket)
-        params = self._optuna.suggest(ticket)
-        assert params is not None
-        return ticket, mask_of(params)
+    def _suggest(self) -> Trial:
+        return self._optuna.ask(space(self.subject.sites))
 
-    def _ask(self, mask: str) -> str:
+    def _ask(self, mask: str) -> Trial:
         """Optuna's trial for a mask that is given."""
-        self._optuna._ot_study.enqueue_trial(params_of(mask))
-        ticket, got = self._suggest()
-        assert got == mask
-        return ticket
+        self._optuna.enqueue_trial(params_of(mask))
+        trial = self._suggest()
+        assert mask_of(trial.params) == mask
+        return trial
 
-    def _answer(self, mask: str, ticket: str) -> None:
+    def _answer(self, mask: str, trial: Trial) -> None:
         """A placement that has all of its seeds costs nothing: what is known of it is told at once."""
         values = self.mean_values(mask)
         runs = [self.verdicts.get(p.run.run_id) for p in self.asked if p.run.bn_mask == mask]
         ends = {verdict and verdict.status for verdict in runs}
         if values is None and None not in ends and "diverged" in ends:  # None: of this batch, still being trained
             values = worst_values(self._search.objectives, self.subject.sites)
-        self._complete(ticket, values)
+        self._complete(trial, values)
 
     def _anything(self) -> Proposal | None:
         """A placement with seeds left: the sampler keeps to what it knows."""
         for _ in range(1000):
-            distributions = space(self.subject.sites)
-            study = self._optuna._ot_study
             params = {
-                name: self._random.sample_independent(study, None, name, each) for name, each in distributions.items()
+                name: self._random.sample_independent(self._optuna, None, name, choice)
+                for name, choice in space(self.subject.sites).items()
             }
             mask = mask_of(params)
             if self._taken[mask] < len(self.seeds):
                 return self._propose(mask, self._ask(mask), "random", "the sampler had nothing new")
         return None
 
-    def _complete(self, ticket: str, values: tuple[float, ...] | None) -> None:
-        result: dict[str, Any] | None = None
-        if values is not None:
-            result = dict(zip(self._search.objectives, values, strict=True)) | {"training_iteration": 1}
-        self._optuna.on_trial_complete(ticket, result=result)  # without a result: pruned
+    def _complete(self, trial: Trial, values: tuple[float, ...] | None) -> None:
+        self._optuna.tell(trial, values, state=TrialState.PRUNED if values is None else TrialState.COMPLETE)
 
 
 def _told(verdict: Verdict, objectives: tuple[str, ...], sites: int) -> tuple[float, ...] | None:
@@ -197,21 +189,18 @@ def _told(verdict: Verdict, objectives: tuple[str, ...], sites: int) -> tuple[fl
     return verdict.values if verdict.values is not None else worst_values(objectives, sites)
 
 
-def _optuna_search(subject: Subject) -> OptunaSearch:
+def _optuna_study(subject: Subject) -> optuna.Study:
     search = subject.spec.search
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Two networks of one search draw different numbers; 32 bits are what NumPy's old generators take.
     seed = seed_of("sampler", subject.title, str(search.seed)) >> 31
-    several = len(search.objectives) > 1
-    found = OptunaSearch(
-        space(subject.sites),
-        metric=list(search.objectives) if several else search.objectives[0],
-        mode=search.directions if several else search.directions[0],
+    study = optuna.create_study(
+        directions=[f"{direction}imize" for direction in search.directions],
         sampler=SAMPLERS[search.sampler](seed),
+        pruner=optuna.pruners.NopPruner(),  # runs are stopped by a rule of ours
     )
-    study = found._ot_study
     study.set_user_attr("sites", subject.sites)
     study.set_user_attr("seeds", len(subject.spec.train_seeds))
     if "kept" in search.objectives:
         study.set_user_attr("exact", search.objectives.index("kept"))
-    return found
+    return study
