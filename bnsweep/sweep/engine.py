@@ -22,27 +22,32 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from time import sleep
+from importlib.util import find_spec
 from typing import Protocol
 
-from bnsweep.errors import (
-    BnsweepError,
-    GpuLostError,
-    StoreDamagedError,
-    StoreUnreadableError,
-    StoreUnwritableError,
-)
+from bnsweep.errors import EngineError, StoreDamagedError
 from bnsweep.experiment.spec import Data, Resource
+from bnsweep.sweep.retries import GivenUpError, persevere
 from bnsweep.sweep.tasks import Failed, NetworkGone, Outcome, Progressed, Row, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
-from bnsweep.training.origin import origin
 
-__all__ = ["ATTEMPTS", "Datasets", "Engine", "InlineEngine"]
-
-ATTEMPTS = 3  # of a task that fails for a reason that may pass: disk, network, memory
-RETRY_S = 1.0  # before the second attempt at a store that cannot be read; twice as long before the third
+__all__ = ["Datasets", "Engine", "InlineEngine", "engine_named"]
 
 Datasets = Mapping[str, Callable[[], Dataset]]  # fingerprint -> loader, so that nothing is loaded in vain
+
+
+def engine_named(name: str) -> str:
+    """Which engine does the work, "ray" or "inline": `auto` is Ray where it is installed.
+
+    Raises:
+        EngineError: Ray is not installed, but asked for.
+    """
+    there = find_spec("ray") is not None
+    if name == "auto":
+        return "ray" if there else "inline"
+    if name == "ray" and not there:
+        raise EngineError("Ray is not installed: pip install 'bnsweep[ray]', or use --engine inline")
+    return name
 
 
 class Engine(Protocol):
@@ -121,29 +126,21 @@ class InlineEngine:
         self._blocks.clear()
 
     def _attempt(self, task: TrainTask | TrialTask) -> Outcome:
-        from bnsweep.sweep import gpu, work  # torch: not for those who only want to know what an engine is
+        try:
+            return persevere(lambda: self._done(task))
+        except GivenUpError as error:
+            return Failed(task, str(error), error.attempts)
 
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                dataset = self._dataset(task.run.data, task.run.fingerprint)
-                if isinstance(task, TrialTask):
-                    return work.score_block(task, dataset)
-                return work.train_run(task, dataset, on_epoch=self._report(task))
-            except (GpuLostError, StoreUnwritableError):
-                raise  # no fault of the task's: the sweep stops, and goes on once this is put right
-            except StoreUnreadableError as error:
-                last: Exception = error
-                sleep(RETRY_S * attempt if attempt < ATTEMPTS else 0)
-            except BnsweepError as error:
-                if isinstance(error, StoreDamagedError) and isinstance(task, TrialTask):
-                    return NetworkGone(task, str(error))
-                return Failed(task, str(error), attempt)
-            except Exception as error:  # whatever a network of the user's raises becomes a row
-                if gpu.is_cuda_error(error):  # this process can use its GPU no more
-                    first = str(error).partition("\n")[0]
-                    raise GpuLostError(f"{type(error).__name__}: {first}") from error
-                last = error.with_traceback(None)  # its frames hold the network, and so a GPU's memory
-        return Failed(task, f"{type(last).__name__}: {last}{origin(last)}", ATTEMPTS)
+    def _done(self, task: TrainTask | TrialTask) -> Outcome:
+        from bnsweep.sweep import work  # torch: not for those who only want to know what an engine is
+
+        dataset = self._dataset(task.run.data, task.run.fingerprint)
+        if isinstance(task, TrainTask):
+            return work.train_run(task, dataset, on_epoch=self._report(task))
+        try:
+            return work.score_block(task, dataset)
+        except StoreDamagedError as error:
+            return NetworkGone(task, str(error))
 
     def _report(self, task: TrainTask) -> Callable[[Row], None]:
         def report(epoch: Row) -> None:

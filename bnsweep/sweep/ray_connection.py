@@ -14,8 +14,9 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from bnsweep.errors import EngineError
+from bnsweep.sweep.retries import first_line
 
-__all__ = ["connect", "first_line"]
+__all__ = ["connect"]
 
 PATIENCE_S = 10.0  # with a host that does not answer
 FRAME_HEAD, SETTINGS = 9, 4  # bytes of an HTTP/2 frame's head; the type of the frame that a server begins with
@@ -104,9 +105,3 @@ def _silent() -> Iterator[None]:
     finally:
         os.dup2(before, 2)
         os.close(before)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without what follows."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -18,13 +18,13 @@ from ray.exceptions import RayError, RayTaskError
 from bnsweep.errors import BnsweepError, StoreDamagedError, StoreUnwritableError
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
-from bnsweep.sweep.engine import ATTEMPTS, Datasets
+from bnsweep.sweep.engine import Datasets
 from bnsweep.sweep.ray_cluster import RayCluster
-from bnsweep.sweep.ray_connection import first_line
 from bnsweep.sweep.ray_data import SharedData
 from bnsweep.sweep.ray_nodes import resources_of
 from bnsweep.sweep.ray_trainings import Trainings
-from bnsweep.sweep.ray_work import GpuLost, Score, packed_rest, packed_run, remote_score, said
+from bnsweep.sweep.ray_work import GpuLost, Score, packed_rest, packed_run, remote_score
+from bnsweep.sweep.retries import ATTEMPTS, first_line, said
 from bnsweep.sweep.tasks import Failed, NetworkGone, Outcome, Scored, TrainTask, TrialTask, Waiting
 
 __all__ = ["RayEngine"]

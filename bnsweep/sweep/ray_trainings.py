@@ -18,10 +18,10 @@ from bnsweep.errors import EngineError, GpuLostError, StoreUnwritableError
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep import ray_tune
-from bnsweep.sweep.ray_connection import first_line
 from bnsweep.sweep.ray_data import SharedData
 from bnsweep.sweep.ray_nodes import Nodes
-from bnsweep.sweep.ray_work import GpuLost, said, train
+from bnsweep.sweep.ray_work import GpuLost, train
+from bnsweep.sweep.retries import first_line, said
 from bnsweep.sweep.tasks import Failed, Outcome, Progressed, Trained, TrainTask
 
 __all__ = ["Trainings"]

@@ -15,8 +15,8 @@ from ray import tune
 
 from bnsweep.experiment.spec import Resource
 from bnsweep.store.store import Store
-from bnsweep.sweep.engine import ATTEMPTS
 from bnsweep.sweep.ray_nodes import resources_of
+from bnsweep.sweep.retries import ATTEMPTS
 
 __all__ = ["fit", "forget", "last_error"]
 

@@ -15,13 +15,11 @@ import ray
 
 from bnsweep.errors import BnsweepError, GpuLostError, StoreUnreadableError, StoreUnwritableError
 from bnsweep.experiment.plan import TrainingRun
-from bnsweep.sweep.engine import ATTEMPTS
-from bnsweep.sweep.ray_connection import first_line
+from bnsweep.sweep.retries import ATTEMPTS
 from bnsweep.sweep.tasks import Failed, Outcome, Row, Scored, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
-from bnsweep.training.origin import origin
 
-__all__ = ["GpuLost", "packed_rest", "packed_run", "remote_score", "said", "train"]
+__all__ = ["GpuLost", "packed_rest", "packed_run", "remote_score", "train"]
 
 PASSING = [OSError, MemoryError, StoreUnreadableError]  # disk, memory, network: the next try may find them well
 Score = Callable[[TrialTask, Dataset], Scored]
@@ -99,10 +97,3 @@ def packed_rest(task: TrialTask) -> bytes:
 def _unpacked(run: bytes) -> TrainingRun:
     unpickled: TrainingRun = pickle.loads(run)  # noqa: S301 - our own driver's, as all of Ray's
     return unpickled
-
-
-def said(error: BaseException) -> str:
-    """An error, as a row has it."""
-    if isinstance(error, BnsweepError):
-        return str(error)
-    return f"{type(error).__name__}: {first_line(error)}{origin(error)}"

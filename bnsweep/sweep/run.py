@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 
-from bnsweep.errors import EngineError
 from bnsweep.experiment.plan import Plan
 from bnsweep.store.store import Store
 from bnsweep.sweep.driver import Driver, Listener, Summary
-from bnsweep.sweep.engine import Datasets, Engine, InlineEngine
+from bnsweep.sweep.engine import Datasets, Engine, InlineEngine, engine_named
 from bnsweep.sweep.ray_settings import prepare_ray
 from bnsweep.sweep.recording import check_kind, record_plan
 from bnsweep.training.datasets import load_dataset
@@ -85,12 +83,8 @@ def run_sweep(
 def _engine(
     name: str, store: Store, *, address: str | None, cpus: int | None, patience_s: float | None, listener: Listener
 ) -> Engine:
-    if name == "auto":
-        name = "ray" if find_spec("ray") else "inline"
-    if name == "inline":
+    if engine_named(name) == "inline":
         return InlineEngine(on_epoch=listener.heard)
-    if find_spec("ray") is None:
-        raise EngineError("Ray is not installed: pip install 'bnsweep[ray]', or use --engine inline")
     prepare_ray(own_cluster=address is None)
     from bnsweep.sweep.ray_engine import RayEngine
 

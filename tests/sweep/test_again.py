@@ -16,7 +16,7 @@ from bnsweep.errors import InputError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store.store import Store
-from bnsweep.sweep import driver, engine, work
+from bnsweep.sweep import driver, retries, work
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.progress import Silent
@@ -129,7 +129,7 @@ def test_a_sweep_is_extended_in_a_copy_of_its_rows(tmp_path, run, tiny):
 
 
 def test_a_store_that_cannot_be_read_for_a_moment_costs_an_attempt_and_no_row(tmp_path, run, tiny, monkeypatch):
-    monkeypatch.setattr(engine, "RETRY_S", 0.0)
+    monkeypatch.setattr(retries, "RETRY_S", 0.0)
     failed, read = Counter(), Path.read_bytes
 
     def flaky(path):

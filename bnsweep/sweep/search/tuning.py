@@ -27,10 +27,10 @@ from bnsweep.sweep import ray_tune
 from bnsweep.sweep.engine import Datasets
 from bnsweep.sweep.gpu import guarded
 from bnsweep.sweep.ledger import read_scores
-from bnsweep.sweep.ray_connection import first_line
 from bnsweep.sweep.ray_data import SharedData
 from bnsweep.sweep.ray_nodes import Nodes
-from bnsweep.sweep.ray_work import GpuLost, said
+from bnsweep.sweep.ray_work import GpuLost
+from bnsweep.sweep.retries import first_line, said
 from bnsweep.sweep.search.job import Job, Trainee, perform, usable
 from bnsweep.sweep.search.objectives import Verdict, objective_values
 from bnsweep.sweep.search.panel import Gathered, Panel
