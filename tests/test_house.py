@@ -41,7 +41,6 @@ FOREIGN = {
         "sweep/ray_trainings.py",
         "sweep/ray_tune.py",
         "sweep/ray_work.py",
-        "sweep/search/run.py",
         "sweep/search/tuning.py",
     },
     "optuna": {"sweep/search/samplers.py", "sweep/search/study.py"},
@@ -127,7 +126,7 @@ def test_a_driver_with_ray_loads_no_torch():
 
 
 def test_the_inline_engine_needs_neither_ray_nor_duckdb():
-    code = "import bnsweep.sweep.engine, bnsweep.sweep.driver, bnsweep.noise.curve, bnsweep.training.trainer"
+    code = "import bnsweep.sweep.engine, bnsweep.sweep.driver, bnsweep.noise.curve, bnsweep.sweep.search.run"
     assert not loaded_after(code) & {"ray", "duckdb"}
 
 

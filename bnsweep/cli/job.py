@@ -87,6 +87,7 @@ def _run(
     spec = read_submitted(submitted.spec, folders=folders)
     common = {
         "text": submitted.spec,
+        "engine": options["engine"],
         "address": options["address"],
         "patience_s": options["patience_s"],
         "retry_failed": submitted.retry_failed,
@@ -97,7 +98,7 @@ def _run(
     if isinstance(spec, SearchSpec):
         run = _search(spec, location, heard, minimal=submitted.minimal, **common)
     else:
-        run = _sweep(spec, location, heard, engine=options["engine"], **common)
+        run = _sweep(spec, location, heard, **common)
     while True:
         try:
             return run()
@@ -116,9 +117,6 @@ def _sweep(spec: Spec, location: str, heard: JobProgress, **options: Any) -> Cal
 
 
 def _search(spec: SearchSpec, location: str, heard: JobProgress, **options: Any) -> Callable[[], SearchSummary]:
-    from bnsweep.sweep.ray_settings import prepare_ray
-
-    prepare_ray(own_cluster=options["address"] is None)  # before anything imports ray
     from bnsweep.sweep.search.run import run_search
 
     return partial(run_search, spec, location, told=heard.told, warned=heard.warned, watched=heard.watch, **options)

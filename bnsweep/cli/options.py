@@ -8,11 +8,14 @@ from typing import Any
 
 import click
 
+from bnsweep.errors import InputError
 from bnsweep.paths import home_expanded
 
 __all__ = [
     "LocalPath",
+    "check_engine",
     "data_option",
+    "engine_options",
     "json_option",
     "part_option",
     "source_option",
@@ -66,6 +69,31 @@ wait_option = click.option(
     default=None,
     help="Give up when no node of the Ray cluster has been able to do any of the work for so long; default: wait.",
 )
+
+ENGINE = (
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "ray", "inline"]),
+        default="auto",
+        show_default=True,
+        help="What does the work: Ray, or a plain loop in this process (inline); auto: Ray where it is installed.",
+    ),
+    click.option("--address", default=None, help="An existing Ray cluster, host:port; default: start one here."),
+    click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of the local Ray cluster; default: all."),
+)
+
+
+def engine_options(command: Any) -> Any:
+    """Where the work is done: --engine, --address, --cpus."""
+    for option in reversed(ENGINE):
+        command = option(command)
+    return command
+
+
+def check_engine(engine: str, *, address: str | None, cpus: int | None, patience_s: float | None) -> None:
+    """Refuse what the inline engine has no use for. Raises InputError."""
+    if engine == "inline" and (address or cpus or patience_s is not None):
+        raise InputError("--address, --cpus and --wait-for-nodes are for Ray, but --engine inline uses none")
 
 
 def _part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:

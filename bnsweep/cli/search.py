@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, read_search, writing
-from bnsweep.cli.options import LocalPath, data_option, json_option, source_option, store_option, wait_option
+from bnsweep.cli.options import (
+    LocalPath,
+    check_engine,
+    data_option,
+    engine_options,
+    json_option,
+    source_option,
+    store_option,
+    wait_option,
+)
 from bnsweep.errors import EngineError, InputError, SpecError
 
 if TYPE_CHECKING:
@@ -62,8 +71,7 @@ def search() -> None:
 @data_option
 @source_option
 @click.option("--minimal", is_flag=True, help="Find the fewest BN layers that converge, instead of the trade-off.")
-@click.option("--address", default=None, help="An existing Ray cluster, host:port; default: start one here.")
-@click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of the local Ray cluster; default: all.")
+@engine_options
 @click.option("--retry-failed", is_flag=True, help="Do what failed before once more.")
 @click.option("--take-over", is_flag=True, help="Write to the store although another driver holds it: it is dead.")
 @wait_option
@@ -76,6 +84,7 @@ def search_run(
     data_root: Path,
     source: str | None,
     minimal: bool,
+    engine: str,
     address: str | None,
     cpus: int | None,
     retry_failed: bool,
@@ -91,13 +100,12 @@ def search_run(
     """
     from bnsweep.experiment.reading import with_lines
     from bnsweep.sweep.notes import spec_notes
-    from bnsweep.sweep.ray_settings import prepare_ray
 
+    check_engine(engine, address=address, cpus=cpus, patience_s=patience_s)
     parsed, text = read_search(spec, source)
     for note in spec_notes(parsed):
         click.echo(f"note: {note}", err=True)
-    _needs_ray()
-    prepare_ray(own_cluster=address is None)  # before anything imports ray
+    _needs_optuna()
     from bnsweep.sweep.search.minimal import MinimalStudy
     from bnsweep.sweep.search.run import run_search
 
@@ -107,6 +115,7 @@ def search_run(
             location,
             text=text,
             minimal=minimal,
+            engine=engine,
             address=address,
             cpus=cpus,
             retry_failed=retry_failed,
@@ -160,9 +169,9 @@ def search_show(location: str, sweep: str | None, as_json: bool, emit: Path | No
         _emit(found, emit, seeds)
 
 
-def _needs_ray() -> None:
-    if find_spec("ray") is None or find_spec("optuna") is None:
-        raise EngineError("a search needs Ray Tune and Optuna: pip install 'bnsweep[ray]'")
+def _needs_optuna() -> None:
+    if find_spec("optuna") is None:
+        raise EngineError("a search needs Optuna: pip install 'bnsweep[search]'")
 
 
 def _found(location: str, sweep: str | None) -> list[Found]:

@@ -10,7 +10,16 @@ from pathlib import Path
 import click
 
 from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, print_table, read_any_plan, read_plan
-from bnsweep.cli.options import data_option, json_option, part_option, source_option, store_option, wait_option
+from bnsweep.cli.options import (
+    check_engine,
+    data_option,
+    engine_options,
+    json_option,
+    part_option,
+    source_option,
+    store_option,
+    wait_option,
+)
 from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
 
@@ -132,9 +141,7 @@ def plan(
 @data_option
 @source_option
 @part_option
-@click.option("--engine", type=click.Choice(["auto", "ray", "inline"]), default="auto", show_default=True)
-@click.option("--address", default=None, help="An existing Ray cluster, host:port; default: start one here.")
-@click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of the local Ray cluster; default: all.")
+@engine_options
 @click.option("--retry-failed", is_flag=True, help="Do what failed before once more.")
 @click.option("--take-over", is_flag=True, help="Write to the store although another driver holds it: it is dead.")
 @wait_option
@@ -162,8 +169,7 @@ def run(
     from bnsweep.sweep.progress import Silent, choose_progress
     from bnsweep.sweep.run import run_sweep
 
-    if engine == "inline" and (address or cpus or patience_s is not None):
-        raise InputError("--address, --cpus and --wait-for-nodes are for Ray, but --engine inline uses none")
+    check_engine(engine, address=address, cpus=cpus, patience_s=patience_s)
     plan_, text = read_plan(spec, data_root, source)
     for note in notes(plan_, open_store(location, missing_ok=True)):
         click.echo(f"note: {note}", err=True)

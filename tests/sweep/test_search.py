@@ -122,6 +122,30 @@ def test_a_search_lands_the_rows_of_a_sweep_and_costs_nothing_when_it_is_done(se
     assert Store.verify_location(tmp_path / "store").ok
 
 
+STOPPING = "batch: 3, sampler: random, early_stopping: {grace_epochs: 1, reduction: 1.5}"
+
+
+@pytest.mark.parametrize("stopping", ["", "one at a time, of which some are stopped early"])
+def test_a_search_is_the_same_by_either_engine_and_by_both_in_turn(search, tmp_path, stopping):
+    text = SEARCH.replace("trainings: 14", "trainings: 12")
+    if stopping:  # which runs are compared depends on which ended first: here each that was begun first
+        text = text.replace("batch: 3", STOPPING).replace("epochs: 2, ", "epochs: 3, ")
+        text += "resources: {train: {cpu: 2}}\n"
+    less = text.replace("trainings: 12", "trainings: 11")
+    whole, turns = tmp_path / "whole", [("ray", "inline"), ("inline", "ray")]
+    first, _ = search(text, whole, engine="inline")
+    assert (first.trained, first.ends["pruned"] > 0) == (12, bool(stopping))
+    for begun, gone_on in turns:
+        store = tmp_path / begun
+        assert search(less, store, engine=begun)[0].trained == 11
+        last, _ = search(text, store, engine=gone_on)
+        assert (last.trained, last.from_store) == (1, 11)
+        for table in ("runs", "epochs", "trials", "sites"):
+            assert rows(store, table) == rows(whole, table), table
+        assert list(dict.fromkeys(asked(store))) == asked(whole)  # a file of more trainings notes all of them again
+        assert Store.verify_location(store).ok
+
+
 def test_noise_is_drawn_until_the_interval_is_narrow_enough_in_a_search_as_in_a_sweep(search, run, tmp_path):
     text = SEARCH.replace("trials: 3", "trials: {half_width: 0.05, min: 3, max: 40}")
     search(text.replace("trainings: 14", "trainings: 3"), tmp_path / "store")
@@ -173,8 +197,7 @@ def test_networks_share_the_cluster_and_each_has_its_study(search, tmp_path):
 
 
 def test_what_early_stopping_ends_is_a_row_and_no_finished_network(search, run, tmp_path):
-    stopping = "early_stopping: {grace_epochs: 1, reduction: 1.5}"
-    text = SEARCH.replace("epochs: 2, ", "epochs: 4, ").replace("batch: 3", f"batch: 3, sampler: random, {stopping}")
+    text = SEARCH.replace("epochs: 2, ", "epochs: 4, ").replace("batch: 3", STOPPING)
     summary, _ = search(text, tmp_path / "store")
     runs = {row["run_id"]: row for row in Store.open(tmp_path / "store").read("runs").to_pylist()}
     pruned = [row for row in runs.values() if row["status"] == "pruned"]
@@ -256,6 +279,8 @@ def test_the_fewest_layers_with_their_evidence(search, tmp_path):
     evidence = asked(tmp_path / "store")
     assert {row[1] for row in evidence} == {"minimal"}
     assert len(evidence) == summary.trained == len(study.asked)
+    inline, _ = search(text, tmp_path / "inline", minimal=True, engine="inline")
+    assert (inline.studies[0].lines(), asked(tmp_path / "inline")) == (study.lines(), evidence)
 
 
 def test_a_search_killed_and_run_again_is_the_same_study(tmp_path):

@@ -1,11 +1,13 @@
 """Searches that are run again after trouble: networks lost, a disk full, scoring that fails each time.
 
-Everything is real but Tune and its cluster: trials are done one after the other, in this process.
+Everything is real but Tune and its cluster: its trials are done one after the other, in this process, and so are those
+of the inline engine, which has to come to the same ends.
 """
 
 import shutil
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 
 import odd_network
@@ -20,6 +22,7 @@ from bnsweep.store.store import Store
 from bnsweep.sweep import work
 from bnsweep.sweep.search import job, tuning
 from bnsweep.sweep.search import run as search_run
+from bnsweep.sweep.search.halving import EarlyStopping
 
 SWEEP = """\
 name: swept
@@ -52,13 +55,6 @@ class Cluster:
         pass
 
 
-class Data:
-    """In the place of `SharedData`: what is handed out loads."""
-
-    def __init__(self, datasets):
-        self.reference = datasets.get
-
-
 class Stopped(BaseException):
     """A trial that ASHA ends."""
 
@@ -66,12 +62,17 @@ class Stopped(BaseException):
 class Trials(tuning.Tuning):
     """All of it but Tune."""
 
-    def start(self):
-        self._run()
+    def run(self, underway, commit):
+        self._tune(underway, self._datasets)
+        while commit(0.0):
+            pass
+        if self._error is not None:
+            raise self._error
 
-    def _search(self, searcher, stopping):
-        bases = [subject.run("1" * subject.sites, 0) for subject in self._subjects]
-        gatherer, number = tuning._Gatherer(searcher, self._nodes), 0
+    def _search(self, searcher, references):
+        stopping, number = tuning._Stopping(searcher.underway), 0
+        gatherer = tuning._Gatherer(searcher, self._cluster.nodes, partial(self._stop, searcher.underway))
+        job = searcher.underway.job
         while isinstance(config := searcher.suggest(str(number)), dict):
             trial = SimpleNamespace(config=config)
 
@@ -83,29 +84,33 @@ class Trials(tuning.Tuning):
             tuning.tune.report = report
             with suppress(Stopped):
                 try:
-                    tuning._train(config, self._job, bases, self._references)
+                    tuning._train(config, job, searcher.bases, references)
                 except RuntimeError:  # Tune starts it once more
-                    tuning._train(config, self._job, bases, self._references)
+                    tuning._train(config, job, searcher.bases, references)
             searcher.on_trial_complete(str(number))
             number += 1
 
 
-@pytest.fixture
-def search(tmp_path, monkeypatch):
+@pytest.fixture(params=["tune", "inline"])
+def search(request, tmp_path, monkeypatch):
     """Run a search into a store; the summary and what was said."""
-    monkeypatch.setattr(search_run, "RayCluster", Cluster)
-    monkeypatch.setattr(search_run, "Tuning", Trials)
-    monkeypatch.setattr(tuning, "SharedData", Data)
+    monkeypatch.setattr(tuning, "RayCluster", Cluster)
+    monkeypatch.setattr(tuning, "Tuning", Trials)
     monkeypatch.setattr(tuning.GpuLost, "here", lambda error: tuning.GpuLost("a node", str(error)))
     monkeypatch.setattr(tuning.tune, "report", None)  # put back at the end
     monkeypatch.setattr(tuning, "ray", SimpleNamespace(get=lambda load: load()))
+    how = {"engine": "ray" if request.param == "tune" else "inline", "data_root": tmp_path}
 
     def run_text(text, store, **options):
         said, spec = [], parse_spec(text)
-        summary = search_run.run_search(spec, str(store), text=text, data_root=tmp_path, told=said.append, **options)
+        summary = search_run.run_search(spec, str(store), text=text, told=said.append, **how, **options)
         return summary, said
 
+    run_text.engine = request.param
     return run_text
+
+
+tune_alone = pytest.mark.parametrize("search", ["tune"], indirect=True)
 
 
 def failing(error):
@@ -151,10 +156,11 @@ def test_a_search_scores_a_run_on_one_network(tmp_path, run, search, monkeypatch
     summary, said = search(SEARCH, store, retry_failed=True)
     _, expected = search(SEARCH, tmp_path / "fresh")
     same_networks_and_rows(store, tmp_path / "fresh")
-    if trouble == "interrupted":  # its trials had landed
+    if trouble == "interrupted" and search.engine == "tune":  # its trials had landed
         assert (summary.trained, summary.from_store) == (0, 2)
-    else:
-        assert said == expected  # with the objectives' values
+        return
+    assert said == expected  # with the objectives' values
+    if trouble != "interrupted":
         assert summary.networks_changed == 2
         assert "This search's trials are made anew" in "\n".join(summary.lines(again="x"))
 
@@ -189,10 +195,7 @@ def test_what_was_trained_in_full_before_is_not_stopped_early(tmp_path, run, sea
     run(SWEEP + "placements: all\ntrain_seeds: 2\n", store)
     shutil.rmtree(store / "networks")
 
-    def strict(self, _, trial, result):
-        return TrialScheduler.CONTINUE if "accuracy" not in result or trial.config["spared"] else TrialScheduler.STOP
-
-    monkeypatch.setattr(tuning._Stopping, "on_trial_result", strict)
+    monkeypatch.setattr(EarlyStopping, "goes_on", lambda *_: False)
     text = STOPPING.replace("trainings: 2", "trainings: 4").replace("trials: 6", "trials: 6\ntrain_seeds: 2")
     summary, _ = search(text, store)
     assert summary.ends == {"finished": 3, "pruned": 1}  # spared: what is known, and what the sweep has trained
@@ -224,6 +227,7 @@ def breaks_off(monkeypatch):
     return set_up
 
 
+@tune_alone
 def test_a_run_goes_on_elsewhere_with_the_network_that_it_has(tmp_path, search, breaks_off):
     text = SEARCH.replace("trainings: 2", "trainings: 1")
     _, expected = search(text, tmp_path / "fresh")
@@ -234,6 +238,20 @@ def test_a_run_goes_on_elsewhere_with_the_network_that_it_has(tmp_path, search, 
     same_networks_and_rows(tmp_path / "store", tmp_path / "fresh")
 
 
+@pytest.mark.parametrize("search", ["inline"], indirect=True)
+def test_a_gpu_that_fails_stops_a_search_which_goes_on_with_the_network_that_it_has(tmp_path, search, breaks_off):
+    text, store = SEARCH.replace("trainings: 2", "trainings: 1"), tmp_path / "store"
+    _, expected = search(text, tmp_path / "fresh")
+    breaks_off(GpuLostError("no GPU"))
+    with pytest.raises(GpuLostError, match="no GPU"):
+        search(text, store)
+    _, said = search(text, store)
+    assert said == expected
+    assert (Store.open(store).rows("runs"), Store.open(store).rows("failures")) == (1, 0)
+    same_networks_and_rows(store, tmp_path / "fresh")
+
+
+@tune_alone
 def test_a_run_whose_worker_dies_is_not_scored_on_two_networks(tmp_path, search, breaks_off):
     text, store = SEARCH.replace("trainings: 2", "trainings: 1"), tmp_path / "store"
     _, expected = search(text, tmp_path / "fresh")

@@ -25,7 +25,7 @@ from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, TrialTask
 from bnsweep.sweep.work import score_block, train_run
 from bnsweep.training.images import Dataset
 
-__all__ = ["Job", "Trainee", "perform", "scores_done", "usable"]
+__all__ = ["Job", "Report", "Trainee", "perform", "scores_done", "usable"]
 
 Report = Callable[["Trained | Scored | Row"], None]
 Scores = Mapping[str, list[dict[str, Any]]]  # rows of trials, by point

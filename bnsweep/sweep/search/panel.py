@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.search import Search
@@ -16,7 +16,7 @@ from bnsweep.sweep.search.job import Trainee, scores_done
 from bnsweep.sweep.search.objectives import Verdict, objective_values
 from bnsweep.sweep.search.study import Proposal, Study
 
-__all__ = ["Gathered", "Memory", "Panel"]
+__all__ = ["Memory", "Panel", "Step"]
 
 Row = Mapping[str, Any]
 
@@ -71,16 +71,17 @@ class Memory:
         return tuple(self._epochs.get(run.run_id, ()))
 
 
-@dataclass(slots=True)
-class Gathered:
-    """What came back of one run so far."""
+class Step(NamedTuple):
+    """A run that is to be done."""
 
-    trained: Row | None = None
-    epochs: list[Row] = field(default_factory=list)
-    trials: dict[tuple[str, int], Row] = field(default_factory=dict)
-    error: str | None = None
-    gpu_lost: bool = False  # by its node: it is to be done elsewhere
-    unwritten: bool = False  # its worker cannot write into the store: nothing is known of it, and the search ends
+    study: int  # its number
+    proposal: Proposal
+    trainee: Trainee  # the run, and what is known of it
+
+    @property
+    def spared(self) -> bool:
+        """Whether it is trained in full: for its study's sake, or as it was before."""
+        return self.proposal.spared or self.trainee.scored_sha256 is not None
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ class _Seat:
 
 
 class Panel:
-    """Studies that share a cluster. `next` hands out runs, `ended` takes verdicts.
+    """Studies that share an engine. `next` hands out runs, `ended` takes verdicts.
 
     The study with the fewest runs in flight is served first, so that each gets its share for as long as it has
     questions, however large the others' networks are.
@@ -118,14 +119,14 @@ class Panel:
         """Whether no study has anything left to ask or to wait for."""
         return not any(seat.waiting or seat.flying or not seat.study.over for seat in self._seats)
 
-    def next(self) -> tuple[int, Proposal, Trainee] | None:
-        """Number of the study, what it asks for and what is known of it; None: wait, or over."""
+    def next(self) -> Step | None:
+        """The next run to do; None: wait, or over."""
         for index, seat in sorted(enumerate(self._seats), key=lambda pair: len(pair[1].flying)):
             self._advance(index)
             if seat.waiting:
                 proposal = seat.waiting.popleft()
                 seat.flying[proposal.run.run_id] = proposal
-                return index, proposal, self._memory.trainee(proposal.run)
+                return Step(index, proposal, self._memory.trainee(proposal.run))
         return None
 
     def ended(self, index: int, run_id: str, verdict: Verdict) -> None:

@@ -1,7 +1,4 @@
-"""One call that searches: store, claim, studies, Ray Tune.
-
-Call `ray_settings.prepare_ray` before this module is imported.
-"""
+"""One call that searches: store, claim, studies, engine."""
 
 from __future__ import annotations
 
@@ -22,15 +19,16 @@ from bnsweep.experiment.spec import Resource
 from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_runs
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
-from bnsweep.sweep.engine import Datasets
-from bnsweep.sweep.ray_cluster import RayCluster
-from bnsweep.sweep.recording import COMMIT_S, RowBuffer, check_kind, point_rows, record_plan
+from bnsweep.sweep.engine import Datasets, engine_named
+from bnsweep.sweep.ray_settings import prepare_ray
+from bnsweep.sweep.recording import RowBuffer, check_kind, point_rows, record_plan
+from bnsweep.sweep.search.engine import InlineSearch, SearchEngine
 from bnsweep.sweep.search.job import Job
 from bnsweep.sweep.search.minimal import MinimalStudy
 from bnsweep.sweep.search.objectives import Verdict
 from bnsweep.sweep.search.panel import Memory, Panel
 from bnsweep.sweep.search.study import FrontStudy, Proposal, Study
-from bnsweep.sweep.search.tuning import Landed, Tuning
+from bnsweep.sweep.search.underway import Landed, Underway
 from bnsweep.sweep.summary import came_out_different
 from bnsweep.training.datasets import load_dataset
 
@@ -78,6 +76,7 @@ def run_search(
     *,
     text: str,
     minimal: bool = False,
+    engine: str = "auto",
     address: str | None = None,
     cpus: int | None = None,
     retry_failed: bool = False,
@@ -96,12 +95,13 @@ def run_search(
         location: the store; made if it is not there.
         text: the file as its user wrote it, kept in the store.
         minimal: look for the fewest BN layers that converge instead of the trade-off.
+        engine: "ray", "inline", or "auto": Ray where it is installed.
         address: an existing Ray cluster.
         cpus: cores of a Ray cluster of our own.
         retry_failed: do what failed before once more.
         take_over: write although another driver holds the store.
         allow_import: whether `import:` networks may run.
-        patience_s: how long to wait when no node of the cluster can do any of the work; None: for ever.
+        patience_s: how long to wait when no node of a Ray cluster can do any of the work; None: for ever.
         data_root: where torchvision's data sets lie.
         told: hears a line per run.
         warned: hears what somebody has to do something about; default: as `told`.
@@ -112,6 +112,7 @@ def run_search(
         InputError: the store holds another search or a sweep under this name.
         StoreClaimedError, StoreUnwritableError, EngineError: as a sweep.
     """
+    name = engine_named(engine)
     found = subjects(spec, LocalCatalog(data_root, allow_import=allow_import))
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
@@ -123,8 +124,28 @@ def run_search(
         sha256 = record_plan(store, plan, text=text, planned_runs=sum(each.trainings for each in found))
         session = _Session(spec, store, plan, sha256, found, minimal=minimal, retry_failed=retry_failed, told=told)
         watched(session.summary)
-        connect = partial(RayCluster, address, cpus, patience_s=patience_s)
-        return session.run(connect, datasets, allow_import=allow_import, warned=warned or told)
+        made = partial(
+            _engine, name, store, datasets, address=address, cpus=cpus, patience_s=patience_s, warned=warned or told
+        )
+        return session.run(made, allow_import=allow_import)
+
+
+def _engine(
+    name: str,
+    store: Store,
+    datasets: Datasets,
+    *,
+    address: str | None,
+    cpus: int | None,
+    patience_s: float | None,
+    warned: Told,
+) -> SearchEngine:
+    if name == "inline":
+        return InlineSearch(datasets)
+    prepare_ray(own_cluster=address is None)
+    from bnsweep.sweep.search.tuning import Tuning
+
+    return Tuning(store, datasets, address=address, cpus=cpus, patience_s=patience_s, warned=warned)
 
 
 class _Session:
@@ -145,7 +166,7 @@ class _Session:
         self.spec, self.store, self.plan, self.sha256, self.found, self.told = spec, store, plan, sha256, found, told
         self.summary = SearchSummary()
         self.buffer = RowBuffer(store)
-        self.landed: queue.SimpleQueue[Landed | BaseException | None] = queue.SimpleQueue()
+        self.landed: queue.SimpleQueue[Landed] = queue.SimpleQueue()  # an engine may have a thread of its own
         self._noted = _noted(store, spec.name, sha256)
         self._planned = _planned(store, spec.name, sha256)
         studies: list[Study] = [MinimalStudy(each) if minimal else FrontStudy(each) for each in found]
@@ -156,69 +177,58 @@ class _Session:
         memory = Memory(Store.open(store.location), plan, spec.search, retry_failed=retry_failed)
         self.panel = Panel(studies, memory, proposed=self._proposed, heard=self._heard)
 
-    def run(
-        self, connect: Callable[[], RayCluster], datasets: Datasets, *, allow_import: bool, warned: Told
-    ) -> SearchSummary:
+    def run(self, engine: Callable[[], SearchEngine], *, allow_import: bool) -> SearchSummary:
+        """Until nothing is left to do, or until Ctrl-C or SIGTERM."""
         begin = monotonic()
         self._put_sites()
         job = Job(self.spec.name, self.store.location, self.plan, _resource(self.spec), allow_import=allow_import)
-        with connect() as cluster:
-            cluster.nodes.check_fits(job.resource, "train")
-            tuning = Tuning(job, self.panel, self.found, datasets, self.store, self.landed, cluster.nodes)
-            try:
-                with self.buffer.interruptible():
-                    tuning.start()
-                    self._commit_until_over(cluster, job.resource, warned)
-            except KeyboardInterrupt:
-                self.summary.interrupted = True
-            finally:
-                with suppress(StoreError):
-                    self._drain()
+        underway = Underway(job, self.panel, self.found, land=self.landed.put)
+        made = engine()
+        try:
+            with self.buffer.interruptible():
+                try:
+                    made.run(underway, self._commit)
                     self.buffer.flush()
-                cluster.close()
-                tuning.close()
+                finally:  # a second Ctrl-C may follow the first at once, and is not to cost what is done
+                    with suppress(StoreError), self.buffer.undisturbed():
+                        self._take()
+                        self.buffer.flush()
+        except KeyboardInterrupt:
+            self.summary.interrupted = True
+        finally:
+            made.close()
         self.summary.seconds = monotonic() - begin
         return self.summary
 
-    def _commit_until_over(self, cluster: RayCluster, resource: Resource, warned: Told) -> None:
-        while True:
-            try:
-                message = self.landed.get(timeout=COMMIT_S)
-            except queue.Empty:
-                self.buffer.flush_if_due()
-                if why := cluster.look({"train": resource}):
-                    warned(why)
-                continue
-            cluster.heard()
-            if message is None:
-                self.buffer.flush()
-                return
-            if isinstance(message, BaseException):
-                raise message
-            self._land(message)
-            self.buffer.flush_if_due()
+    def _commit(self, wait_s: float) -> bool:
+        """What has landed goes into the store, if it is time; whether anything had."""
+        with self.buffer.undisturbed():
+            came = self._take(wait_s)
+        self.buffer.flush_if_due()
+        return came
 
-    def _drain(self) -> None:
+    def _take(self, wait_s: float = 0.0) -> bool:
+        came = False
         while True:
             try:
-                message = self.landed.get_nowait()
+                landed = self.landed.get(timeout=0.0 if came else wait_s)
             except queue.Empty:
-                return
-            if message is not None and not isinstance(message, BaseException):
-                self._land(message)
+                return came
+            came = True
+            self._land(landed)
 
     def _land(self, landed: Landed) -> None:
-        self.buffer.add(landed.table, landed.rows)
-        if landed.instead:
+        for table, rows in landed.tables.items():
+            self.buffer.add(table, rows)
+        if landed.other_network is not None:
             # At once: rows count as the new network's if they are committed with it or later.
             self.buffer.flush()
-            mine = {row["run_id"] for row in landed.rows}
             runs = trained_runs(self.store, self.store.parts("runs"))
-            set_aside_older(self.store, [each for each in runs if each.run_id in mine and each.others])
-            self.summary.networks_changed += len(mine)
+            set_aside_older(self.store, [each for each in runs if each.run_id == landed.other_network and each.others])
+            self.summary.networks_changed += 1
 
     def _proposed(self, proposal: Proposal) -> None:
-        """What is asked for becomes rows: the proposal, and the points that it plans. Called in Tune's thread."""
+        """What is asked for becomes rows: the proposal, and the points that it plans. Called in the engine's thread."""
         run = proposal.run
         # What failed and was done again may lead to other proposals under the same numbers: those are noted too.
         key = (proposal.study, run.data.dataset, run.model, proposal.number, run.run_id)
@@ -233,11 +243,11 @@ class _Session:
                 "origin": proposal.origin,
                 "why": proposal.why,
             }
-            self.landed.put(Landed("proposals", (row,)))
+            self.landed.put(Landed({"proposals": (row,)}))
         if run.run_id not in self._planned:
             self._planned.add(run.run_id)
             rows = tuple(point_rows(Plan(self.spec, (run,)), self.sha256))
-            self.landed.put(Landed("points", rows))
+            self.landed.put(Landed({"points": rows}))
 
     def _heard(self, proposal: Proposal, verdict: Verdict, from_store: bool) -> None:
         self.summary.ends[verdict.status] += 1

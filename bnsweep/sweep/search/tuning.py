@@ -1,170 +1,164 @@
-"""Ray Tune around the studies: one Tune trial trains one placement and scores it, on its own resources.
+"""Ray Tune as the engine of a search: one Tune trial trains one placement and scores it, on its own resources.
 
-Tune runs in a thread of its own. It asks the panel of studies for the next run, stops runs that ASHA finds hopeless,
-and hands every row to the thread that commits. Tune's own state is of no use to anybody afterwards: the rows are.
+Tune runs in a thread of its own, which asks for the next run, stops those that are far behind, and hands on what comes
+back; the thread that called `run` commits. Tune's own state is of no use to anybody afterwards: the rows are.
+
+Call `ray_settings.prepare_ray` before this module is imported.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from bnsweep.errors import BnsweepError, EngineError, GpuLostError, StoreUnreadableError, StoreUnwritableError
 from bnsweep.experiment.plan import TrainingRun
-from bnsweep.experiment.search import Search, Subject
 from bnsweep.store.store import Store
 from bnsweep.sweep import ray_tune
 from bnsweep.sweep.engine import Datasets
 from bnsweep.sweep.gpu import guarded
-from bnsweep.sweep.ledger import read_scores
+from bnsweep.sweep.ray_cluster import RayCluster
 from bnsweep.sweep.ray_data import SharedData
 from bnsweep.sweep.ray_nodes import Nodes
 from bnsweep.sweep.ray_work import GpuLost
+from bnsweep.sweep.recording import COMMIT_S
 from bnsweep.sweep.retries import first_line, said
-from bnsweep.sweep.search.job import Job, Trainee, perform, usable
-from bnsweep.sweep.search.objectives import Verdict, objective_values
-from bnsweep.sweep.search.panel import Gathered, Panel
-from bnsweep.sweep.search.study import Proposal
-from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, failed_run_row, recipe_columns, versions
+from bnsweep.sweep.search.engine import Commit
+from bnsweep.sweep.search.job import Job, Trainee, perform
+from bnsweep.sweep.search.underway import Landed, Underway, epoch_accuracy
+from bnsweep.sweep.tasks import Row, Scored, Trained
 
-__all__ = ["Landed", "Tuning"]
-
-Step = tuple[int, Proposal, Trainee]  # a study's number, what it asks for, and what is known of it
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """Rows to be committed."""
-
-    table: str
-    rows: tuple[Row, ...]
-    instead: bool = False  # of rows about other networks of their runs, which are set aside
+__all__ = ["Tuning"]
 
 
 class Tuning:
-    """Runs a panel's proposals on a Ray cluster until it has no more."""
+    """Does runs on a Ray cluster: an existing one by `address`, else one of its own on this machine.
+
+    `patience_s` is how long it waits when no node can work; None: for ever. `warned` hears of it.
+    """
 
     def __init__(
         self,
-        job: Job,
-        panel: Panel,
-        subjects: tuple[Subject, ...],
-        datasets: Datasets,
         store: Store,
-        landed: queue.SimpleQueue[Landed | BaseException | None],
-        nodes: Nodes,
+        datasets: Datasets,
+        *,
+        address: str | None,
+        cpus: int | None,
+        patience_s: float | None,
+        warned: Callable[[str], None],
     ) -> None:
-        self.landed = landed
-        self._nodes = nodes
-        self._job, self._panel, self._subjects, self._store = job, panel, subjects, store
-        data = SharedData(datasets)
-        self._references = {fingerprint: data.reference(fingerprint) for fingerprint in datasets}
-        self._thread = threading.Thread(target=self._run, name="tune", daemon=True)
+        self._store, self._datasets, self._warned = store, datasets, warned
+        self._cluster = RayCluster(address, cpus, patience_s=patience_s)
+        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+        self._error: BnsweepError | None = None
 
-    def start(self) -> None:
-        """Begin; rows, and None at the end, come out of `landed`."""
+    def run(self, underway: Underway, commit: Commit) -> None:
+        resource = underway.job.resource
+        self._cluster.nodes.check_fits(resource, "train")
+        data = SharedData(self._datasets)
+        references = {fingerprint: data.reference(fingerprint) for fingerprint in self._datasets}
+        self._thread = threading.Thread(target=self._tune, args=(underway, references), name="tune", daemon=True)
         self._thread.start()
+        while True:
+            over = self._over.is_set()  # asked first: what has landed by then is taken now
+            if commit(0.0 if over else COMMIT_S):
+                self._cluster.heard()
+            elif over:
+                break
+            elif why := self._cluster.look({"train": resource}):
+                self._warned(why)
+        if self._error is not None:
+            raise self._error
 
     def close(self) -> None:
-        """After the end, or instead of it: what Tune wrote is deleted."""
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        """Let go of the cluster; what Tune wrote is deleted."""
+        self._cluster.close()
+        if self._thread is None:
+            return
+        self._thread.join(timeout=5)
         ray_tune.forget(self._store)
 
-    def _run(self) -> None:
+    def _tune(self, underway: Underway, references: Mapping[str, Any]) -> None:
         try:
-            self._fit()
-            self.landed.put(None)
+            self._fit(underway, references)
+            if not underway.over:
+                raise EngineError(
+                    "Ray Tune stopped before the search was over; what has landed is kept, run again to go on"
+                )
         except BnsweepError as error:
-            self.landed.put(error)
+            self._stop(underway, error)
         except BaseException as error:  # noqa: BLE001 - the thread that commits must hear of it
-            self.landed.put(
-                EngineError(f"Ray Tune stopped: {first_line(error)}; what has landed is kept, run again to go on")
-            )
+            why = f"Ray Tune stopped: {first_line(error)}; what has landed is kept, run again to go on"
+            self._stop(underway, EngineError(why))
+        else:
+            self._stop(underway, None)
 
-    def _fit(self) -> None:
-        stopping = _Stopping(self._subjects[0].spec.search, self._subjects)
-        elsewhere: list[tuple[Step, Gathered]] = []
+    def _stop(self, underway: Underway, error: BnsweepError | None) -> None:
+        """From now on nothing counts any more."""
+        self._error = self._error or error
+        self._over.set()
+        underway.land(Landed({}))  # wakes who waits for rows
+
+    def _fit(self, underway: Underway, references: Mapping[str, Any]) -> None:
+        """Until there are no more runs; begun anew when a node has lost its GPU: where trials may run is said once."""
         while True:
-            searcher = _Searcher(self._job, self._panel, self._subjects, stopping, self.landed, elsewhere)
-            self._search(searcher, stopping)
-            elsewhere = searcher.elsewhere
-            if not elsewhere:
-                break
-        if not self._panel.over:
-            raise EngineError(
-                "Ray Tune stopped before the search was over; what has landed is kept, run again to go on"
-            )
+            searcher = _Searcher(underway)
+            self._search(searcher, references)
+            if not searcher.moved:
+                return
 
-    def _search(self, searcher: _Searcher, stopping: _Stopping) -> None:
-        """Until the panel has no more, or a node has lost its GPU: where trials may run is said at the start."""
-        resource = self._job.resource
-        self._nodes.check_fits(resource, "train")
-        bases = [subject.run("1" * subject.sites, 0) for subject in self._subjects]
+    def _search(self, searcher: _Searcher, references: Mapping[str, Any]) -> None:
+        """Until there are no more runs, or a node has lost its GPU."""
+        job, nodes = searcher.underway.job, self._cluster.nodes
+        nodes.check_fits(job.resource, "train")
         ray_tune.fit(
             _train,
-            {"job": self._job, "bases": bases, "references": self._references},
+            {"job": job, "bases": searcher.bases, "references": references},
             store=self._store,
-            resource=resource,
-            selector=self._nodes.selector(resource),
-            callback=_Gatherer(searcher, self._nodes),
+            resource=job.resource,
+            selector=nodes.selector(job.resource),
+            callback=_Gatherer(searcher, nodes, lambda error: self._stop(searcher.underway, error)),
             search_alg=searcher,
-            scheduler=stopping,
+            scheduler=_Stopping(searcher.underway),
             num_samples=-1,  # the searcher says when it is over
         )
 
 
 class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
-    """Tune's side of the panel. All calls come from Tune's thread."""
+    """Tune asks for runs. All calls come from Tune's thread."""
 
-    def __init__(
-        self,
-        job: Job,
-        panel: Panel,
-        subjects: tuple[Subject, ...],
-        stopping: _Stopping,
-        landed: queue.SimpleQueue[Landed | BaseException | None],
-        first: Sequence[tuple[Step, Gathered]],
-    ) -> None:
+    def __init__(self, underway: Underway) -> None:
         super().__init__()
-        self.elsewhere: list[tuple[Step, Gathered]] = []  # begun on nodes that turned out to have no GPU
-        self._first = deque(first)
-        self.job, self.panel, self.subjects, self.stopping, self.landed = job, panel, subjects, stopping, landed
-        self.gathered: dict[str, Gathered] = {}  # by run id
-        self._of_trial: dict[str, Step] = {}
+        self.underway = underway
+        self.bases = [subject.run("1" * subject.sites, 0) for subject in underway.subjects]
+        self.moved = False  # whether runs were put back, to be done on other nodes
+        self.gone: set[str] = set()  # ids of runs that have no end here
+        self._runs: dict[str, str] = {}  # by Tune's own id
 
     def suggest(self, trial_id: str) -> Any:
         """The config of the next trial; None: not now."""
-        if self.elsewhere:
+        if self.moved:
             return Searcher.FINISHED
-        step, gathered = self._first.popleft() if self._first else (self.panel.next(), Gathered())
-        while self.panel.from_store:
-            index, run_id, verdict = self.panel.from_store.pop()
-            self.stopping.learn(index, run_id, verdict.epochs)
+        step = self.underway.begin()
         if step is None:
-            return Searcher.FINISHED if self.panel.over else None
-        index, proposal, trainee = step
-        run = proposal.run
-        self._of_trial[trial_id] = step
-        self.gathered[run.run_id] = gathered
+            return Searcher.FINISHED if self.underway.over else None
+        run = step.proposal.run
+        self._runs[trial_id] = run.run_id
         return {
-            "study": index,
+            "study": step.study,
             "run_id": run.run_id,
             "mask": run.bn_mask,
             "placement": run.placement,
             "seed": run.train_seed,
-            "spared": proposal.spared or trainee.scored_sha256 is not None,  # trained in full before
-            "known": trainee.after(gathered.trained).packed(),  # Tune replaces objects of ours
+            "known": self.underway.known(run.run_id).packed(),  # Tune replaces objects of ours
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -172,104 +166,12 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial is over: finished, stopped early, or given up."""
-        if trial_id not in self._of_trial:
+        run_id = self._runs.pop(trial_id, None)
+        if run_id is None or run_id in self.gone:
             return
-        step = index, proposal, trainee = self._of_trial.pop(trial_id)
-        gathered = self.gathered.pop(proposal.run.run_id)
-        if gathered.gpu_lost:
-            self.elsewhere.append((step, replace(gathered, gpu_lost=False)))
-            return
-        if gathered.unwritten:
-            return
-        verdict = self._verdict(proposal.run, trainee, gathered, error=error)
-        self.stopping.learn(index, proposal.run.run_id, verdict.epochs)
-        self.panel.ended(index, proposal.run.run_id, verdict)
-
-    def _verdict(self, run: TrainingRun, trainee: Trainee, gathered: Gathered, *, error: bool) -> Verdict:
-        curve = tuple(row["test_correct"] / row["test_images"] for row in gathered.epochs)
-        before = trainee.trained
-        status = gathered.trained["status"] if gathered.trained else None
-        if error or gathered.error is not None:
-            self._give_up(run, trainee, gathered)
-            return Verdict("failed", epochs=curve)
-        if status is None and not usable(before):
-            self._prune(run, trainee, gathered)
-            return Verdict("pruned", epochs=curve)
-        if status == "diverged":
-            return Verdict("diverged", epochs=curve)
-        rows = [*gathered.trials.values(), *self._earlier(trainee, gathered)]
-        values = objective_values(self.subjects[0].spec.search.objectives, self.job.plan, run, rows)
-        clean = [row["accuracy"] for row in rows if row["eta"] == 0]
-        return Verdict(status or str(before and before.status), values, sum(clean) / len(clean), curve)
-
-    def _earlier(self, trainee: Trainee, gathered: Gathered) -> list[Row]:
-        """Rows of an interrupted trial that landed before this search began, if they are about the same network."""
-        if gathered.trained is not None and trainee.other(gathered.trained["checkpoint_sha256"]):
-            return []
-        scores = read_scores(Store.open(self.job.store), trainee.run)
-        return [
-            row for rows in scores.values() for row in rows if (row["point_id"], row["trial"]) not in gathered.trials
-        ]
-
-    def _prune(self, run: TrainingRun, trainee: Trainee, gathered: Gathered) -> None:
-        last = gathered.epochs[-1]
-        accuracy = last["test_correct"] / last["test_images"]
-        row = {
-            "sweep": self.job.sweep,
-            **run.columns(),
-            **recipe_columns(run),
-            "data_fingerprint": run.fingerprint,
-            "train_images": run.train_images,
-            "test_images": run.test_images,
-            "multiply_adds": run.architecture.multiply_adds,
-            "status": "pruned",
-            "reason": f"stopped by ASHA: test accuracy {accuracy:.4f} after epoch {last['epoch']} of "
-            f"{run.training.epochs} is behind that of other placements",
-            "epochs_run": last["epoch"],
-            "train_loss": last["train_loss"],
-            "train_accuracy": last["train_accuracy"],
-            "attempt": trainee.attempt,
-            "versions": versions(),
-        }
-        self.landed.put(Landed("runs", (row,)))
-        epochs = ({**row, "run_id": run.run_id} for row in gathered.epochs if row["epoch"] > trainee.landed_epochs)
-        self.landed.put(Landed("epochs", tuple(epochs)))
-
-    def _give_up(self, run: TrainingRun, trainee: Trainee, gathered: Gathered) -> None:
-        reason = gathered.error or "the worker died"
-        task = TrainTask(self.job.sweep, self.job.store, run, self.job.resource, attempt=trainee.attempt)
-        failure = {"sweep": task.sweep, "run_id": run.run_id, "error": reason, "attempt": trainee.attempt}
-        self.landed.put(Landed("failures", (failure,)))
-        if gathered.trained is None and not usable(trainee.trained):  # else its network is there: trials failed
-            self.landed.put(Landed("runs", (failed_run_row(task, reason, 1),)))
-
-    def take(self, run_id: str, outcome: Trained | Scored | Row) -> None:
-        """Something of a run has come back."""
-        gathered = self.gathered[run_id]
-        if isinstance(outcome, Trained):
-            if gathered.trained is None:
-                gathered.trained = outcome.row
-                self._land_network(self._trainee(run_id), outcome)
-            elif outcome.row["checkpoint_sha256"] != gathered.trained["checkpoint_sha256"]:
-                gathered.error = "its worker died, and when it was trained again another network came out"
-        elif isinstance(outcome, Scored):
-            if gathered.trained and outcome.task.checkpoint_sha256 != gathered.trained["checkpoint_sha256"]:
-                return
-            fresh = [row for row in outcome.rows if (row["point_id"], row["trial"]) not in gathered.trials]
-            gathered.trials |= {(row["point_id"], row["trial"]): row for row in fresh}
-            self.landed.put(Landed("trials", tuple(fresh)))
-        else:
-            gathered.epochs = [*(row for row in gathered.epochs if row["epoch"] < outcome["epoch"]), outcome]
-
-    def _land_network(self, trainee: Trainee, outcome: Trained) -> None:
-        other = trainee.other(outcome.row["checkpoint_sha256"])
-        self.landed.put(Landed("runs", (outcome.row,), instead=other))
-        epochs, probes = outcome.fresh(trainee.trained, other=other)
-        self.landed.put(Landed("epochs", epochs))
-        self.landed.put(Landed("probes", probes))
-
-    def _trainee(self, run_id: str) -> Trainee:
-        return next(trainee for _, _, trainee in self._of_trial.values() if trainee.run.run_id == run_id)
+        if error:
+            self.underway.give_up(run_id, "the worker died", unless_known=True)
+        self.underway.ended(run_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a search goes on from its rows."""
@@ -286,31 +188,18 @@ class _Searcher(Searcher):  # type: ignore[misc]  # ray has no types
 
 
 class _Stopping(FIFOScheduler):  # type: ignore[misc]  # ray has no types
-    """One ASHA per study: networks are compared with themselves. What is not a sampler's is trained in full."""
+    """Tune asks whether a run goes on."""
 
-    def __init__(self, search: Search, subjects: tuple[Subject, ...]) -> None:
+    def __init__(self, underway: Underway) -> None:
         super().__init__()
-        self._ashas: list[Any] = []
-        self._epochs = [(subject.model.training or subject.spec.training).epochs for subject in subjects]
-        if search.early_stopping is not None:
-            self._ashas = [_asha(search, subject) for subject in subjects]
-
-    def learn(self, index: int, run_id: str, curve: tuple[float, ...]) -> None:
-        """A run that is over counts among those that later ones are compared with, in whatever session it was made."""
-        if self._ashas:
-            for epoch, accuracy in enumerate(curve, 1):
-                self._ashas[index]._brackets[0].on_result(SimpleNamespace(trial_id=run_id), epoch, accuracy)
+        self._underway = underway
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Whether the run goes on."""
-        config = trial.config
-        if not self._ashas or "accuracy" not in result or config["spared"]:
+        """After each epoch of it."""
+        if "accuracy" not in result:
             return str(TrialScheduler.CONTINUE)
-        if result["epoch"] >= self._epochs[config["study"]]:  # nothing is left to be saved
-            return str(TrialScheduler.CONTINUE)
-        named = SimpleNamespace(trial_id=config["run_id"])
-        bracket = self._ashas[config["study"]]._brackets[0]
-        return str(bracket.on_result(named, result["epoch"], result["accuracy"]))
+        on = self._underway.goes_on(trial.config["run_id"], result["epoch"], result["accuracy"])
+        return str(TrialScheduler.CONTINUE if on else TrialScheduler.STOP)
 
     def __deepcopy__(self, memo: Any) -> _Stopping:
         return self
@@ -319,43 +208,31 @@ class _Stopping(FIFOScheduler):  # type: ignore[misc]  # ray has no types
         return (FIFOScheduler, ())
 
 
-def _asha(search: Search, subject: Subject) -> Any:
-    assert search.early_stopping is not None
-    epochs = (subject.model.training or subject.spec.training).epochs
-    return ASHAScheduler(
-        time_attr="epoch",
-        metric="accuracy",
-        mode="max",
-        max_t=max(epochs, search.early_stopping.grace_epochs + 1),
-        grace_period=search.early_stopping.grace_epochs,
-        reduction_factor=search.early_stopping.reduction,
-    )
-
-
 class _Gatherer(tune.Callback):  # type: ignore[misc]  # ray has no types
-    """Hands what trials report to the searcher."""
+    """Hands on what trials report. `stop` ends the search."""
 
-    def __init__(self, searcher: _Searcher, nodes: Nodes) -> None:
-        self._searcher, self._nodes = searcher, nodes
+    def __init__(self, searcher: _Searcher, nodes: Nodes, stop: Callable[[BnsweepError], None]) -> None:
+        self._searcher, self._nodes, self._stop = searcher, nodes, stop
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        outcome = result.get("outcome")
-        run_id = trial.config["run_id"]
-        if isinstance(outcome, StoreUnwritableError):
-            self._searcher.gathered[run_id].unwritten = True
-            self._searcher.landed.put(outcome)
+        underway, run_id, outcome = self._searcher.underway, trial.config["run_id"], result.get("outcome")
+        if isinstance(outcome, StoreUnwritableError):  # of the worker's: nothing is known of its run
+            self._searcher.gone.add(run_id)
+            self._stop(outcome)
         elif isinstance(outcome, GpuLost):
             self._nodes.avoid(outcome.node_id, outcome.why)
-            self._searcher.gathered[run_id].gpu_lost = True
+            self._searcher.gone.add(run_id)
+            self._searcher.moved = True
+            underway.put_back(run_id)
         elif isinstance(outcome, BnsweepError):
-            self._searcher.gathered[run_id].error = str(outcome)
+            underway.give_up(run_id, str(outcome))
         elif outcome is not None:
-            self._searcher.take(run_id, outcome.row if isinstance(outcome, _Epoch) else outcome)
+            underway.take(run_id, outcome.row if isinstance(outcome, _Epoch) else outcome)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        gathered = self._searcher.gathered.get(trial.config["run_id"])
-        if gathered is not None and (error := ray_tune.last_error(trial)) is not None:
-            gathered.error = said(error)
+        # Called after each failure; only the last one ends the run.
+        if (error := ray_tune.last_error(trial)) is not None:
+            self._searcher.underway.give_up(trial.config["run_id"], said(error))
 
     def __deepcopy__(self, memo: Any) -> _Gatherer:
         return self
@@ -394,7 +271,6 @@ class _Epoch:
 
 def _report(outcome: Trained | Scored | Row) -> None:
     if isinstance(outcome, dict):
-        accuracy = outcome["test_correct"] / outcome["test_images"]
-        tune.report({"epoch": outcome["epoch"], "accuracy": accuracy, "outcome": _Epoch(outcome)})
+        tune.report({"epoch": outcome["epoch"], "accuracy": epoch_accuracy(outcome), "outcome": _Epoch(outcome)})
     else:
         tune.report({"outcome": outcome})
