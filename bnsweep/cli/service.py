@@ -65,7 +65,11 @@ def client_of(server: str | None, given: str | None) -> Client:
     help="Run sweeps as Ray Jobs there: a cluster's dashboard, http://HEAD:8265; HEAD:6379 stands for it.",
 )
 @click.option(
-    "--engine", type=click.Choice(["auto", "ray", "inline"]), default="auto", show_default=True, help="Of sweeps."
+    "--engine",
+    type=click.Choice(["auto", "ray", "inline"]),
+    default="auto",
+    show_default=True,
+    help="Of sweeps and searches.",
 )
 @click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of this machine's Ray cluster; default: all.")
 @click.option(
