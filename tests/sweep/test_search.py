@@ -130,7 +130,7 @@ def test_a_search_is_the_same_by_either_engine_and_by_both_in_turn(search, tmp_p
     text = SEARCH.replace("trainings: 14", "trainings: 12")
     if stopping:  # which runs are compared depends on which ended first: here each that was begun first
         text = text.replace("batch: 3", STOPPING).replace("epochs: 2, ", "epochs: 3, ")
-        text += "resources: {train: {cpu: 2}}\n"
+        text += "resources: {train: {cpu: 1.5}}\n"
     less = text.replace("trainings: 12", "trainings: 11")
     whole, turns = tmp_path / "whole", [("ray", "inline"), ("inline", "ray")]
     first, _ = search(text, whole, engine="inline")
