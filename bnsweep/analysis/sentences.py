@@ -20,6 +20,7 @@ Row = Mapping[str, Any]
 
 MOST_NAMED = 4  # kinds of networks in a sentence
 NETWORK = ("dataset", "model", "sigma_reference")
+CELL = ("targets", "bn_treatment", "recalibration_images")
 # What else may tell rows of one network apart: said where it does.
 APART = {"training": "recipe", **{name: CELL_WORDS[name] for name in ("noise_model", "precision", "sampling")}}
 
@@ -43,7 +44,7 @@ def headline(inputs: Inputs) -> Iterator[str]:
             found = True
             yield _gap_sentence(*best, _difference(*best, inputs.paired))
     if not found:
-        yield from _at_most_noise(inputs.accuracy)
+        yield from _kept(inputs.accuracy)
         yield "No network of this sweep was measured both with BN everywhere and without BN: nothing to compare."
 
 
@@ -76,20 +77,23 @@ def widest_gap(rows: Sequence[Row], targets: str) -> tuple[Row, Row] | None:
     return max(both, key=lambda pair: abs(pair[0]["value"] - pair[1]["value"]), default=None)
 
 
-def _at_most_noise(rows: Sequence[Row]) -> Iterator[str]:
-    """What single placements keep at the largest eta: for sweeps that compare no two of them."""
-    kinds = (*NETWORK, *APART, "targets", "bn_treatment", "recalibration_images", "placement")
-    levels: dict[tuple[Any, ...], list[Row]] = {}
+def _kept(rows: Sequence[Row]) -> Iterator[str]:
+    """Accuracy at the largest eta: for sweeps without BN everywhere beside no BN. The paper's cell comes first."""
+    curves: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        levels.setdefault(tuple(row[name] for name in kinds), []).append(row)
-    for found in list(levels.values())[:MOST_NAMED]:
-        clean, noisy = (pick(found, key=lambda row: row["eta"]) for pick in (min, max))
-        if clean["eta"] == 0 < noisy["eta"]:
-            yield (
-                f"{noisy['model']} on {noisy['dataset']}, {placement_label(noisy)}, {panel_of(noisy)} at η = "
-                f"{eta_pct(noisy['eta'])} %: accuracy is {with_spread(noisy, unit=' %')}, clean "
-                f"{with_spread(clean, unit=' %')} (n = {counted(noisy['n'], 'trial')} on {_runs([noisy['seeds']])})."
-            )
+        curves.setdefault(tuple(row[name] for name in (*NETWORK, *APART, *CELL, "placement")), []).append(row)
+    ends = [tuple(pick(curve, key=lambda row: row["eta"]) for pick in (min, max)) for curve in curves.values()]
+    ends = [(clean, noisy) for clean, noisy in ends if clean["eta"] == 0 < noisy["eta"]]
+    ends.sort(key=lambda pair: (pair[1]["targets"], pair[1]["bn_treatment"]) != ("weights", "stale"))
+    keys = [tuple(noisy[name] for name in (*NETWORK, *APART)) for _, noisy in ends]
+    for (clean, noisy), key in zip(ends[:MOST_NAMED], keys, strict=False):
+        yield (
+            f"{noisy['model']} on {noisy['dataset']}, {placement_label(noisy)}{_told_apart(key, keys)}, "
+            f"{panel_of(noisy)} at η = {eta_pct(noisy['eta'])} %: accuracy is {with_spread(noisy, unit=' %')}, clean "
+            f"{with_spread(clean, unit=' %')} (n = {counted(noisy['n'], 'trial')} on {_runs([noisy['seeds']])})."
+        )
+    if len(ends) > MOST_NAMED:
+        yield f"{len(ends) - MOST_NAMED} more stand in the tables."
 
 
 def _gap_sentence(everywhere: Row, nowhere: Row, difference: Row | None) -> str:
@@ -163,14 +167,19 @@ def attribution(losses: Sequence[Row]) -> Iterator[str]:
 
 def _about(key: tuple[Any, ...], among: Iterable[tuple[Any, ...]]) -> str:
     """Which network it is, and by what its rows differ from others of the same network."""
-    dataset, model, reference, *apart = key
-    others = [other[len(NETWORK) :] for other in among if other[: len(NETWORK)] == key[: len(NETWORK)]]
+    dataset, model, reference = key[: len(NETWORK)]
+    return f"{model} on {dataset} with BN everywhere, σ reference {reference}{_told_apart(key, among)}"
+
+
+def _told_apart(key: tuple[Any, ...], among: Iterable[tuple[Any, ...]]) -> str:
+    """By what a network's rows, of which `key` has NETWORK and APART, differ from others of the same network."""
+    alike = [other[len(NETWORK) :] for other in among if other[: len(NETWORK)] == key[: len(NETWORK)]]
     told = (
         f", {words} {value}"
-        for words, value, values in zip(APART.values(), apart, zip(*others, strict=True), strict=True)
+        for words, value, values in zip(APART.values(), key[len(NETWORK) :], zip(*alike, strict=True), strict=True)
         if len(set(values)) > 1
     )
-    return f"{model} on {dataset} with BN everywhere, σ reference {reference}{''.join(told)}"
+    return "".join(told)
 
 
 def _split(sets: Mapping[str, Row]) -> str:

@@ -9,11 +9,12 @@ Runs are listed; points are made on demand, since a plan of 100,000 runs holds m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Protocol
 
 from bnsweep.errors import BnsweepError, InputError, Problem, SpecError
@@ -24,7 +25,7 @@ from bnsweep.experiment.placement import add_label
 from bnsweep.experiment.recipe import Training, resolve_augment
 from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec
 
-__all__ = ["MOST_RUNS", "Catalog", "Plan", "Point", "TrainingRun", "Weights", "make_plan", "run_maker"]
+__all__ = ["MOST_RUNS", "Catalog", "Plan", "Point", "RunMaker", "TrainingRun", "Weights", "make_plan", "run_maker"]
 
 MOST_RUNS = 200_000  # 15 s to expand
 MOST_POINTS = 20_000_000
@@ -64,7 +65,11 @@ class Weights:
 
     path: str  # as the spec has it
     sha256: str  # of the values
-    family: str  # the digest of the first of the files that belong together, one per training seed
+    label: str  # what those that belong together are called, one per training seed
+
+    def __str__(self) -> str:
+        """For rows: the file's name and what was in it, but no folder."""
+        return f"{self.label!r}, {Path(self.path).name} ({self.sha256[:16]})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,12 @@ class Point:
     run_id: str
     cell: NoiseCell
     eta: Decimal
+
+
+class RunMaker(Protocol):
+    """Gives a placement of a network, with a training seed, its identity."""
+
+    def __call__(self, mask: str, label: str, seed: int, weights: Weights | None = None) -> TrainingRun: ...
 
 
 @dataclass(frozen=True)
@@ -299,19 +310,24 @@ def _fit_weights(
     spec: Spec, model: Model, data: Data, catalog: Catalog, where: str
 ) -> tuple[list[Weights], list[Problem]]:
     """What the network begins with, by training seed, and what does not fit. One file alone serves every seed."""
-    files, seeds = len(model.weights), len(spec.train_seeds)
+    paths = model.weights or ()
+    files, seeds, label = len(paths), len(spec.train_seeds), spec.label_of(model) or ""
     if files > 1 and files != seeds:
         rule = f"`weights` has a file per training seed, or one, but got {files} files and {seeds} seeds"
         return [], [Problem(f"{where}.weights", f"{rule}: write train_seeds: {files}")]
-    digests, problems = [], []
-    for index, path in enumerate(model.weights):
+    found: dict[str, Weights] = {}
+    problems = []
+    for index, path in enumerate(paths):
         try:
-            digests.append(catalog.weights(model.name, data, path))
+            digest = catalog.weights(model.name, data, path)
         except BnsweepError as error:
             problems.append(Problem(f"{where}.weights.{index}", str(error)))
-    if problems:
-        return [], problems
-    return [Weights(path, digest, digests[0]) for path, digest in zip(model.weights, digests, strict=True)], []
+            continue
+        if digest in found:
+            rule = f"{path!r} holds the same values as {found[digest].path!r}: one network counts once; leave it out"
+            problems.append(Problem(f"{where}.weights.{index}", rule))
+        found[digest] = Weights(path, digest, label)
+    return list(found.values()), problems
 
 
 def _runs(
@@ -325,8 +341,8 @@ def _runs(
     weights: Sequence[Weights],
 ) -> Iterator[TrainingRun]:
     run = run_maker(spec, model, data, fingerprint, counts, architecture)
-    trained = len(weights) != 1 or (model.training or spec.training).epochs
-    seeds = spec.train_seeds if trained else spec.train_seeds[:1]  # else the same network for each of them
+    tuned = (model.training or spec.training).epochs > 0
+    seeds = spec.train_seeds if tuned or not weights else spec.train_seeds[: len(weights)]
     for mask, label in labels.items():
         for seed, begun in zip(seeds, cycle(weights or [None]), strict=False):
             yield run(mask, label, seed, begun)
@@ -334,8 +350,8 @@ def _runs(
 
 def run_maker(
     spec: Spec, model: Model, data: Data, fingerprint: str, counts: tuple[int, int], architecture: Architecture
-) -> Callable[..., TrainingRun]:
-    """(mask, label, training seed[, weights]) -> training run, for one network on one data set."""
+) -> RunMaker:
+    """What makes training runs of one network on one data set."""
     training = resolve_augment(model.training or spec.training, data.source)
     recipe = canonical_json(
         {
@@ -344,12 +360,13 @@ def run_maker(
             "signature": architecture.signature,
             "training": training.model_dump(mode="json"),
             # Gradients are summed in an order that depends on the number of threads.
-            "threads": spec.resources.train.threads,
+            "threads": spec.resources.train.threads if training.epochs or not model.weights else 0,
         }
     )
 
     def run(mask: str, label: str, seed: int, weights: Weights | None = None) -> TrainingRun:
-        run_id = digest("run-1", recipe, mask, str(seed), *([weights.sha256] if weights else []))
+        begun = [weights.label, weights.sha256] if weights else []
+        run_id = digest("run-1", recipe, mask, str(seed), *begun)
         return TrainingRun(
             run_id, data, fingerprint, model.name, label, mask, seed, training, architecture, *counts, weights
         )

@@ -6,7 +6,7 @@ A search file is a sweep file with this section. Its `placements` are tried firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.entries import Count, Frozen, Number, Seed, Whole
 from bnsweep.experiment.fitting import FIXED, folding_problems, image_problems, same_images
 from bnsweep.experiment.placement import Placement, add_label
-from bnsweep.experiment.plan import MOST_RUNS, Catalog, TrainingRun, run_maker
+from bnsweep.experiment.plan import MOST_RUNS, Catalog, RunMaker, TrainingRun, run_maker
 from bnsweep.experiment.spec import Data, Model, Spec
 
 __all__ = [
@@ -177,7 +177,7 @@ class Subject:
         return self._maker(mask, self.known.get(mask, mask), seed)
 
     @cached_property
-    def _maker(self) -> Callable[[str, str, int], TrainingRun]:
+    def _maker(self) -> RunMaker:
         return run_maker(self.spec, self.model, self.data, self.fingerprint, self.counts, self.architecture)
 
 

@@ -17,7 +17,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 from bnsweep.errors import InputError
 from bnsweep.experiment.entries import Count, Eta, Frozen, Number, Precision, Seed, Trials, Whole, form
 from bnsweep.experiment.placement import Placement
-from bnsweep.experiment.recipe import Training, resolve_augment
+from bnsweep.experiment.recipe import Augment, Training, resolve_augment
 
 __all__ = [
     "MOST_CELLS",
@@ -51,7 +51,16 @@ PATTERNS = {
 PERCENT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?%")
 RECALIBRATION_IMAGES = 1000  # unless a cell says otherwise
 
-Channels = Annotated[tuple[Number, ...], Field(min_length=1, max_length=1024)]
+ELSE = " (data sets: a `name` each, networks with `weights`: a `label` each)"
+LARGEST_SCALE = 1e6  # of pixels in [0, 1]: more is a slip, and float32 ends somewhere
+
+Offset = Annotated[Number, Field(ge=-LARGEST_SCALE, le=LARGEST_SCALE)]
+Deviation = Annotated[Number, Field(ge=1 / LARGEST_SCALE, le=LARGEST_SCALE)]
+
+
+def _unset(value: Any) -> bool:
+    """Left out of a spec as it is kept: a key that nobody uses changes no sweep's digest."""
+    return value is None
 
 
 class Data(Frozen):
@@ -68,12 +77,17 @@ class Data(Frozen):
     train_images: Count | None = Field(None, description="use only the first N training images")
     test_images: Count | None = Field(None, description="use only the first N test images")
     label: str | None = Field(None, description="label column of parquet: data; default: the only integer column")
-    mean: Channels | None = Field(
+    mean: tuple[Offset, ...] | None = Field(
         None,
+        max_length=1024,
+        exclude_if=_unset,
         description="per channel, subtracted from pixels scaled to [0, 1]; default: that of the training images",
     )
-    std: Channels | None = Field(
-        None, description="per channel, divided by after that; default: the standard deviation of the training images"
+    std: tuple[Deviation, ...] | None = Field(
+        None,
+        max_length=1024,
+        exclude_if=_unset,
+        description="per channel, divided by after that; default: the standard deviation of the training images",
     )
 
     @field_validator("mean", "std", mode="before")
@@ -87,8 +101,6 @@ class Data(Frozen):
             raise ValueError(
                 f"`mean` and `std` go together, a number per channel each, but got mean={self.mean} and std={self.std}"
             )
-        if any(value <= 0 for value in self.std or ()):
-            raise ValueError(f"`std > 0` must hold, but got std={self.std}")
         return self
 
     @property
@@ -104,11 +116,21 @@ class Model(Frozen):
     name: str = Field(description="a name from `bnsweep models`, torchvision:NAME or import:PACKAGE.MODULE:FACTORY")
     placements: tuple[Placement, ...] | None = Field(None, min_length=1, description="instead of the sweep's")
     training: Training | None = Field(None, description="where it differs from the sweep's")
-    weights: tuple[str, ...] = Field(
-        (),
+    weights: tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...] | None = Field(
+        None,
+        min_length=1,
         max_length=100_000,
-        description="files of a network that is trained already, one per training seed: .safetensors, or a state_dict "
-        "by torch.save; scored as it is, unless its own `training` has `epochs` to fine-tune it",
+        exclude_if=_unset,
+        description="files of networks that are trained already, safetensors or a state_dict by torch.save: one per "
+        "training seed, or one alone, which is one network; scored as they are, unless this network's own `training` "
+        "has `epochs` to fine-tune them (nothing else of the sweep's `training` is about them)",
+    )
+    label: str | None = Field(
+        None,
+        pattern=NAME,
+        exclude_if=_unset,
+        description="with `weights`: what these networks are called, where there are others of the same name, in this "
+        "sweep or another of the store; default: the sweep's `name`",
     )
 
     @field_validator("weights", mode="before")
@@ -119,6 +141,8 @@ class Model(Frozen):
     @model_validator(mode="after")
     def _as_built(self) -> Self:
         """A network that is trained already has one placement."""
+        if self.label is not None and not self.weights:
+            raise ValueError(f"`label` goes with `weights`, but {self.name} has none")
         if self.weights and self.placements is None:
             object.__setattr__(self, "placements", (Placement.parse("all"),))
         return self
@@ -130,15 +154,17 @@ class Model(Frozen):
 
     def recipe(self, training: Training) -> Training | None:
         """Its own recipe where the sweep has `training`; None: the sweep's."""
-        if self.training is None and not self.weights:
-            return None
-        filled: dict[str, Any] = {}
-        if self.weights:
-            filled["epochs"] = 0
-            if self.foreign:  # as whoever trained it had them
-                filled |= {"bn_epsilon": None, "bn_momentum": None}
-        said = {name: getattr(self.training, name) for name in self.training.model_fields_set} if self.training else {}
-        return training.model_copy(update=filled | said)
+        own = self.training or Training()
+        said = {name: getattr(own, name) for name in own.model_fields_set}
+        if not self.weights:
+            return training.model_copy(update=said) if self.training else None
+        # BN as whoever trained it had it; bnsweep's own networks have no epsilon but the recipe's.
+        as_built = {"bn_epsilon": None, "bn_momentum": None} if self.foreign else {}
+        if said.get("epochs"):
+            return training.model_copy(update=as_built | said)
+        # Scored as it is: how others are trained has no part in what it is.
+        epsilon = {"bn_epsilon": training.bn_epsilon, **as_built, **said}["bn_epsilon"]
+        return Training(epochs=0, augment=Augment(), bn_epsilon=epsilon, bn_momentum=None)
 
 
 class NoiseCell(Frozen):
@@ -432,14 +458,14 @@ class Spec(Frozen):
                     return value.dataset
                 case Model():  # what is not said of a recipe is filled in later
                     said = None if value.training is None else frozenset(value.training.model_fields_set)
-                    return value.name, value.training, said, value.weights
+                    return value.name, value.training, said, value.weights and (value.label or "")
             return value
 
         seen: set[Any] = set()  # a hundred thousand seeds may be listed
         for value in map(of, values):
             if value in seen:
                 shown = value[0] if isinstance(value, tuple) else value
-                raise ValueError(f"`{info.field_name}` names {shown} twice; give each once (data sets: a `name` each)")
+                raise ValueError(f"`{info.field_name}` names {shown} twice; give each once{ELSE}")
             seen.add(value)
         return values
 
@@ -463,10 +489,14 @@ class Spec(Frozen):
 
     def _check_models(self) -> None:
         """Recipes that are one once the sweep's has been filled in."""
-        recipes = [(model.name, model.training, model.weights) for model in self.models]
+        recipes = [(model.name, model.training, self.label_of(model)) for model in self.models]
         if len(set(recipes)) < len(recipes):
             twice = next(recipe[0] for number, recipe in enumerate(recipes) if recipe in recipes[:number])
-            raise ValueError(f"`models` names {twice} twice; give each once, or with another `training`")
+            raise ValueError(f"`models` names {twice} twice; give each once, or with another `training`, or a `label`")
+
+    def label_of(self, model: Model) -> str | None:
+        """What networks that somebody else has trained are called; None: they are trained here."""
+        return (model.label or self.name) if model.weights else None
 
     @property
     def files(self) -> list[FileEntry]:
@@ -474,7 +504,9 @@ class Spec(Frozen):
         images = [(f"data.{index}.source", data.source) for index, data in enumerate(self.data)]
         found = [FileEntry(where, *source.partition(":")[::2]) for where, source in images if ":" in source]
         for index, model in enumerate(self.models):
-            found += [FileEntry(f"models.{index}.weights.{at}", "", path) for at, path in enumerate(model.weights)]
+            found += [
+                FileEntry(f"models.{index}.weights.{at}", "", path) for at, path in enumerate(model.weights or ())
+            ]
         return found
 
     def with_source(self, source: str) -> Self:

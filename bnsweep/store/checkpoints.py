@@ -77,15 +77,17 @@ class Checkpoints:
         """The bytes of a network; StoreDamagedError if they are lost or are not those that were put."""
         return self._read(network_name(run_id, sha256), sha256, f"the network of run {run_id} is")
 
-    def put_weights(self, data: bytes) -> str:
-        """Keep values that networks begin with, where every worker finds them; their SHA-256."""
-        sha256 = hashlib.sha256(data).hexdigest()
+    def put_weights(self, sha256: str, data: bytes) -> None:
+        """Keep values that networks begin with, by their digest, where every worker finds them."""
         self.files.write(_weights_name(sha256), data)
-        return sha256
 
     def get_weights(self, sha256: str) -> bytes:
         """The bytes of such values; StoreDamagedError if they are lost or are not those that were put."""
         return self._read(_weights_name(sha256), sha256, "weights that a network begins with are")
+
+    def drop_weights(self, sha256: str) -> None:
+        """No network is to begin with them any more."""
+        self.files.delete(_weights_name(sha256))
 
     def _read(self, name: str, sha256: str, what: str) -> bytes:
         try:

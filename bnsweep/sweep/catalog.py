@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.experiment.architecture import Architecture
@@ -12,6 +14,9 @@ from bnsweep.experiment.spec import Data
 from bnsweep.paths import home_expanded
 from bnsweep.training.datasets import DataShape, data_shape, fingerprint, image_counts
 from bnsweep.training.layout import LAYOUTS, layout_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["LocalCatalog"]
 
@@ -31,7 +36,8 @@ class LocalCatalog:
         self.fingerprint = lru_cache(maxsize=None)(self._fingerprint)
         self.image_counts = lru_cache(maxsize=None)(image_counts)
         self.describe = lru_cache(maxsize=None)(self._describe)
-        self._digest = lru_cache(maxsize=None)(self._digest_of)
+        self.digest = lru_cache(maxsize=None)(self._digest)
+        self.built = lru_cache(maxsize=1)(self._built)
 
     def architecture(self, model: str, data: Data) -> Architecture:
         self._check_import(model)
@@ -53,19 +59,23 @@ class LocalCatalog:
     def weights(self, model: str, data: Data, path: str) -> str:
         """The SHA-256 of the values in a file, read again when it has changed. Raises ModelError."""
         self._check_import(model)
-        try:
+        stamp: tuple[int, ...] = ()
+        with suppress(OSError, ValueError):  # `_digest` says what is wrong
             there = home_expanded(path).stat()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ModelError(f"the weights {path} cannot be read: {reason}") from None
-        return self._digest(model, self.shape(data), path, there.st_mtime_ns, there.st_size)
+            stamp = there.st_ino, there.st_mtime_ns, there.st_ctime_ns, there.st_size
+        return self.digest(model, self.shape(data), path, stamp)
 
-    def _digest_of(self, model: str, shape: DataShape, path: str, _changed: int, _size: int) -> str:
-        from bnsweep.training.models import build
+    def _digest(self, model: str, shape: DataShape, path: str, _stamp: tuple[int, ...]) -> str:
         from bnsweep.training.weights import portable, put_in
 
-        put_in(build(model, shape, init=None, allow_import=self.allow_import), data := portable(path), source=path)
+        put_in(self.built(model, shape), data := portable(path), source=path)
         return hashlib.sha256(data).hexdigest()
+
+    def _built(self, model: str, shape: DataShape) -> nn.Module:
+        """To try values on."""
+        from bnsweep.training.models import build
+
+        return build(model, shape, init=None, allow_import=self.allow_import)
 
     def _check_import(self, model: str) -> None:
         if model.startswith("import:") and not self.allow_import:

@@ -8,6 +8,7 @@ the only one that writes rows; whatever ends it, what was committed stays and th
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -167,6 +168,8 @@ class Driver:
             self._loop(engine)
             self._rows.flush()
             if not self._gone:
+                for sha256 in self._brought:  # what came of them is in the store
+                    self.store.checkpoints.drop_weights(sha256)
                 return
             # As if run again, in the same process: what has landed is not asked for once more.
             self._gone.clear()
@@ -251,8 +254,10 @@ class Driver:
             return
         from bnsweep.training.weights import portable  # torch: not for sweeps that train their networks
 
-        if self.store.checkpoints.put_weights(portable(weights.path)) != weights.sha256:
-            raise InputError(f"the weights in {weights.path} have changed since this sweep was planned; run again")
+        data = portable(weights.path)
+        if hashlib.sha256(data).hexdigest() != weights.sha256:
+            raise InputError(f"the weights in {weights.path!r} have changed since this sweep was planned; run again")
+        self.store.checkpoints.put_weights(weights.sha256, data)
         self._brought.add(weights.sha256)
 
     def _wants_trials(self, run: TrainingRun) -> bool:

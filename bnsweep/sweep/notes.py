@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["notes", "spec_notes"]
 FOREIGN = {"import:": "the code of {}", "torchvision:": "the version of torchvision behind {}"}  # part of a run's id
 AXES = ("models", "placements", "train_seeds", "noise", "eta")
 RULES = ("training", "images", "noise_seed", "evaluation")
-SAME = ("model", "data_fingerprint", "bn_mask", "train_seed")  # and the recipe
+SAME = ("model", "data_fingerprint", "bn_mask", "train_seed", "recipe")
 
 
 def notes(plan: Plan, store: Store | None) -> list[str]:
@@ -114,34 +114,34 @@ def _changed_code(plan: Plan, store: Store) -> Iterator[str]:
     if not foreign:
         return
     wanted = pc.field("model").isin(sorted({run.model for run in foreign}))
-    rows = store.read("runs", columns=["sweep", "run_id", "recipe", *SAME], filter=wanted).to_pylist()
+    rows = store.read("runs", columns=["sweep", "run_id", *SAME], filter=wanted).to_pylist()
     there, planned = {row["run_id"] for row in rows}, {run.run_id for run in plan.runs}
     earlier: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     for row in rows:
         if row["sweep"] == plan.spec.name and row["run_id"] not in planned:
             earlier[_what(row)].add(row["run_id"])
-    counts: Counter[str] = Counter()
+    changed: dict[str, set[str]] = defaultdict(set)
     for run in foreign:
         if run.run_id not in there:
             same = {**run.columns(), **recipe_columns(run), "data_fingerprint": run.fingerprint}
-            counts[run.model] += len(earlier[_what(same)])
+            changed[run.model] |= earlier[_what(same)]
     or_threads = ", or `resources.train.cpu`," if _threads_changed(plan, store) else ""
     given = {run.model for run in foreign if run.weights}
-    for model, count in (+counts).items():
+    for model, before in changed.items():
+        if not before:
+            continue
         kind = f"{model.partition(':')[0]}:"
-        behind = [f"the weights of {model}"] if model in given else []
-        behind += [FOREIGN[kind].format(model)] if kind in FOREIGN else []
-        what = " or ".join(behind)
+        behind = FOREIGN[kind].format(model) if kind in FOREIGN else ""
+        if model in given:
+            behind = f"what is in the files of {model}" + (f", or {behind}," if behind else "")
         yield (
-            f"{what}{or_threads} has changed since {count:,} of this sweep's runs were trained: they stay in the "
-            "store, and these count as new" + (" (a comment counts as a change)" if model.startswith("import:") else "")
+            f"{behind}{or_threads} has changed since {len(before):,} of this sweep's runs were trained: they stay in "
+            "the store, and these count as new" + (" (a comment counts as a change)" if kind == "import:" else "")
         )
 
 
 def _what(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    recipe = json.loads(row["recipe"])
-    recipe.pop("weights", None)  # a digest of what may have changed
-    return (*(row[name] for name in SAME), json.dumps(recipe))
+    return tuple(row[name] for name in SAME)
 
 
 def _threads_changed(plan: Plan, store: Store) -> bool:

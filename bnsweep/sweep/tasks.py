@@ -183,10 +183,10 @@ def failed_run_row(task: TrainTask, error: str, attempts: int) -> Row:
 def recipe_columns(run: TrainingRun) -> Row:
     """The training recipe as columns of the `runs` table.
 
-    Networks that somebody else has trained are told apart from others, and alike ones by their training seeds alone.
+    Networks that somebody else has trained go by their label: those that belong together differ in their seeds alone.
     """
     training = run.training
-    begun = {"weights": run.weights.family} if run.weights else {}
+    begun = {"weights": run.weights.label} if run.weights else {}
     return {
         "epochs": training.epochs,
         "batch_size": training.batch_size,

@@ -165,7 +165,7 @@ def _network(
 
 
 def _begun_with(run: TrainingRun) -> str:
-    return f"began with weights {run.weights.sha256[:16]}" if run.weights else ""
+    return f"began with weights {run.weights}" if run.weights else ""
 
 
 def _device(resource: Resource) -> torch.device:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bnsweep.errors import ModelError, StoreDamagedError
 
-__all__ = ["STRATA", "differences", "from_bytes", "load_values", "metadata_of", "pack", "to_bytes", "unpack"]
+__all__ = ["STRATA", "from_bytes", "load_values", "metadata_of", "pack", "to_bytes", "unpack"]
 
 STRATA = "test images:stratum"  # no parameter's name: those are Python names joined by dots
 
@@ -47,13 +47,14 @@ def from_bytes(network: nn.Module, data: bytes) -> NDArray[np.int64] | None:
 
 
 @torch.no_grad()
-def load_values(network: nn.Module, values: Mapping[str, Tensor]) -> None:
+def load_values(network: nn.Module, values: Mapping[str, Tensor], *, source: str = "the checkpoint") -> None:
     """Copy values into a network, keeping its devices and memory formats; strict, and nothing is copied on a fault."""
     wanted = network.state_dict()
-    if faults := differences(wanted, values):
+    if faults := _differences(wanted, values):
         raise ModelError(
-            f"the checkpoint does not fit this {type(network).__name__}: {faults}. Build the network that was trained, "
-            "with its placement"
+            f"{source} does not fit this {type(network).__name__}: {'; '.join(faults[:5])}"
+            + (f" and {len(faults) - 5} more differences" if len(faults) > 5 else "")
+            + ". Build the network that was trained, with its placement"
         )
     for name, target in wanted.items():
         target.copy_(values[name])
@@ -90,13 +91,11 @@ def metadata_of(data: bytes) -> dict[str, str]:
     return {str(key): str(value) for key, value in metadata.items()}
 
 
-def differences(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor], *, most: int = 5) -> str:
-    """What stands between values and those that a network wants, in words; empty: nothing."""
+def _differences(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[str]:
     faults = [f"{name} is missing" for name in wanted if name not in values]
     faults += [f"{name} is not part of the network" for name in values if name not in wanted]
     for name in wanted.keys() & values.keys():
         ours, theirs = wanted[name], values[name]
         if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
             faults.append(f"{name} is {theirs.dtype} {tuple(theirs.shape)} instead of {ours.dtype} {tuple(ours.shape)}")
-    more = f" and {len(faults) - most} more differences" if len(faults) > most else ""
-    return "; ".join(sorted(faults)[:most]) + more
+    return sorted(faults)

@@ -4,6 +4,7 @@ import importlib
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,15 @@ from torch.nn import functional
 
 from bnsweep import noise_curve
 from bnsweep.analysis.database import open_database
+from bnsweep.analysis.inputs import read_inputs
+from bnsweep.analysis.sentences import headline
 from bnsweep.errors import InputError, SpecError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.spec import Data
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.driver import Driver
 from bnsweep.sweep.notes import notes
 from bnsweep.sweep.search.expected import plan_of_any
 from bnsweep.training.checkpoint import from_bytes
@@ -96,7 +100,7 @@ def test_rows_are_about_the_very_networks_in_the_files(trained, spec, run, tmp_p
             right = int((network(images).argmax(1) == labels).sum())
         assert right > 150  # it has learned something, with the images as they were scaled for it
         assert (row["test_correct"], row["epochs_run"], row["status"]) == (right, 0, "finished")
-        assert row["reason"].startswith("all 0 epochs done; began with weights ")
+        assert row["reason"].startswith(f"all 0 epochs done; began with weights 'given', net{row['train_seed']}.pt (")
         kept = torch.nn.Sequential(*network)  # the same layers, whose values are replaced by the same
         before = {name: value.clone() for name, value in network.state_dict().items()}
         from_bytes(kept, store.checkpoints.get_network(row["run_id"], row["checkpoint_sha256"]))
@@ -124,7 +128,7 @@ def test_networks_of_one_entry_are_seeds_of_one_curve(spec, run, tmp_path):
     recipes = {row["recipe"] for row in Store.open(tmp_path / "store").read("runs").to_pylist()}
     assert len(recipes) == 1
     recipe = json.loads(recipes.pop())
-    assert (recipe["epochs"], recipe["bn_epsilon"], len(recipe["weights"])) == (0, None, 64)
+    assert (recipe["epochs"], recipe["bn_epsilon"], recipe["weights"]) == (0, None, "given")
 
 
 def test_other_files_are_other_networks_wherever_they_lie(spec, run, tmp_path):
@@ -142,7 +146,13 @@ def test_other_files_are_other_networks_wherever_they_lie(spec, run, tmp_path):
     assert [a.run_id == b for a, b in zip(now.runs, ids, strict=True)] == [True, False]
     (note,) = notes(now, Store.open(tmp_path / "store"))
     name = "import:given_nets:make"
-    assert note.startswith(f"the weights of {name} or the code of {name} has changed since 1 of this sweep's runs")
+    assert note.startswith(
+        f"what is in the files of {name}, or the code of {name}, has changed since 1 of this sweep's"
+    )
+    # The network that stayed and the one that came are one curve.
+    run(spec, tmp_path / "store")
+    with open_database(Store.open(tmp_path / "store"), sweep="given") as database:
+        assert database.query("average_normalized").column("seeds") == [2, 2]
     # Whoever planned before the file changed is told so, and nothing of it lands.
     plan = planned(spec, tmp_path)
     values["5.bias"] += 1e-3
@@ -150,7 +160,7 @@ def test_other_files_are_other_networks_wherever_they_lie(spec, run, tmp_path):
     from bnsweep.sweep.progress import Silent
     from bnsweep.sweep.run import run_sweep
 
-    with pytest.raises(InputError, match=r"net1.pt have changed since this sweep was planned; run again"):
+    with pytest.raises(InputError, match=r"net1.pt' have changed since this sweep was planned; run again"):
         run_sweep(
             plan,
             str(tmp_path / "other"),
@@ -159,19 +169,55 @@ def test_other_files_are_other_networks_wherever_they_lie(spec, run, tmp_path):
             listener=Silent(),
             data_root=tmp_path,
         )
+    (whole,) = (tmp_path / "other" / "weights").iterdir()  # net0.pt, which is as it was
+    assert whole.stem == plan.runs[0].weights.sha256
+    assert not Store.open(tmp_path / "other").read("runs").num_rows
 
 
 def test_workers_need_no_file_but_the_store_s(spec, run, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(next(path for path in sys.path if "given" in path)))
     run(spec, tmp_path / "inline")
-    run(spec, tmp_path / "ray", engine="ray", cpus=2)
+    bring = Driver._bring
+
+    def only_the_driver(driver, weights):
+        bring(driver, weights)
+        Path(weights.path).rename(f"{weights.path} away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Driver, "_bring", only_the_driver)
+        run(spec, tmp_path / "ray", engine="ray", cpus=2)
     assert helpers.rows(tmp_path / "inline") == helpers.rows(tmp_path / "ray")
-    assert len(list((tmp_path / "ray" / "weights").iterdir())) == 2
+    assert not list((tmp_path / "ray" / "weights").iterdir())  # what came of them is in networks/
     # A network that is lost comes back from its file.
-    (next((tmp_path / "ray" / "networks").iterdir())).unlink()
-    shutil.rmtree(tmp_path / "ray" / "weights")
+    for number in range(2):
+        (tmp_path / f"net{number}.pt away").rename(tmp_path / f"net{number}.pt")
+    next((tmp_path / "ray" / "networks").iterdir()).unlink()
     assert run(spec.replace("trials: 30", "trials: 31"), tmp_path / "ray").runs_done == 1
     assert Store.verify_location(str(tmp_path / "ray")).ok
+
+
+def test_how_others_are_trained_is_no_part_of_what_is_trained(spec, tmp_path):
+    ids = [each.run_id for each in planned(spec, tmp_path).runs]
+    for more in ("training: {learning_rate: 0.5, optimizer: sgd, precision: bf16}", "resources: {train: {cpu: 2}}"):
+        assert [each.run_id for each in planned(f"{spec}{more}\n", tmp_path).runs] == ids
+    for more in ("training: {bn_epsilon: 0.5}, ", "label: other, "):
+        assert not set(ids) & {
+            each.run_id for each in planned(spec.replace("weights:", f"{more}weights:"), tmp_path).runs
+        }
+
+
+def test_labels_keep_networks_of_one_name_apart(spec, run, tmp_path):
+    entry = spec.partition("models: ")[2].partition("\n")[0]
+    both = spec.replace(entry, f"[{entry}, {entry.replace('weights:', 'label: b, weights:')}]")
+    assert len({each.run_id for each in planned(both, tmp_path).runs}) == 4
+    with pytest.raises(SpecError, match="names import:given_nets:make twice.*a `label`"):
+        parse_spec(spec.replace(entry, f"[{entry}, {entry.replace('net0', 'net9')}]"))
+    run(both, tmp_path / "store")
+    with open_database(Store.open(tmp_path / "store")) as database:
+        assert database.query("average_normalized").column("seeds") == [2] * 4
+        said = list(headline(read_inputs(database)))
+    assert len(set(said)) == 5
+    assert sum(", recipe " in line for line in said) == 4
 
 
 def test_one_file_is_one_network_unless_it_is_tuned(spec, run, tmp_path):
@@ -182,6 +228,7 @@ def test_one_file_is_one_network_unless_it_is_tuned(spec, run, tmp_path):
     run(tuned, tmp_path / "store")
     rows = Store.open(tmp_path / "store").read("runs").to_pylist()
     assert [row["epochs_run"] for row in rows] == [1, 1]
+    assert json.loads(rows[0]["recipe"])["bn_epsilon"] is None
     # It began where it was: from nothing, one epoch at this rate learns next to nothing.
     assert min(row["train_accuracy"] for row in rows) > 0.8
     assert len({row["checkpoint_sha256"] for row in rows}) == 2
@@ -202,19 +249,25 @@ def test_beside_networks_that_are_trained_here(spec, run, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("net1.pt", "net2.pt", r"line 3: models.0.weights.1: the weights .*net2.pt cannot be read: No such file"),
+        ("net1.pt", "net2.pt", r"line 3: models.0.weights.1: the weights '.*net2.pt' cannot be read: No such file"),
         ("train_seeds: 2", "train_seeds: 3", r"line 3: models.0.weights: `weights` has .* 2 files and 3 seeds: write"),
         (
             "weights:",
             "placements: [all, none], weights:",
             "models.0.placements.1: .* keeps all of its BN layers; leave",
         ),
-        ('"import:given_nets:make"', "resnet8", r"weights.0: the weights in .*net0.pt are not those of this ResNet: "),
+        ('"import:given_nets:make"', "resnet8", r"weights.0: what is in '.*net0.pt' does not fit this ResNet: "),
         (f"mean: {MEAN}, ", "", r"line 2: data.0: `mean` and `std` go together"),
         (f"mean: {MEAN}", "mean: [0.1, 0.2]", r"`mean` and `std` go together, a number per channel each, but got"),
-        (f"std: {STD}", "std: 0", r"`std > 0` must hold"),
+        (f"std: {STD}", "std: 0", r"greater than or equal to 0.000001"),
         (f"mean: {MEAN}, std: {STD}", "mean: [0, 0, 0], std: [1, 1, 1]", "images of digits have 1, but got 3"),
         ("weights:", "weight:", "did you mean 'weights'"),
+        ("net1.pt", "net0.pt", r"weights.1: '.*net0.pt' holds the same values as '.*net0.pt': one network counts once"),
+        ("net0.pt, ", "'', ", r"models.0.weights.0: "),
+        (f"std: {STD}", "std: 1e-50", r"data.0.std.0: .*greater than or equal to 0.000001"),
+        (f"mean: {MEAN}", "mean: 1e300", r"data.0.mean.0: .*less than or equal to 1000000"),
+        ("weights: [", "weights: [], placements: [", r"models.0.weights: "),
+        ("models:", "models: {name: resnet8, label: x} #", r"`label` goes with `weights`"),
     ],
 )
 def test_what_does_not_fit_is_said_at_its_line(spec, tmp_path, old, new, said):
@@ -240,3 +293,4 @@ def test_a_published_store_tells_no_folder(spec, run, tmp_path):
     assert str(tmp_path) not in row["spec"] + row["spec_yaml"]
     assert json.loads(row["spec"])["models"][0]["weights"] == ["net0.pt", "net1.pt"]
     assert "weights: [net0.pt, net1.pt]" in row["spec_yaml"]
+    parse_spec(row["spec_yaml"])

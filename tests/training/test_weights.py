@@ -1,7 +1,9 @@
 """Networks that somebody has trained elsewhere: their files, in the forms that training scripts write."""
 
 import hashlib
+import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -35,17 +37,69 @@ def network():
         lambda network, path: torch.save({"model": nn.DataParallel(network).state_dict()}, path),
         lambda network, path: torch.save({f"_orig_mod.{k}": v for k, v in network.state_dict().items()}, path),
         lambda network, path: torch.save({f"module._orig_mod.{k}": v for k, v in network.state_dict().items()}, path),
+        lambda network, path: torch.save({f"_orig_mod.module.{k}": v for k, v in network.state_dict().items()}, path),
+        lambda network, path: torch.save({"model": "resnet8", "net": network.state_dict()}, path),
         lambda network, path: torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False),
     ],
-    ids=["state_dict", "nested", "DataParallel", "compiled", "both", "old format"],
+    ids=["state_dict", "nested", "DataParallel", "compiled", "either", "order", "named", "old format"],
 )
 def test_what_training_scripts_write_is_read(network, written, tmp_path):
     written(network, tmp_path / "net.pt")
-    save_file(dict(network.state_dict()), tmp_path / "net.safetensors")
-    data = portable(tmp_path / "net.pt")
-    assert data == portable(tmp_path / "net.safetensors")  # one digest for the same values
+    data = portable(str(tmp_path / "net.pt"))
     put_in(other := build("resnet8", SHAPE, seed=0).eval(), data, source="net.pt")
     assert torch.equal(other(IMAGES), network(IMAGES))
+
+
+def test_either_kind_of_file_gives_the_same_bytes_whatever_it_is_called(network, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    save_file(dict(network.state_dict()), tmp_path / "net.safetensors")
+    shutil.copy(tmp_path / "net.pt", tmp_path / "torch.safetensors")
+    shutil.copy(tmp_path / "net.safetensors", tmp_path / "safe.bin")
+    names = ("net.pt", "net.safetensors", "torch.safetensors", "safe.bin")
+    assert len({portable(str(tmp_path / name)) for name in names}) == 1
+
+
+def test_a_network_whose_only_child_is_called_as_a_wrapper(tmp_path):
+    network = nn.Module()
+    network.module = nn.Linear(2, 3)
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    other = nn.Module()
+    other.module = nn.Linear(2, 3)
+    put_in(other, portable(str(tmp_path / "net.pt")), source="net.pt")
+    assert torch.equal(other.module.weight, network.module.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("output.bias", float("nan")), ("stem.conv.weight", float("inf")), ("stem.site.running_var", float("nan"))],
+)
+def test_a_network_that_diverged_is_none(network, name, number, tmp_path):
+    values = {key: value.clone() for key, value in network.state_dict().items()}
+    values[name].view(-1)[0] = number
+    torch.save(values, tmp_path / "net.pt")
+    with pytest.raises(ModelError, match=f"no network to score: {name} has values that are not finite"):
+        put_in(build("resnet8", SHAPE), portable(str(tmp_path / "net.pt")), source="net.pt")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.ones(3).to_sparse(), "hold 'a', which is no plain array of numbers"),
+        (torch.ones(3, device="meta"), "'a', which is no plain array|they hold more than tensors"),
+        (torch.zeros(1).expand(200_000, 200_000), "stand for far more numbers than they hold"),
+    ],
+    ids=["sparse", "meta", "bomb"],
+)
+def test_tensors_that_are_no_arrays(value, said, tmp_path):
+    torch.save({"a": value}, tmp_path / "net.pt")
+    with pytest.raises(ModelError, match=said):
+        portable(str(tmp_path / "net.pt"))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="weights are a file, but '.*pipe' is none"):
+        portable(str(tmp_path / "pipe"))
 
 
 def test_a_network_of_a_store_is_read_without_its_strata(network, tmp_path):
@@ -53,7 +107,7 @@ def test_a_network_of_a_store_is_read_without_its_strata(network, tmp_path):
         to_bytes(network, metadata={"run_id": "a"}, strata=torch.arange(9).numpy())
     )
     torch.save(network.state_dict(), tmp_path / "net.pt")
-    assert portable(tmp_path / "net.safetensors") == portable(tmp_path / "net.pt")
+    assert portable(str(tmp_path / "net.safetensors")) == portable(str(tmp_path / "net.pt"))
 
 
 def test_other_precisions_and_old_files_fit(network, tmp_path):
@@ -62,7 +116,7 @@ def test_other_precisions_and_old_files_fit(network, tmp_path):
     }
     values = {name: value for name, value in values.items() if not name.endswith("num_batches_tracked")}
     torch.save(values, tmp_path / "net.pt")
-    put_in(other := build("resnet8", SHAPE, seed=0).eval(), portable(tmp_path / "net.pt"), source="net.pt")
+    put_in(other := build("resnet8", SHAPE, seed=0).eval(), portable(str(tmp_path / "net.pt")), source="net.pt")
     for name, value in values.items():
         assert torch.equal(other.state_dict()[name], value.to(other.state_dict()[name].dtype))
     assert {value.dtype for value in other.parameters()} == {torch.float32}
@@ -71,7 +125,7 @@ def test_other_precisions_and_old_files_fit(network, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda values: values.pop("output.bias"), "not those of this ResNet: output.bias is missing"),
+        (lambda values: values.pop("output.bias"), "not fit this ResNet: output.bias is missing"),
         (lambda values: values.update(extra=torch.zeros(1)), "extra is not part of the network"),
         (
             lambda values: values.update({"output.bias": torch.zeros(11)}),
@@ -91,8 +145,8 @@ def test_values_of_another_network_change_nothing(network, change, said, tmp_pat
     torch.save(values, tmp_path / "net.pt")
     other = build("resnet8", SHAPE, seed=0).eval()
     before = to_bytes(other)
-    with pytest.raises(ModelError, match=f"the weights in net.pt are .*{said}"):
-        put_in(other, portable(tmp_path / "net.pt"), source="net.pt")
+    with pytest.raises(ModelError, match=f"what is in 'net.pt' does.*{said}"):
+        put_in(other, portable(str(tmp_path / "net.pt")), source="net.pt")
     assert to_bytes(other) == before
 
 
@@ -108,36 +162,49 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
     torch.save(build("resnet8", SHAPE), tmp_path / "whole.pt")
     for name in ("evil.pt", "zipped.pt", "whole.pt"):
         with pytest.raises(ModelError, match=r"hold more than tensors.*torch.save\(network.state_dict\(\), PATH\)"):
-            portable(tmp_path / name)
+            portable(str(tmp_path / name))
     assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("net.pt", b"", "torch.save has not written them"),
-        ("net.pt", b"not a network", "torch.save has not written them"),
+        ("net.pt", b"", "they are no safetensors file"),
+        ("net.pt", b"not a network", "they are no safetensors file"),
         ("net.pt", b"PK\x03\x04" + bytes(100), "torch.save has not written them"),
-        ("net.safetensors", b"not a network", "is no safetensors file"),
-        ("net.safetensors", b"", "is no safetensors file"),
+        ("net.pt", b"\x80\x02" + bytes(100), "torch.save has not written them"),
         ("there/net.pt", None, "cannot be read: No such file"),
         ("x" * 300, None, "cannot be read: File name too long"),
-        (".", None, "cannot be read: Is a directory"),
+        (".", None, "weights are a file, but '.*' is none"),
+        ("a\nb", None, "cannot be read: No such file"),
+        ("a\0b", None, "cannot be read: "),
     ],
 )
 def test_files_that_hold_no_network(tmp_path, name, content, said):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=said) as refused:
-        portable(tmp_path / name)
+        portable(str(tmp_path / name))
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [{}, [1.0], {"a": 1}, {"state_dict": {"a": "b"}}, torch.zeros(3)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [1.0],
+        {"a": 1},
+        {"state_dict": {"a": "b"}},
+        torch.zeros(3),
+        {1: torch.zeros(1), "1": torch.ones(1)},
+        {"__metadata__": torch.zeros(1)},
+    ],
+    ids=str,
+)
 def test_tensors_without_names_are_no_network(tmp_path, content):
     torch.save(content, tmp_path / "net.pt")
     with pytest.raises(ModelError, match="are no state_dict, a mapping of names to tensors"):
-        portable(tmp_path / "net.pt")
+        portable(str(tmp_path / "net.pt"))
 
 
 def test_every_cut_of_a_file_is_refused_or_whole(network, tmp_path):
@@ -147,15 +214,15 @@ def test_every_cut_of_a_file_is_refused_or_whole(network, tmp_path):
         for share in (0.01, 0.3, 0.6, 0.9, 0.999):
             (tmp_path / f"cut.{ending}").write_bytes(whole[: int(share * len(whole))])
             with pytest.raises(ModelError):
-                portable(tmp_path / f"cut.{ending}")
+                portable(str(tmp_path / f"cut.{ending}"))
 
 
 def test_values_are_named_by_what_they_are(network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "net.pt")
-    data = portable(tmp_path / "net.pt")
+    data = portable(str(tmp_path / "net.pt"))
     assert {name: tuple(value.shape) for name, value in unpack(data).items()} == {
         name: tuple(value.shape) for name, value in network.state_dict().items()
     }
     changed = dict(network.state_dict()) | {"output.bias": network.output.bias.detach() + 1e-6}
     torch.save(changed, tmp_path / "other.pt")
-    assert hashlib.sha256(data).digest() != hashlib.sha256(portable(tmp_path / "other.pt")).digest()
+    assert hashlib.sha256(data).digest() != hashlib.sha256(portable(str(tmp_path / "other.pt"))).digest()
