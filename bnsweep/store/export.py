@@ -115,7 +115,8 @@ def _without_folders(sweeps: pa.Table) -> pa.Table:
         for data in spec["data"]:
             data["source"] = told[data["source"]]
         for model in spec["models"]:
-            model["weights"] = [told[path] for path in model.get("weights", ())]
+            if "weights" in model:
+                model["weights"] = [told[path] for path in model["weights"]]
         row["spec"] = json.dumps(spec, sort_keys=True, separators=(",", ":"))
         for source in sorted(told, key=len, reverse=True):  # one may begin another
             row["spec_yaml"] = row["spec_yaml"].replace(source, told[source])
