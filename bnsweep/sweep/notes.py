@@ -35,8 +35,13 @@ def spec_notes(spec: Spec) -> Iterator[str]:
     if large and any(cell.sigma_reference != "absolute" for cell in spec.noise):
         yield cautions.on_eta(large)
     for model in spec.models:
-        untrained = (model.training or spec.training).epochs == 0 and not model.weights
-        if untrained and model.name.startswith("import:"):
+        untrained = (model.training or spec.training).epochs == 0
+        if untrained and len(model.weights or ()) == 1 and len(spec.train_seeds) > 1:
+            yield (
+                f"{model.name} has one file of `weights`, which is one network: it is scored once, not for each of the "
+                f"{len(spec.train_seeds)} training seeds"
+            )
+        if untrained and not model.weights and model.name.startswith("import:"):
             yield (
                 f"{model.name} with `epochs: 0` is scored as `init` draws it, whatever values its factory gives it; "
                 "a network that is trained already has its values in a file: `weights: PATH` beside its `name`"

@@ -223,8 +223,11 @@ def test_labels_keep_networks_of_one_name_apart(spec, run, tmp_path):
 def test_one_file_is_one_network_unless_it_is_tuned(spec, run, tmp_path):
     one = spec.replace(f"[{tmp_path}/net0.pt, {tmp_path}/net1.pt]", f"{tmp_path}/net0.pt")
     assert len(planned(one, tmp_path).runs) == 1
+    (note,) = notes(planned(one, tmp_path), None)
+    assert note.startswith("import:given_nets:make has one file of `weights`, which is one network: it is scored once")
     tuned = one.replace("weights:", "training: {epochs: 1, learning_rate: 0.0001, augment: {}}, weights:")
     assert len({each.run_id for each in planned(tuned, tmp_path).runs}) == 2
+    assert notes(planned(tuned, tmp_path), None) == []
     run(tuned, tmp_path / "store")
     rows = Store.open(tmp_path / "store").read("runs").to_pylist()
     assert [row["epochs_run"] for row in rows] == [1, 1]
