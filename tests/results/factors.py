@@ -42,12 +42,10 @@ def _costs(ask: Answers, targets: str, treatment: str) -> list[dict[tuple[str, f
         for row in ask("run_averages", RECIPE, targets=targets, bn_treatment=treatment)
     }
     recipes = arms(ask("runs", RECIPE), "training", "optimizer", "weight_decay")
-    seeds = sorted({seed for _, seed, _ in kept})
+    every = {(training, placement) for training, *_ in recipes for placement in ("all", "none")}
+    seeds = sorted({seed for _, seed, _ in kept if all((training, seed, end) in kept for training, end in every)})
     return [
-        {
-            (optimizer, decay): kept[training, seed, "none"] - kept[training, seed, "all"]
-            for training, optimizer, decay in recipes
-        }
+        {(optimizer, decay): kept[run, seed, "none"] - kept[run, seed, "all"] for run, optimizer, decay in recipes}
         for seed in seeds
     ]
 
