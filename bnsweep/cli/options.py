@@ -80,11 +80,14 @@ ENGINE = (
     ),
     click.option("--address", default=None, help="An existing Ray cluster, host:port; default: start one here."),
     click.option("--cpus", type=click.IntRange(1), default=None, help="Cores of the local Ray cluster; default: all."),
+    click.option("--retry-failed", is_flag=True, help="Do what failed before once more."),
+    click.option("--take-over", is_flag=True, help="Write to the store although another driver holds it: it is dead."),
+    wait_option,
 )
 
 
 def engine_options(command: Any) -> Any:
-    """Where the work is done: --engine, --address, --cpus."""
+    """How work is done: where, what of it again, and for how long it waits for nodes."""
     for option in reversed(ENGINE):
         command = option(command)
     return command

@@ -19,7 +19,6 @@ from bnsweep.cli.options import (
     json_option,
     source_option,
     store_option,
-    wait_option,
 )
 from bnsweep.errors import EngineError, InputError, SpecError
 
@@ -72,9 +71,6 @@ def search() -> None:
 @source_option
 @click.option("--minimal", is_flag=True, help="Find the fewest BN layers that converge, instead of the trade-off.")
 @engine_options
-@click.option("--retry-failed", is_flag=True, help="Do what failed before once more.")
-@click.option("--take-over", is_flag=True, help="Write to the store although another driver holds it: it is dead.")
-@wait_option
 @click.option("--quiet", is_flag=True, help="No line per run.")
 @emit_option
 @seeds_option

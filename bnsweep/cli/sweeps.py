@@ -18,7 +18,6 @@ from bnsweep.cli.options import (
     part_option,
     source_option,
     store_option,
-    wait_option,
 )
 from bnsweep.cli.service import client_of, or_server_options
 from bnsweep.errors import InputError
@@ -142,9 +141,6 @@ def plan(
 @source_option
 @part_option
 @engine_options
-@click.option("--retry-failed", is_flag=True, help="Do what failed before once more.")
-@click.option("--take-over", is_flag=True, help="Write to the store although another driver holds it: it is dead.")
-@wait_option
 @click.option("--quiet", is_flag=True, help="No progress.")
 def run(
     spec: str,

@@ -7,7 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-__all__ = ["Count", "Eta", "Frozen", "Number", "Precision", "Seed", "Trials", "Whole", "form"]
+__all__ = [
+    "ACCELERATOR",
+    "DATASET",
+    "NAME",
+    "PATTERNS",
+    "Count",
+    "Eta",
+    "Frozen",
+    "Number",
+    "Precision",
+    "Seed",
+    "Trials",
+    "Whole",
+    "form",
+    "listed",
+]
 
 
 def _no_word(value: Any) -> Any:
@@ -29,6 +44,14 @@ Trials = Annotated[Whole, Field(ge=1, le=1_000_000)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
 
 
+NAME, DATASET, ACCELERATOR = r"^[A-Za-z0-9][\w.-]{0,63}$", r"^[\w.+-]{1,100}$", r"^[\w.-]{1,60}$"
+PATTERNS = {
+    NAME: "1 to 64 letters, digits, `_`, `.` and `-` without blanks, a letter or digit first",
+    DATASET: "1 to 100 letters, digits, `_`, `.`, `+` and `-` without blanks",
+    ACCELERATOR: "1 to 60 letters, digits, `_`, `.` and `-` without blanks",
+}
+
+
 class Frozen(BaseModel):
     """Immutable; unknown keys are refused."""
 
@@ -38,3 +61,8 @@ class Frozen(BaseModel):
 def form(value: Any) -> str:
     """Which member of a union was meant, so that only its errors are reported."""
     return "mapping" if isinstance(value, (dict, BaseModel)) else "word" if isinstance(value, str) else "number"
+
+
+def listed(value: Any) -> Any:
+    """A single value stands for a list of one."""
+    return value if isinstance(value, (list, tuple)) else [value]

@@ -11,9 +11,10 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema
 
 from bnsweep.errors import UnknownNameError
+from bnsweep.experiment.entries import PATTERNS
 from bnsweep.experiment.placement import Placement
 from bnsweep.experiment.search import SearchSpec
-from bnsweep.experiment.spec import PATTERNS, Spec
+from bnsweep.experiment.spec import Spec
 
 __all__ = ["Key", "keys", "keys_named"]
 

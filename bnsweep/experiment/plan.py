@@ -21,9 +21,10 @@ from bnsweep.errors import BnsweepError, InputError, Problem, SpecError
 from bnsweep.experiment.architecture import Architecture
 from bnsweep.experiment.fitting import check_fixed, folding_problems, image_problems, same_images
 from bnsweep.experiment.identity import canonical_json, digest, noise_seed
+from bnsweep.experiment.noise_cell import NoiseCell
 from bnsweep.experiment.placement import add_label
 from bnsweep.experiment.recipe import Training, resolve_augment
-from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, NoiseCell, Spec
+from bnsweep.experiment.spec import AdaptiveTrials, Data, Model, Spec
 
 __all__ = ["MOST_RUNS", "Catalog", "Plan", "Point", "RunMaker", "TrainingRun", "Weights", "make_plan", "run_maker"]
 

@@ -11,11 +11,12 @@ import yaml
 from pydantic import ValidationError
 
 from bnsweep.errors import Problem, SpecError
-from bnsweep.experiment.entries import Frozen
+from bnsweep.experiment.entries import PATTERNS, Frozen
 from bnsweep.experiment.files import LARGEST_BYTES, did_you_mean, read_text
 from bnsweep.experiment.identity import canonical_json
+from bnsweep.experiment.noise_cell import MOST_CELLS, expand_noise
 from bnsweep.experiment.search import SearchSpec
-from bnsweep.experiment.spec import MOST_CELLS, PATTERNS, Spec, expand_noise
+from bnsweep.experiment.spec import Spec
 from bnsweep.experiment.yaml_tree import compose, construct, line_of, parts_of, walk
 
 __all__ = ["as_counted", "as_run", "parse_spec", "read_spec", "with_lines", "written"]
@@ -157,19 +158,19 @@ def _short(value: Any) -> str:
 
 def _valid_keys(path: list[int | str]) -> list[str]:
     """The fields of the model that the last but one part of the path leads to."""
-    from bnsweep.experiment import recipe, search, spec
+    from bnsweep.experiment import noise_cell, recipe, resources, search, spec
 
     models: dict[str, type[Frozen]] = {
         "data": spec.Data,
         "models": spec.Model,
         "training": recipe.Training,
-        "noise": spec.NoiseCell,
+        "noise": noise_cell.NoiseCell,
         "evaluation": spec.Evaluation,
-        "resources": spec.Resources,
+        "resources": resources.Resources,
         "trials": spec.AdaptiveTrials,
         "augment": recipe.Augment,
-        "train": spec.Resource,
-        "trial": spec.Resource,
+        "train": resources.Resource,
+        "trial": resources.Resource,
         "search": search.Search,
         "early_stopping": search.Stopping,
         "minimal": search.Minimal,

@@ -8,49 +8,33 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from itertools import product
-from math import prod
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from bnsweep.errors import InputError
-from bnsweep.experiment.entries import Count, Eta, Frozen, Number, Precision, Seed, Trials, Whole, form
+from bnsweep.experiment.entries import (
+    DATASET,
+    NAME,
+    Count,
+    Eta,
+    Frozen,
+    Number,
+    Precision,
+    Seed,
+    Trials,
+    Whole,
+    form,
+    listed,
+)
+from bnsweep.experiment.noise_cell import MOST_CELLS, NoiseCell, expand_noise
 from bnsweep.experiment.placement import Placement
 from bnsweep.experiment.recipe import Augment, Training, resolve_augment
+from bnsweep.experiment.resources import Resources
 
-__all__ = [
-    "MOST_CELLS",
-    "PATTERNS",
-    "AdaptiveTrials",
-    "BnTreatment",
-    "Data",
-    "Evaluation",
-    "FileEntry",
-    "Model",
-    "NoiseCell",
-    "Probes",
-    "Resources",
-    "SigmaReference",
-    "Spec",
-    "Targets",
-    "expand_noise",
-]
+__all__ = ["AdaptiveTrials", "Data", "Evaluation", "FileEntry", "Model", "Probes", "Spec"]
 
-SigmaReference = Literal["tensor_std", "tensor_max", "channel_max", "global_rms", "absolute"]
-Targets = Literal["weights", "weights+bias", "weights+bias+affine", "all"]
-BnTreatment = Literal["stale", "folded", "recalibrated"]
-
-MOST_CELLS = 10_000
-NAME, DATASET, ACCELERATOR = r"^[A-Za-z0-9][\w.-]{0,63}$", r"^[\w.+-]{1,100}$", r"^[\w.-]{1,60}$"
-PATTERNS = {
-    NAME: "1 to 64 letters, digits, `_`, `.` and `-` without blanks, a letter or digit first",
-    DATASET: "1 to 100 letters, digits, `_`, `.`, `+` and `-` without blanks",
-    ACCELERATOR: "1 to 60 letters, digits, `_`, `.` and `-` without blanks",
-}
 PERCENT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?%")
-RECALIBRATION_IMAGES = 1000  # unless a cell says otherwise
-
 ELSE = " (data sets: a `name` each, networks with `weights`: a `label` each)"
 LARGEST_SCALE = 1e6  # of pixels in [0, 1]: more is a slip, and float32 ends somewhere
 
@@ -93,7 +77,7 @@ class Data(Frozen):
     @field_validator("mean", "std", mode="before")
     @classmethod
     def _channels(cls, value: Any) -> Any:
-        return value if value is None else _listed(value)
+        return value if value is None else listed(value)
 
     @model_validator(mode="after")
     def _normalised(self) -> Self:
@@ -167,43 +151,6 @@ class Model(Frozen):
         return Training(epochs=0, augment=Augment(), bn_epsilon=epsilon, bn_momentum=None)
 
 
-class NoiseCell(Frozen):
-    """One way to perturb a trained network. eta scales it."""
-
-    model: Literal["gaussian"] = Field("gaussian", description="additive, zero mean, independent per element")
-    sigma_reference: SigmaReference = Field("tensor_std", description="what eta multiplies (the paper: tensor_std)")
-    targets: Targets = Field("weights", description="which parameters are hit")
-    bn_treatment: BnTreatment = Field("stale", description="what happens to BN around the noise")
-    recalibration_images: Annotated[Whole, Field(ge=2, le=1_000_000)] | None = Field(
-        None,
-        description="recalibrated only: training images used to re-estimate BN statistics (default "
-        f"{RECALIBRATION_IMAGES})",
-    )
-
-    @field_validator("recalibration_images")
-    @classmethod
-    def _default(cls, value: int | None, info: ValidationInfo) -> int | None:
-        """The default is the same cell whether it is written or not."""
-        return None if value == RECALIBRATION_IMAGES and info.data.get("bn_treatment") == "recalibrated" else value
-
-    @model_validator(mode="after")
-    def _recalibration(self) -> Self:
-        if self.bn_treatment != "recalibrated" and self.recalibration_images is not None:
-            raise ValueError(
-                f"`recalibration_images` goes with bn_treatment: recalibrated, but got {self.bn_treatment}"
-            )
-        return self
-
-    @property
-    def images_for_recalibration(self) -> int:
-        return self.recalibration_images or RECALIBRATION_IMAGES
-
-    @property
-    def label(self) -> str:
-        """Short; unique but for cells that differ in `recalibration_images` alone."""
-        return f"{self.sigma_reference}/{self.targets}/{self.bn_treatment}"
-
-
 class AdaptiveTrials(Frozen):
     """Trials continue in rounds until the interval on mean accuracy is narrow enough."""
 
@@ -247,65 +194,6 @@ class Probes(Frozen):
     )
 
 
-class Resource(Frozen):
-    """What one task takes from the cluster."""
-
-    cpu: Number = Field(1.0, ge=0, le=1024, description="CPU cores; also the number of threads, at least 1")
-    gpu: Number = Field(0.0, ge=0, le=64, description="GPUs; a fraction shares one")
-    gpu_memory: Number | None = Field(
-        None, gt=0, le=1, description="most of a GPU's memory that the process may take; default: the fraction `gpu`"
-    )
-    accelerator: str | None = Field(
-        None,
-        pattern=ACCELERATOR,
-        description="only on nodes with this type of GPU, as Ray names it: A100, H100, L4; default: any",
-    )
-
-    @property
-    def threads(self) -> int:
-        return max(1, int(self.cpu))
-
-    @property
-    def memory_fraction(self) -> float:
-        """Of one GPU's memory, for one process."""
-        return min(1.0, self.gpu) if self.gpu_memory is None else self.gpu_memory
-
-    @model_validator(mode="after")
-    def _shares(self) -> Self:
-        if self.cpu == 0 and self.gpu == 0:
-            raise ValueError("a task takes a part of a core or of a GPU, but got cpu: 0 and gpu: 0")
-        for name in ("cpu", "gpu"):
-            if round(getattr(self, name) * 10_000, 6) % 1:  # Ray's grain
-                raise ValueError(f"`{name}` is a multiple of 0.0001, but got {getattr(self, name):g}")
-        if self.gpu > 1 and self.gpu != int(self.gpu):
-            raise ValueError(f"more than one GPU is a whole number of them, but got gpu: {self.gpu:g}")
-        for name in ("gpu_memory", "accelerator"):
-            if self.gpu == 0 and getattr(self, name) is not None:
-                raise ValueError(f"`{name}` goes with `gpu`, but got gpu: 0")
-        return self
-
-
-class Resources(Frozen):
-    """Per training run and per trial block."""
-
-    train: Resource = Field(Resource(), description="what one training run takes from the cluster")
-    trial: Resource = Field(Resource(), description="what one block of trials takes from the cluster")
-
-    @property
-    def gpu(self) -> float:
-        """Of the hungriest task."""
-        return max(self.train.gpu, self.trial.gpu)
-
-    def idle_gpus(self, gpus: int | None) -> str | None:
-        """What to tell who has so many GPUs per node; None where tasks take some, or there are none."""
-        if self.gpu or not gpus:
-            return None
-        return (
-            f"no task of this sweep takes a GPU, so the {gpus} per node would be idle: write `resources: {{train: "
-            "{gpu: 0.25}, trial: {gpu: 0.25}}` into the sweep file (four tasks share one), or leave GPUs out"
-        )
-
-
 class FileEntry(NamedTuple):
     """An entry of a spec that names a file or a folder."""
 
@@ -319,36 +207,6 @@ class FileEntry(NamedTuple):
 
     def __str__(self) -> str:
         return self.at(self.path)
-
-
-def _listed(value: Any) -> Any:
-    """A single value stands for a list of one."""
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
-def expand_noise(cells: Any) -> list[Any]:
-    """`{targets: [weights, all]}` stands for one cell per combination of listed values. Raises ValueError."""
-    expanded: list[Any] = []
-    for cell in _listed(cells):
-        if not isinstance(cell, dict):
-            expanded.append(cell)
-            continue
-        keys = list(cell)
-        empty = [key for key in keys if not _listed(cell[key])]
-        if empty:
-            raise ValueError(f"`noise`: a list stands for one cell per value, but {', '.join(empty)} is empty")
-        count = len(expanded) + prod(len(_listed(cell[key])) for key in keys)
-        if count > MOST_CELLS:  # not expanded: a few short lists may stand for more than fit anywhere
-            raise ValueError(f"`noise` stands for at most {MOST_CELLS} cells, but these lists give {count} or more")
-        for values in product(*(_listed(cell[key]) for key in keys)):
-            one = dict(zip(keys, values, strict=True))
-            # In a grid over treatments the number of images is meant for those that use it.
-            if len(_listed(cell.get("bn_treatment"))) > 1 and one["bn_treatment"] != "recalibrated":
-                images = one.pop("recalibration_images", None)
-                if images != _listed(cell.get("recalibration_images"))[0]:  # once, not for each number of them
-                    continue
-            expanded.append(one)
-    return expanded
 
 
 class Spec(Frozen):
@@ -405,17 +263,17 @@ class Spec(Frozen):
     @field_validator("data", mode="before")
     @classmethod
     def _data(cls, value: Any) -> Any:
-        return [{"source": item} if isinstance(item, str) else item for item in _listed(value)]
+        return [{"source": item} if isinstance(item, str) else item for item in listed(value)]
 
     @field_validator("models", mode="before")
     @classmethod
     def _models(cls, value: Any) -> Any:
-        return [{"name": item} if isinstance(item, str) else item for item in _listed(value)]
+        return [{"name": item} if isinstance(item, str) else item for item in listed(value)]
 
     @field_validator("placements", mode="before")
     @classmethod
     def _placements(cls, value: Any) -> Any:
-        return _listed(value)
+        return listed(value)
 
     @field_validator("train_seeds", mode="before")
     @classmethod
@@ -436,12 +294,12 @@ class Spec(Frozen):
     @field_validator("eta", mode="before")
     @classmethod
     def _eta(cls, value: Any) -> Any:
-        for item in _listed(value):
+        for item in listed(value):
             if isinstance(item, str) and (match := PERCENT.fullmatch(item)):
                 fraction = f"{(Decimal(match[1]) / 100).normalize():f}"
                 raise ValueError(f"eta is a fraction: write {fraction} for {match[1]} %, but got {item!r}")
         # str() of a YAML float is its shortest decimal form, so 0.1 stays exactly 0.1.
-        return [str(item) if isinstance(item, (int, float)) else item for item in _listed(value)]
+        return [str(item) if isinstance(item, (int, float)) else item for item in listed(value)]
 
     @field_validator("eta")
     @classmethod
@@ -529,8 +387,3 @@ class Spec(Frozen):
                 "training": resolve_augment(self.training, data.source),  # `auto` depends on the source
             }
         )
-
-
-TREATMENTS: tuple[str, ...] = get_args(BnTreatment)
-TARGETS: tuple[str, ...] = get_args(Targets)
-SIGMA_REFERENCES: tuple[str, ...] = get_args(SigmaReference)

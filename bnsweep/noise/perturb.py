@@ -47,7 +47,7 @@ BN_TREATMENTS = ("stale", "folded", "recalibrated")
 
 
 class CellLike(Protocol):
-    """What is read of a noise cell: `bnsweep.experiment.spec.NoiseCell` is one."""
+    """What is read of a noise cell: `bnsweep.experiment.noise_cell.NoiseCell` is one."""
 
     @property
     def model(self) -> str: ...

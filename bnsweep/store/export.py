@@ -134,7 +134,7 @@ def _files(spec: Mapping[str, Any]) -> list[str]:
     """What names files in a spec, as it is kept or as it was written."""
     sources = [data if isinstance(data, str) else data["source"] for data in _listed(spec.get("data", ()))]
     models = [model for model in _listed(spec.get("models", ())) if not isinstance(model, str)]
-    return [*sources, *(path for model in models for path in _listed(model.get("weights", ())))]
+    return [*sources, *(path for model in models for path in _listed(model.get("weights") or ()))]
 
 
 def _listed(value: Any) -> list[Any]:

@@ -168,8 +168,7 @@ class Driver:
             self._loop(engine)
             self._rows.flush()
             if not self._gone:
-                for sha256 in self._brought:  # what came of them is in the store
-                    self.store.checkpoints.drop_weights(sha256)
+                self._drop_weights()
                 return
             # As if run again, in the same process: what has landed is not asked for once more.
             self._gone.clear()
@@ -259,6 +258,12 @@ class Driver:
             raise InputError(f"the weights in {weights.path!r} have changed since this sweep was planned; run again")
         self.store.checkpoints.put_weights(weights.sha256, data)
         self._brought.add(weights.sha256)
+
+    def _drop_weights(self) -> None:
+        """What came of them is in the store; that they stay there is no harm."""
+        with suppress(StoreError):
+            for sha256 in self._brought:
+                self.store.checkpoints.drop_weights(sha256)
 
     def _wants_trials(self, run: TrainingRun) -> bool:
         known = self._ledger.runs[run.run_id]

@@ -26,7 +26,8 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from bnsweep.errors import EngineError, StoreDamagedError
-from bnsweep.experiment.spec import Data, Resource
+from bnsweep.experiment.resources import Resource
+from bnsweep.experiment.spec import Data
 from bnsweep.sweep.retries import GivenUpError, persevere
 from bnsweep.sweep.tasks import Failed, NetworkGone, Outcome, Progressed, Row, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from bnsweep.experiment import cautions
 from bnsweep.experiment.plan import Plan
-from bnsweep.experiment.spec import AdaptiveTrials, Data, Resource, Spec
+from bnsweep.experiment.resources import Resource
+from bnsweep.experiment.spec import AdaptiveTrials, Data, Spec
 from bnsweep.store.store import Store
 from bnsweep.sweep.tasks import recipe_columns
 

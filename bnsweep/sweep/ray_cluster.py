@@ -8,7 +8,7 @@ from types import TracebackType
 
 import ray
 
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.sweep.ray_connection import connect
 from bnsweep.sweep.ray_nodes import Nodes
 from bnsweep.sweep.ray_outage import Head, Outage, exit_at_once

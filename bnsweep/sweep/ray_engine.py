@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from bnsweep.errors import BnsweepError, StoreDamagedError, StoreUnwritableError
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets
 from bnsweep.sweep.ray_cluster import RayCluster

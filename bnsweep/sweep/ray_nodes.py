@@ -9,7 +9,7 @@ import ray
 from ray._private.state import state
 
 from bnsweep.errors import GpuLostError, InputError
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 
 __all__ = ["Nodes", "asked", "resources_of"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from time import monotonic
 
 from bnsweep.errors import EngineError
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.sweep.ray_nodes import Nodes, asked
 
 __all__ = ["Head", "Outage", "exit_at_once"]

@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 
 from bnsweep.errors import EngineError, GpuLostError, StoreUnwritableError
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep import ray_tune
 from bnsweep.sweep.ray_data import SharedData

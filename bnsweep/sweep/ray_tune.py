@@ -13,7 +13,7 @@ from typing import Any
 
 from ray import tune
 
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.ray_nodes import resources_of
 from bnsweep.sweep.retries import ATTEMPTS

@@ -16,7 +16,7 @@ from typing import Any
 
 from bnsweep.errors import InputError
 from bnsweep.experiment.plan import Plan, TrainingRun
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep.estimate import hours_text
 from bnsweep.sweep.speeds import ALIKE, Measured, measured_training, measured_trials

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bnsweep.experiment.plan import Plan
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.noise.sampling import DRAW_COST
 from bnsweep.store.store import Store
 

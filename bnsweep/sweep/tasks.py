@@ -17,7 +17,8 @@ from typing import Any
 from bnsweep._version import __version__
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import Plan, Point, TrainingRun
-from bnsweep.experiment.spec import Evaluation, Probes, Resource
+from bnsweep.experiment.resources import Resource
+from bnsweep.experiment.spec import Evaluation, Probes
 from bnsweep.sweep.ledger import TrainedRun
 from bnsweep.sweep.points import Request
 

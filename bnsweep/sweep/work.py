@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from bnsweep.errors import DataError
 from bnsweep.experiment.plan import TrainingRun
-from bnsweep.experiment.spec import Evaluation, Resource
+from bnsweep.experiment.resources import Resource
+from bnsweep.experiment.spec import Evaluation
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.location import open_files

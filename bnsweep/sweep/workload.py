@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
+from bnsweep.experiment.noise_cell import NoiseCell
 from bnsweep.experiment.plan import Plan, TrainingRun
-from bnsweep.experiment.spec import AdaptiveTrials, NoiseCell
+from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.noise.sampling import DRAW_COST, Design, most_strata
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store

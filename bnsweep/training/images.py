@@ -57,7 +57,7 @@ class Dataset:
     train: Split
     test: Split
     classes: tuple[str, ...]
-    given: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # `normalisation`, where it is not the images' own
+    given_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # not the images' own
 
     @property
     def shape(self) -> DataShape:
@@ -71,8 +71,8 @@ class Dataset:
 
         Both (C,) float32, of pixels scaled to [0, 1]. A channel that never changes gets a deviation of 1.
         """
-        if self.given:
-            return np.array(self.given[0], np.float32), np.array(self.given[1], np.float32)
+        if self.given_normalisation:
+            return np.array(self.given_normalisation[0], np.float32), np.array(self.given_normalisation[1], np.float32)
         images = self.train.images
         # Counts of the 256 values give exact sums, whatever the order or the number of threads. In parts, as counting
         # takes eight bytes a pixel.

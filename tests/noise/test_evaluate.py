@@ -15,7 +15,8 @@ import torchvision
 from torch import nn
 
 from bnsweep.errors import InputError, UnknownNameError
-from bnsweep.experiment.spec import Data, NoiseCell
+from bnsweep.experiment.noise_cell import NoiseCell
+from bnsweep.experiment.spec import Data
 from bnsweep.noise.evaluate import Evaluator
 from bnsweep.noise.forward import Forward
 from bnsweep.noise.perturb import BN_TREATMENTS, SIGMA_REFERENCES, TARGETS

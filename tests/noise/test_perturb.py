@@ -267,11 +267,11 @@ def test_unknown_names_are_refused_with_the_valid_ones(field, kind):
 
 
 def test_registries_name_what_a_spec_may_name():
-    from bnsweep.experiment import spec
+    from bnsweep.experiment import noise_cell
 
-    assert tuple(SIGMA_REFERENCES) == spec.SIGMA_REFERENCES
-    assert tuple(TARGETS) == spec.TARGETS
-    assert BN_TREATMENTS == spec.TREATMENTS
+    assert tuple(SIGMA_REFERENCES) == noise_cell.SIGMA_REFERENCES
+    assert tuple(TARGETS) == noise_cell.TARGETS
+    assert BN_TREATMENTS == noise_cell.TREATMENTS
 
 
 def test_a_network_that_cannot_be_perturbed_says_why(trained):

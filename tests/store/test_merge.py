@@ -350,6 +350,12 @@ def test_published_rows_have_no_networks_and_get_them_back(halves, tmp_path):
         ("data: [folder:~/cats, digits]", "data: [folder:cats, digits]", ["folder:~/cats", "digits"], None),
         ("data: {source: folder:own/cats} # mine", "data: {source: folder:cats} # mine", ["folder:own/cats"], None),
         ("data: [folder:/a, folder:/a/b]", "data: [folder:a, folder:b]", ["folder:/a", "folder:/a/b"], None),
+        (
+            "data: folder:/a/cats\nmodels: [resnet8, {name: vgg16, weights: null}]",
+            "data: folder:cats\nmodels: [resnet8, {name: vgg16, weights: null}]",
+            ["folder:/a/cats"],
+            None,
+        ),
         ('data: "folder:/srv/\\u00fc/cats"', None, ["folder:/srv/\u00fc/cats"], ["folder:cats"]),
         ("data: 'folder:/\u00fc \"x\"/cats'", "data: 'folder:cats'", ['folder:/\u00fc "x"/cats'], None),
     ],

@@ -9,7 +9,7 @@ import torch
 
 from bnsweep.errors import GpuLostError, SpecError
 from bnsweep.experiment.reading import parse_spec
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.sweep.gpu import guarded, is_cuda_error, require_gpu
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU works here")

@@ -12,7 +12,7 @@ import pytest
 from sweep_helpers import rows
 
 from bnsweep.errors import StoreUnwritableError
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.store.store import Store
 from bnsweep.sweep import recording
 from bnsweep.sweep import run as running

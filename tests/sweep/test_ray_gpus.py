@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from bnsweep.errors import GpuLostError, InputError
 from bnsweep.experiment.reading import parse_spec
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.store.store import Store
 
 pytestmark = [

@@ -9,7 +9,7 @@ import pytest
 from bnsweep.errors import InputError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.noise import sampling
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bnsweep.experiment.plan import Plan, TrainingRun
-from bnsweep.experiment.spec import Resource
+from bnsweep.experiment.resources import Resource
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.location import open_files
 from bnsweep.store.store import Store

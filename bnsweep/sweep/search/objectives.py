@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bnsweep.experiment.noise_cell import NoiseCell
 from bnsweep.experiment.plan import Plan, TrainingRun
-from bnsweep.experiment.spec import NoiseCell
 
 __all__ = ["Verdict", "objective_values", "worst_values"]
 

@@ -14,8 +14,8 @@ from time import monotonic
 
 from bnsweep.errors import InputError, StoreError
 from bnsweep.experiment.plan import Plan
+from bnsweep.experiment.resources import Resource
 from bnsweep.experiment.search import SearchSpec, Subject, subjects
-from bnsweep.experiment.spec import Resource
 from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_runs
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
