@@ -130,15 +130,19 @@ class Driver:
         self._listener.begin(self)
         try:
             with self._rows.interruptible():
-                self._work(engine)
+                try:
+                    self._work(engine)
+                except KeyboardInterrupt:
+                    with self._rows.undisturbed():  # a second Ctrl-C may follow the first at once
+                        self._keep_what_is_done(engine)
+                    raise
+                except BnsweepError:
+                    # The disk may be full for a commit and not for a smaller one: what is done is kept if it can be.
+                    with suppress(StoreError, KeyboardInterrupt), self._rows.undisturbed():
+                        self._keep_what_is_done(engine)
+                    raise
         except KeyboardInterrupt:
             self.summary.interrupted = True
-            self._keep_what_is_done(engine)
-        except BnsweepError:
-            # The disk may be full for a commit and not for a smaller one: what is done is kept if it can be.
-            with suppress(StoreError):
-                self._keep_what_is_done(engine)
-            raise
         finally:
             engine.close()
             self.summary.seconds = monotonic() - begin

@@ -75,7 +75,7 @@ class RowBuffer:
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
-        if self._asked_to_stop_at is not None:
+        if self._asked_to_stop_at is not None and not self._undisturbed:
             raise KeyboardInterrupt
 
     @contextmanager

@@ -102,6 +102,42 @@ def test_blocks_that_came_back_together_are_all_kept(tmp_path, run, monkeypatch,
     assert Store.open(store).verify().problems == []
 
 
+def test_a_second_interruption_at_once_costs_nothing_of_what_is_done(tmp_path, run, monkeypatch):
+    """It comes while what came back after the first is taken; a network that comes out another is committed at once."""
+    store, back = tmp_path / "store", []
+
+    class Twice(Together):
+        def __init__(self):
+            super().__init__(lambda number: None)
+            self.finished = self._pressing
+
+        def wait(self, timeout_s):
+            back.extend(super().wait(timeout_s))
+            press()
+            return []
+
+        def _pressing(self):
+            press()
+            return back
+
+    add, flush, twice = RowBuffer.add, RowBuffer.flush, []
+
+    def flushing(buffer, table, some):
+        add(buffer, table, some)
+        if back and table == "trials" and not twice:
+            twice.append(1)
+            press()
+            flush(buffer)
+
+    run(ODD, store)
+    monkeypatch.setattr(RowBuffer, "add", flushing)
+    monkeypatch.setattr(running, "_engine", lambda *_, **__: Twice())
+    summary = run(ODD.replace("trials: 1", "trials: 40"), store)
+    assert summary.interrupted and twice
+    assert summary.trials_done == 3 * 39
+    assert len(rows(store)) == 1 + 3 * 40
+
+
 def test_what_has_come_back_before_a_disk_is_full_is_kept(tmp_path, run, monkeypatch):
     """A worker's disk; the store's own has room for the rows."""
     store, back = tmp_path / "store", []
