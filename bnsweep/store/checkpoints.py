@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bnsweep.errors import StoreDamagedError, StoreError
@@ -35,13 +36,13 @@ class Slot:
     run_id: str
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
         return f"resume/{checked_run_id(self.run_id)}"
 
     def read(self) -> bytes | None:
         """The state written last; None if there is none or it is damaged, which means: start again."""
         try:
-            data = self.files.read(self._name)
+            data = self.files.read(self.name)
         except FileNotFoundError:
             return None
         digest, body = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
@@ -49,11 +50,11 @@ class Slot:
 
     def write(self, data: bytes) -> None:
         """Replace the state in one step. Raises StoreUnwritableError."""
-        self.files.write(self._name, hashlib.sha256(data).digest() + data)
+        self.files.write(self.name, hashlib.sha256(data).digest() + data)
 
     def delete(self) -> None:
         """The run is over."""
-        self.files.delete(self._name)
+        self.files.delete(self.name)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ class Checkpoints:
         """Where this run keeps its state."""
         checked_run_id(run_id)
         return Slot(self.files, run_id)
+
+    def drop_slots(self, run_ids: Iterable[str]) -> None:
+        """These runs are over, and their ends are in the store."""
+        over = {Slot(self.files, run_id).name for run_id in run_ids}
+        for name in over & {entry.name for entry in self.files.list("resume")}:
+            self.files.delete(name)
 
     def put_network(self, run_id: str, data: bytes) -> str:
         """Keep a trained network; its SHA-256, to be given to `get_network`. Raises StoreUnwritableError."""

@@ -136,7 +136,7 @@ class Driver:
                     with self._rows.undisturbed():  # a second Ctrl-C may follow the first at once
                         self._keep_what_is_done(engine)
                     raise
-                except BnsweepError:
+                except Exception:
                     # The disk may be full for a commit and not for a smaller one: what is done is kept if it can be.
                     with suppress(StoreError, KeyboardInterrupt), self._rows.undisturbed():
                         self._keep_what_is_done(engine)

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from time import monotonic
@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bnsweep.errors import InputError
+from bnsweep.errors import InputError, StoreError
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.spec import AdaptiveTrials, Spec
@@ -67,11 +67,16 @@ class RowBuffer:
         self._committing = True
         try:
             self._store.commit(tables)
+            over = [row["run_id"] for row in self._rows["runs"] if row["status"] != "failed"]
             self._rows.clear()
             self._count = 0
         finally:
             self._committing = False
-        self._store.tidy()  # which may be interrupted
+        # From here on it may be interrupted. Until now a training that had ended could have been lost with its row.
+        if over:
+            with suppress(StoreError):
+                self._store.checkpoints.drop_slots(over)
+        self._store.tidy()
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:

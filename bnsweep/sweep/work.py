@@ -80,7 +80,6 @@ def train_run(
             strata_sizes = scorer.strata_sizes()
             content = to_bytes(network, metadata={"run_id": run.run_id}, strata=scorer.strata())
             sha256 = checkpoints.put_network(run.run_id, content)
-        checkpoints.slot(run.run_id).delete()
     row = {
         "sweep": task.sweep,
         **run.columns(),

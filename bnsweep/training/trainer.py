@@ -79,7 +79,7 @@ def train(
         recipe: with `augment` spelled out.
         seed: of the order of images and of augmentation (and of dropout, where a network has any).
         device: where to train.
-        slot: keeps what is needed to go on after an interruption; the caller deletes it once the network is safe.
+        slot: keeps what is needed to go on after an interruption; whoever keeps what came of it deletes it then.
         probes: what else to measure on the way; the weights are the same with and without.
         on_epoch: called after each epoch with its row. If it raises, the state is kept and training stops.
         on_resume: called first, with the row of each epoch that was done before an interruption.

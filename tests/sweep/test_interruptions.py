@@ -20,6 +20,7 @@ from bnsweep.sweep.engine import InlineEngine
 from bnsweep.sweep.progress import Silent
 from bnsweep.sweep.recording import RowBuffer
 from bnsweep.sweep.tasks import Scored, Trained, TrainTask
+from bnsweep.training import trainer
 
 ROOT = Path(__file__).parents[2]
 ODD = """\
@@ -163,6 +164,37 @@ def test_what_has_come_back_before_a_disk_is_full_is_kept(tmp_path, run, monkeyp
     assert len(back) == 5
     assert len(rows(store)) == 1 + 3 + sum(len(outcome.rows) for outcome in back)
     assert Store.open(store).verify().problems == []
+
+
+def test_a_training_whose_row_did_not_land_goes_on_at_its_end(tmp_path, run, monkeypatch):
+    """Its network is in the store, its driver is killed before it commits."""
+    location, text = tmp_path / "store", ODD.replace("epochs: 1", "epochs: 4")
+    trained, commit = [], Store.commit
+    epoch = trainer._Run.epoch
+
+    def counted(self, progress, watch):
+        trained.append(len(progress.rows))
+        return epoch(self, progress, watch)
+
+    def full(store, tables):
+        if "runs" in tables:
+            raise StoreUnwritableError("no space left")
+        return commit(store, tables)
+
+    monkeypatch.setitem(trainer.train.__kwdefaults__, "slot_interval_s", 0.0)
+    monkeypatch.setattr(trainer._Run, "epoch", counted)
+    monkeypatch.setattr(Store, "commit", full)
+    with pytest.raises(StoreUnwritableError, match="no space left"):
+        run(text, location)
+    monkeypatch.setattr(Store, "commit", commit)
+    assert len(list(location.glob("networks/*"))) == 1
+    assert not rows(location, "runs")
+    run(text, location)
+    assert trained == [0, 1, 2, 3, 3]
+    assert list(location.glob("resume/*")) == []
+    run(text, tmp_path / "undisturbed")
+    for table in ("runs", "epochs", "trials"):
+        assert rows(location, table) == rows(tmp_path / "undisturbed", table)
 
 
 @pytest.mark.ray

@@ -189,14 +189,12 @@ class _Session:
                 try:
                     made.run(underway, self._commit)
                     self.buffer.flush()
-                finally:  # a second Ctrl-C may follow the first at once, and is not to cost what is done
-                    with suppress(StoreError), self.buffer.undisturbed():
-                        self._take()
-                        self.buffer.flush()
+                finally:
+                    self._keep_what_is_done()
+                    made.close()
+                    self._keep_what_is_done()  # some of it may have ended only then
         except KeyboardInterrupt:
             self.summary.interrupted = True
-        finally:
-            made.close()
         self.summary.seconds = monotonic() - begin
         return self.summary
 
@@ -206,6 +204,12 @@ class _Session:
             came = self._take(wait_s)
         self.buffer.flush_if_due()
         return came
+
+    def _keep_what_is_done(self) -> None:
+        """A second Ctrl-C may follow the first at once, and is not to cost it; whoever insists need not wait."""
+        with suppress(StoreError, KeyboardInterrupt), self.buffer.undisturbed():
+            self._take()
+            self.buffer.flush()
 
     def _take(self, wait_s: float = 0.0) -> bool:
         came = False
