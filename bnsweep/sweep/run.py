@@ -9,8 +9,8 @@ from bnsweep.experiment.plan import Plan
 from bnsweep.store.store import Store
 from bnsweep.sweep.driver import Driver, Listener, Summary
 from bnsweep.sweep.engine import Datasets, Engine, InlineEngine, engine_named
+from bnsweep.sweep.plan_rows import check_kind, record_plan
 from bnsweep.sweep.ray_settings import prepare_ray
-from bnsweep.sweep.recording import check_kind, record_plan
 from bnsweep.training.datasets import load_dataset
 
 __all__ = ["run_sweep"]

@@ -15,9 +15,9 @@ from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.driver import Driver, Summary
+from bnsweep.sweep.plan_rows import record_plan
 from bnsweep.sweep.progress import Silent
 from bnsweep.sweep.ray_engine import RayEngine
-from bnsweep.sweep.recording import record_plan
 from bnsweep.sweep.tasks import Scored, TrialTask, cell_columns, recipe_columns
 from bnsweep.training.datasets import Dataset, load_dataset
 

@@ -220,7 +220,7 @@ def test_a_plan_counts_networks_that_are_not_there(tmp_path, run, tiny):
 
 
 def test_a_sweep_is_no_search_of_the_same_name(tmp_path, run, tiny):
-    from bnsweep.sweep.recording import record_plan
+    from bnsweep.sweep.plan_rows import record_plan
 
     store = Store.create(tmp_path / "store")
     search = parse_spec(tiny + "search: {trainings: 4}\n")

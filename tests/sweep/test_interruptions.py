@@ -134,7 +134,8 @@ def test_a_second_interruption_at_once_costs_nothing_of_what_is_done(tmp_path, r
     monkeypatch.setattr(RowBuffer, "add", flushing)
     monkeypatch.setattr(running, "_engine", lambda *_, **__: Twice())
     summary = run(ODD.replace("trials: 1", "trials: 40"), store)
-    assert summary.interrupted and twice
+    assert summary.interrupted
+    assert twice
     assert summary.trials_done == 3 * 39
     assert len(rows(store)) == 1 + 3 * 40
 

@@ -10,6 +10,7 @@ from bnsweep.experiment.reading import parse_spec
 from bnsweep.store.store import Store
 from bnsweep.sweep import recording
 from bnsweep.sweep.catalog import LocalCatalog
+from bnsweep.sweep.plan_rows import record_plan
 
 ODD = """\
 name: odd
@@ -24,7 +25,7 @@ trials: 4
 
 def record(store, text, root):
     plan = make_plan(parse_spec(text), LocalCatalog(root))
-    recording.record_plan(store, plan, text=text)
+    record_plan(store, plan, text=text)
 
 
 def asked_for(store):

@@ -20,8 +20,9 @@ from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_r
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.engine import Datasets, engine_named
+from bnsweep.sweep.plan_rows import check_kind, point_rows, points_of, record_plan
 from bnsweep.sweep.ray_settings import prepare_ray
-from bnsweep.sweep.recording import RowBuffer, check_kind, point_rows, record_plan
+from bnsweep.sweep.recording import RowBuffer
 from bnsweep.sweep.search.engine import InlineSearch, SearchEngine
 from bnsweep.sweep.search.job import Job
 from bnsweep.sweep.search.minimal import MinimalStudy
@@ -168,7 +169,7 @@ class _Session:
         self.buffer = RowBuffer(store)
         self.landed: queue.SimpleQueue[Landed] = queue.SimpleQueue()  # an engine may have a thread of its own
         self._noted = _noted(store, spec.name, sha256)
-        self._planned = _planned(store, spec.name, sha256)
+        self._planned = set(points_of(store, spec.name, sha256, "run_id").to_pylist())
         studies: list[Study] = [MinimalStudy(each) if minimal else FrontStudy(each) for each in found]
         self.summary.studies = studies
         # An interrupted driver may have left rows of earlier networks, and a lost part rows of nobody knows which.
@@ -306,11 +307,6 @@ def _noted(store: Store, sweep: str, sha256: str) -> set[tuple[str, str, str, in
     rows = store.read("proposals", columns=columns).to_pylist()
     mine = (row for row in rows if row["sweep"] == sweep and row["spec_sha256"] == sha256)
     return {(row["study"], row["dataset"], row["model"], row["number"], row["run_id"]) for row in mine}
-
-
-def _planned(store: Store, sweep: str, sha256: str) -> set[str]:
-    rows = store.read("points", columns=["sweep", "spec_sha256", "run_id"]).to_pylist()
-    return {row["run_id"] for row in rows if row["sweep"] == sweep and row["spec_sha256"] == sha256}
 
 
 def _asked_for(store: Store) -> set[str]:
