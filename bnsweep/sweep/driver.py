@@ -20,10 +20,9 @@ from bnsweep.experiment.plan import Plan, TrainingRun, Weights
 from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_runs
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
-from bnsweep.sweep.engine import Datasets, Engine, InlineEngine
-from bnsweep.sweep.estimate import BLOCK_S
+from bnsweep.sweep.engine import Datasets, Engine
 from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun, read_ledger, read_scores
-from bnsweep.sweep.points import PointWork, Request, design_of
+from bnsweep.sweep.points import BLOCK_S, FIRST_BLOCK, PointWork, Request, design_of
 from bnsweep.sweep.recording import COMMIT_S, RowBuffer, failure_row
 from bnsweep.sweep.summary import Summary
 from bnsweep.sweep.tasks import (
@@ -42,7 +41,6 @@ from bnsweep.sweep.tasks import (
 __all__ = ["Driver", "Listener", "Summary"]
 
 OWN_S = 0.004  # three times what a block costs the driver itself (docs/scaling.md), which has rows to commit as well
-FIRST_BLOCK = 4  # trials, until a network's speed was measured
 ROUNDS = 3  # how often networks may turn out to be lost in one run before somebody must look at the disk
 
 
@@ -201,9 +199,7 @@ class Driver:
 
     def _hear(self, engine: Engine) -> None:
         """What came back: an interruption must not fall between an engine's hands and ours."""
-        # The inline engine works while it is waited for, and what it has not finished may be lost.
-        at_work = isinstance(engine, InlineEngine)
-        with nullcontext() if at_work else self._rows.undisturbed():
+        with nullcontext() if engine.works_in_wait else self._rows.undisturbed():
             self._came.extend(engine.wait(COMMIT_S))
 
     # What is to be done

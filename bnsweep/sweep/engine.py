@@ -28,7 +28,7 @@ from typing import Protocol
 from bnsweep.errors import EngineError, StoreDamagedError
 from bnsweep.experiment.resources import Resource
 from bnsweep.experiment.spec import Data
-from bnsweep.sweep.retries import GivenUpError, persevere
+from bnsweep.sweep.retries import PASSING, GivenUpError, persevere
 from bnsweep.sweep.tasks import Failed, NetworkGone, Outcome, Progressed, Row, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
 
@@ -71,6 +71,11 @@ class Engine(Protocol):
         """Whether anything submitted has not come back."""
         ...
 
+    @property
+    def works_in_wait(self) -> bool:
+        """Whether `wait` does the work itself: then an interruption need not wait for its end."""
+        ...
+
     def submit(self, task: TrialTask) -> None: ...
 
     def wait(self, timeout_s: float) -> list[Outcome]: ...
@@ -108,6 +113,10 @@ class InlineEngine:
     def busy(self) -> bool:
         return bool(self._trainings or self._blocks)
 
+    @property
+    def works_in_wait(self) -> bool:
+        return True
+
     def submit(self, task: TrialTask) -> None:
         self._blocks.append(task)
 
@@ -127,8 +136,9 @@ class InlineEngine:
         self._blocks.clear()
 
     def _attempt(self, task: TrainTask | TrialTask) -> Outcome:
+        passing = PASSING if isinstance(task, TrialTask) else (Exception,)
         try:
-            return persevere(lambda: self._done(task))
+            return persevere(lambda: self._done(task), passing=passing)
         except GivenUpError as error:
             return Failed(task, str(error), error.attempts)
 

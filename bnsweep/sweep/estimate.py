@@ -1,52 +1,32 @@
 """A dry run: what a plan holds, what the store has of it, and how long the rest takes.
 
-Speeds come from the store's own rows where these tell them (speeds.py). Else they are guessed from a matrix product
-that is timed here and now, which takes a tenth of a second and no torch; `measure` times a few batches of the smallest
-network instead.
+Speeds come from the store's own rows where these tell them (speeds.py), else from what is timed here and now
+(timing.py).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from time import perf_counter, process_time
 from typing import Any
 
-import numpy as np
-
-from bnsweep.errors import ModelError
 from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.store.store import Store
 from bnsweep.sweep.ledger import NETWORK_ENDS
 from bnsweep.sweep.notes import notes
+from bnsweep.sweep.points import BLOCK_S
 from bnsweep.sweep.speeds import measured_training, measured_trials
+from bnsweep.sweep.timing import Speeds, computes_bf16, guessed, timed
 from bnsweep.sweep.workload import Lacking
-from bnsweep.training.datasets import data_shape, download_note
-from bnsweep.training.origin import origin
+from bnsweep.training.datasets import download_note
 
-__all__ = ["BLOCK_S", "Preview", "Speeds", "computes_bf16", "hours_text", "preview"]
+__all__ = ["Preview", "hours_text", "preview"]
 
-BLOCK_S = 10.0  # of work per task at least: long against a task's overhead, short against a sweep
-PROBE_IMAGES = 128
-PROBE_REPEATS = 3
-MATRIX = 1024  # side
 LONG_S = 600.0  # a sweep for which it pays to read a hint
 MISSED = 0.05  # a chance to miss what happens in one draw of ten that is worth a word
-# Seconds per multiply-add of a step and of a forward pass over those of NumPy's product, on six pairs of network and
-# image size: 1.9 to 4.7 and 0.6 to 1.3 (docs/speed.md).
-TRAIN_TO_PRODUCT, TRIAL_TO_PRODUCT = 2.8, 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Speeds:
-    """Seconds of one core per multiply-add of the network and image."""
-
-    train_s: float
-    trial_s: float
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,17 +139,11 @@ def _downloads(plan: Plan, data_root: Path) -> Iterator[str]:
             yield note
 
 
-def computes_bf16() -> bool:
-    """Whether this processor has instructions for bf16; without them it is up to ten times slower than fp32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    return bool({"avx512_bf16", "amx_bf16"} & words)
-
-
 def _hint(plan: Plan) -> str | None:
     if plan.spec.resources.train.gpu or plan.spec.resources.trial.gpu:
         return "tasks take GPUs, of whose number this time knows nothing: --cluster nodes=N,gpus=M reckons with them"
-    slow = [name for name in ("training", "evaluation") if getattr(plan.spec, name).precision == "fp32"]
+    used = {"training": {run.training.precision for run in plan.runs}, "evaluation": {plan.spec.evaluation.precision}}
+    slow = [name for name, precisions in used.items() if "fp32" in precisions]
     if not slow or not computes_bf16():
         return None
     keys = " and ".join(f"`{name}: {{precision: bf16}}`" for name in slow)
@@ -191,14 +165,14 @@ def _caution(plan: Plan) -> str | None:
 def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool | None) -> Speeds:
     """By rows; what these do not tell is timed now or guessed."""
     if measure:
-        return _from_probe(plan, data_root)
+        return timed(plan, data_root)
     training, trials = (measured_training(store, plan), measured_trials(store, plan)) if store else (None, None)
     told = [f"{each.rows:,} {what}" for each, what in ((training, "runs"), (trials, "trials")) if each]
     source = f"measured: {' and '.join(told)} in the store"
     if training and trials:
         speeds = Speeds(0, 0, source)
     else:
-        speeds = _from_probe(plan, data_root) if measure is None else _from_matrix_product()
+        speeds = timed(plan, data_root) if measure is None else guessed()
         lacks = "trials" if training else "training"
         speeds = replace(speeds, source=f"{source}; {lacks} {speeds.source}") if told else speeds
     # Rows say how long tasks took, and tasks have so many cores.
@@ -208,78 +182,6 @@ def _speeds(plan: Plan, store: Store | None, data_root: Path, *, measure: bool |
     if trials:
         speeds = replace(speeds, trial_s=trials.task_s * resources.trial.threads)
     return speeds
-
-
-def _from_matrix_product() -> Speeds:
-    """What convolutions take, from what a matrix product takes: right within a factor of about two."""
-    matrix = np.full((MATRIX, MATRIX), 0.5, np.float32)
-    seconds = []
-    for _ in range(PROBE_REPEATS + 1):
-        begin = process_time()  # of all threads: the product may use every core
-        matrix @ matrix
-        seconds.append(process_time() - begin)
-    product_s = min(seconds[1:]) / MATRIX**3
-    source = (
-        f"guessed from a product in fp32, {1e-9 / product_s:.0f} billion multiply-adds/s and core; better: --measure"
-    )
-    return Speeds(product_s * TRAIN_TO_PRODUCT, product_s * TRIAL_TO_PRODUCT, source)
-
-
-def _from_probe(plan: Plan, data_root: Path) -> Speeds:
-    """Time a few batches of the smallest network, one thread, in the plan's precisions, as a task would run them."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from bnsweep.noise.evaluate import PRECISIONS
-    from bnsweep.training.models import build
-
-    run = min(plan.runs, key=lambda run: run.architecture.multiply_adds)
-    shape = data_shape(run.data, root=data_root)
-    recipe = run.training
-    network = build(
-        run.model,
-        shape,
-        seed=0,
-        init=None if run.weights else recipe.init,
-        bn_epsilon=recipe.bn_epsilon,
-        bn_momentum=recipe.bn_momentum,
-        allow_import=True,
-    ).to(memory_format=torch.channels_last)
-    images = torch.zeros(PROBE_IMAGES, shape.channels, shape.size, shape.size).to(memory_format=torch.channels_last)
-    labels = torch.zeros(PROBE_IMAGES, dtype=torch.long)
-    work = run.architecture.multiply_adds * PROBE_IMAGES
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-            loss = cross_entropy(network(images), labels)
-        torch.autograd.backward(loss)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        step_s = _best(step)
-        dtype = PRECISIONS[plan.spec.evaluation.precision]
-        network, images = network.eval().requires_grad_(False).to(dtype), images.to(dtype)
-        forward_s = _best(lambda: network(images))
-    except Exception as error:  # whatever a network of one's own raises
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelError(
-            f"{run.model} fails on {PROBE_IMAGES} images at once: {reason}{origin(error)} (--guess measures nothing)"
-        ) from error
-    finally:
-        torch.set_num_threads(threads)
-    return Speeds(
-        step_s / work, forward_s / work, f"measured now: {PROBE_REPEATS} batches of {run.model} on this machine"
-    )
-
-
-def _best(call: Callable[[], object]) -> float:
-    times = []
-    for _ in range(PROBE_REPEATS + 1):
-        begin = perf_counter()
-        call()
-        times.append(perf_counter() - begin)
-    return min(times[1:])
 
 
 def hours_text(hours: float) -> str:

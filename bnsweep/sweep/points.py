@@ -17,7 +17,10 @@ from bnsweep.experiment.spec import AdaptiveTrials
 from bnsweep.noise.sampling import Design, Round, next_round
 from bnsweep.sweep.ledger import TrainedRun
 
-__all__ = ["PointWork", "Request", "design_of"]
+__all__ = ["BLOCK_S", "FIRST_BLOCK", "PointWork", "Request", "design_of"]
+
+BLOCK_S = 10.0  # of work per task at least: long against a task's overhead, short against a sweep
+FIRST_BLOCK = 4  # trials, until a network's speed was measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from bnsweep.sweep.ray_data import SharedData
 from bnsweep.sweep.ray_nodes import resources_of
 from bnsweep.sweep.ray_trainings import Trainings
 from bnsweep.sweep.ray_work import GpuLost, Score, packed_rest, packed_run, remote_score
-from bnsweep.sweep.retries import ATTEMPTS, first_line, said
+from bnsweep.sweep.retries import ATTEMPTS, PASSING, first_line, said
 from bnsweep.sweep.tasks import Failed, NetworkGone, Outcome, Scored, TrainTask, TrialTask, Waiting
 
 __all__ = ["RayEngine"]
@@ -81,6 +81,10 @@ class RayEngine:
     @property
     def busy(self) -> bool:
         return bool(self._trainings.left or self._blocks) or self._error is not None
+
+    @property
+    def works_in_wait(self) -> bool:
+        return False
 
     def submit(self, task: TrialTask) -> None:
         resource = task.resource
@@ -169,7 +173,8 @@ class RayEngine:
                 raise error.cause from None
             if isinstance(error.cause, StoreDamagedError):
                 return NetworkGone(task, str(error.cause))
-            return Failed(task, said(error.cause if isinstance(error.cause, Exception) else error), 1)
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            return Failed(task, said(cause), ATTEMPTS if isinstance(cause, PASSING) else 1)
         except RayError as error:
             return Failed(task, f"{type(error).__name__}: {first_line(error)}", ATTEMPTS)
         if isinstance(answer, GpuLost):

@@ -15,13 +15,12 @@ import ray
 
 from bnsweep.errors import BnsweepError, GpuLostError, StoreUnreadableError, StoreUnwritableError
 from bnsweep.experiment.plan import TrainingRun
-from bnsweep.sweep.retries import ATTEMPTS
+from bnsweep.sweep.retries import ATTEMPTS, PASSING
 from bnsweep.sweep.tasks import Failed, Outcome, Row, Scored, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
 
 __all__ = ["GpuLost", "packed_rest", "packed_run", "remote_score", "train"]
 
-PASSING = [OSError, MemoryError, StoreUnreadableError]  # disk, memory, network: the next try may find them well
 Score = Callable[[TrialTask, Dataset], Scored]
 
 
@@ -65,7 +64,7 @@ def remote_score(score: Score | None) -> Any:
     """What scores a block, as a function that Ray calls elsewhere; the task itself need not come back."""
 
     # max_calls=0: by default a task with a GPU gets a new process, and CUDA starts anew for each block.
-    @ray.remote(max_calls=0, max_retries=ATTEMPTS - 1, retry_exceptions=PASSING)  # type: ignore[untyped-decorator]
+    @ray.remote(max_calls=0, max_retries=ATTEMPTS - 1, retry_exceptions=list(PASSING))  # type: ignore[untyped-decorator]
     def block(run: bytes, rest: bytes, dataset: Dataset) -> tuple[tuple[Row, ...], float] | GpuLost:
         task = replace(pickle.loads(rest), run=_unpacked(run))  # noqa: S301 - our own driver's, as all of Ray's
         if score:

@@ -9,10 +9,14 @@ from typing import TypeVar
 from bnsweep.errors import BnsweepError, GpuLostError, StoreUnreadableError, StoreUnwritableError
 from bnsweep.training.origin import origin
 
-__all__ = ["ATTEMPTS", "GivenUpError", "first_line", "persevere", "said"]
+__all__ = ["ATTEMPTS", "PASSING", "GivenUpError", "first_line", "persevere", "said"]
 
 ATTEMPTS = 3  # of a task that fails for a reason that may pass: disk, network, memory
 RETRY_S = 1.0  # before the second attempt at a store that cannot be read; twice as long before the third
+
+# Disk, memory, network: the next try may find them well. A block that raises something else would raise it again; a
+# training run is tried again whatever it raises, as Tune does it, for it has more to lose.
+PASSING = (OSError, MemoryError, StoreUnreadableError)
 
 T = TypeVar("T")
 
@@ -25,8 +29,8 @@ class GivenUpError(Exception):
         self.attempts = attempts
 
 
-def persevere(do: Callable[[], T]) -> T:
-    """Do it, and what fails for a reason that may pass, again.
+def persevere(do: Callable[[], T], *, passing: tuple[type[Exception], ...] = (Exception,)) -> T:
+    """Do it, and what fails for a reason that may pass, again: an error of those types, unless it is one of ours.
 
     Raises:
         GivenUpError: it cannot be done, or not in so many attempts.
@@ -49,6 +53,8 @@ def persevere(do: Callable[[], T]) -> T:
             if gpu.is_cuda_error(error):  # this process can use its GPU no more
                 first = str(error).partition("\n")[0]
                 raise GpuLostError(f"{type(error).__name__}: {first}") from error
+            if not isinstance(error, passing):
+                raise GivenUpError(said(error), attempt) from error
             last = error.with_traceback(None)  # its frames hold the network, and so a GPU's memory
     raise GivenUpError(said(last), ATTEMPTS)
 

@@ -6,6 +6,7 @@ another size: what is not multiply-adds may take most of a small network's time,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,11 +44,12 @@ def measured_training(store: Store, plan: Plan) -> Measured | None:
     """Of what the plan's trainings will run on; None if no row speaks of it. A step counts as one forward pass."""
     columns = ["device", "multiply_adds", "train_images", "epochs_run", "duration_s", "train_precision"]
     smallest, largest = _alike(plan)
+    precision = _precision(plan)
     found: dict[str, Measured] = {}
     for row in store.read("runs", columns=columns).to_pylist():
         timed = row["device"] and row["duration_s"] and row["epochs_run"]
         alike = timed and smallest <= row["multiply_adds"] <= largest
-        if alike and row["train_precision"] == plan.spec.training.precision:
+        if alike and row["train_precision"] == precision:
             device = found.setdefault(row["device"], Measured(row["device"]))
             device.rows += 1
             device.seconds += row["duration_s"]
@@ -76,6 +78,14 @@ def _alike(plan: Plan) -> tuple[float, float]:
     sizes = [run.architecture.multiply_adds for run in plan.runs]
     typical = sum(size * size for size in sizes) / max(sum(sizes), 1)
     return typical / ALIKE, typical * ALIKE
+
+
+def _precision(plan: Plan) -> str:
+    """In which most of a plan's training is done: a model may have one of its own."""
+    work: Counter[str] = Counter()
+    for run in plan.runs:
+        work[run.training.precision] += run.architecture.multiply_adds * run.training.epochs
+    return max(work, key=work.__getitem__, default=plan.spec.training.precision)
 
 
 def _trials(store: Store, *, precision: str) -> pa.Table:

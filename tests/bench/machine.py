@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from bnsweep.sweep.estimate import computes_bf16
+from bnsweep.sweep.timing import computes_bf16
 
 MATRIX = 2048  # side: 16 MB in fp32, beyond the second-level caches
 COPY_MB = 256

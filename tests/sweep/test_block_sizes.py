@@ -3,7 +3,7 @@
 import pytest
 
 from bnsweep.sweep.driver import OWN_S, block_seconds
-from bnsweep.sweep.estimate import BLOCK_S
+from bnsweep.sweep.points import BLOCK_S
 
 
 @pytest.mark.parametrize("slots", [1, 2, 64, 2_500, 10_000, 160_000])

@@ -11,6 +11,7 @@ from bnsweep.errors import GpuLostError, SpecError
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.resources import Resource
 from bnsweep.sweep.gpu import guarded, is_cuda_error, require_gpu
+from bnsweep.sweep.retries import PASSING
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU works here")
 
@@ -40,11 +41,9 @@ def test_other_errors_pass():
 
 
 def test_where_a_gpu_has_no_room_the_next_try_may_find_some():
-    from bnsweep.sweep.ray_work import PASSING
-
     with pytest.raises(MemoryError, match="2 GiB$") as found, guarded():
         raise torch.OutOfMemoryError("CUDA out of memory: 2 GiB\nPlease ...")
-    assert isinstance(found.value, tuple(PASSING))
+    assert isinstance(found.value, PASSING)
 
 
 @no_gpu

@@ -14,7 +14,7 @@ from sweep_helpers import rows
 from bnsweep.errors import StoreUnwritableError
 from bnsweep.experiment.resources import Resource
 from bnsweep.store.store import Store
-from bnsweep.sweep import recording
+from bnsweep.sweep import recording, work
 from bnsweep.sweep import run as running
 from bnsweep.sweep.engine import InlineEngine
 from bnsweep.sweep.progress import Silent
@@ -42,6 +42,7 @@ class Together:
         self._inner, self._scored, self._blocks = InlineEngine(), scored, 0
         self.start, self.close, self.finished = self._inner.start, self._inner.close, self._inner.finished
         self.slots = 1
+        self.works_in_wait = False
 
     @property
     def room(self):
@@ -214,9 +215,31 @@ def test_trainings_that_came_back_with_one_that_found_no_room_are_handed_over(tm
 @pytest.mark.ray
 def test_blocks_that_came_back_with_some_that_found_no_room_are_all_kept(tmp_path):
     """Of ten the first two and the last; the last one's error ends the sweep although no more is to be done."""
-    command = [sys.executable, "-m", "tests.sweep.full_disks", str(tmp_path / "store"), "0", "1", "9"]
+    full = [f"{number}=disk" for number in (0, 1, 9)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.sweep.failing_blocks",
+        str(tmp_path / "store"),
+        *full,
+        "4=memory",
+        "5=shapes",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True, cwd=ROOT)
-    assert done.stdout.splitlines()[-2:] == ["no space left", "7"]
+    ended, trials, *given_up = done.stdout.splitlines()[-4:]  # before them Ray may say what it tries again
+    assert (ended, trials) == ("no space left", "5")
+    # What may pass is tried again, by this engine as by the inline one.
+    assert sorted(given_up) == ["1 ValueError: shapes cannot be multiplied", "3 MemoryError: none left"]
+
+
+@pytest.mark.parametrize(("error", "attempts"), [(MemoryError("none left"), 3), (ValueError("shapes"), 1)])
+def test_a_block_is_tried_again_where_that_may_help(tmp_path, run, monkeypatch, error, attempts):
+    def failing(task, dataset):
+        raise error
+
+    monkeypatch.setattr(work, "score_block", failing)
+    assert run(ODD, tmp_path / "store").blocks_failed == 4
+    assert [row["attempt"] for row in rows(tmp_path / "store", "failures")] == [attempts] * 4
 
 
 @pytest.mark.ray

@@ -17,10 +17,8 @@ from bnsweep.experiment.resources import Resource
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.location import open_files
 from bnsweep.store.store import Store
-from bnsweep.sweep.driver import FIRST_BLOCK
-from bnsweep.sweep.estimate import BLOCK_S
 from bnsweep.sweep.ledger import NETWORK_ENDS, TrainedRun, read_scores
-from bnsweep.sweep.points import PointWork, Request, design_of
+from bnsweep.sweep.points import BLOCK_S, FIRST_BLOCK, PointWork, Request, design_of
 from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, TrialTask
 from bnsweep.sweep.work import score_block, train_run
 from bnsweep.training.images import Dataset

@@ -1,8 +1,9 @@
-"""A sweep on Ray some of whose blocks find a worker's disk full, and which has its blocks back all together.
+"""A sweep on Ray some of whose blocks fail, and which has its blocks back all together.
 
-    python -m tests.sweep.full_disks STORE NUMBER ...
+    python -m tests.sweep.failing_blocks STORE NUMBER=disk|memory|shapes ...
 
-Numbers are those of the blocks in their order. Prints how the sweep ended, and how many trials have landed.
+Numbers are those of the blocks in their order. Prints how the sweep ended, how many trials have landed, and what was
+given up after how many attempts.
 """
 
 # ruff: noqa: E402 - Ray reads its settings when it is imported
@@ -38,15 +39,22 @@ class Together(RayEngine):
         return super().wait(timeout_s)
 
 
-def main(location: str, *numbers: str) -> None:
+ERRORS = {
+    "disk": StoreUnwritableError("no space left"),
+    "memory": MemoryError("none left"),
+    "shapes": ValueError("shapes cannot be multiplied"),
+}
+
+
+def main(location: str, *failing: str) -> None:
     plan, store = trained_sweep(Path(location), BLOCKS)
     (run,) = plan.runs
     points = [point.point_id for point in plan.points(run)]
-    full = {points[int(number)] for number in numbers}
+    fails = {points[int(number)]: ERRORS[what] for number, _, what in (each.partition("=") for each in failing)}
 
     def score(task: TrialTask, dataset: Dataset) -> Scored:
-        if task.point.point_id in full:
-            raise StoreUnwritableError("no space left")
+        if task.point.point_id in fails:
+            raise fails[task.point.point_id]
         return nothing(task, dataset)
 
     datasets = {run.fingerprint: lambda: load_dataset(run.data, root=Path())}
@@ -57,6 +65,8 @@ def main(location: str, *numbers: str) -> None:
         except StoreUnwritableError as error:
             print(error)
     print(Store.open(location).rows("trials"))
+    for row in Store.open(location).read("failures").to_pylist():
+        print(row["attempt"], row["error"])
 
 
 if __name__ == "__main__":
