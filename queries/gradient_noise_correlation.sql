@@ -5,8 +5,8 @@
 -- across recipes), with the interval of Bonett and Wright (Psychometrika 65:23, 2000):
 -- tanh(atanh(r) -+ z * sqrt((1 + r^2 / 2) / (n - 3))). n is the number of arms (network and placement), not of runs:
 -- seeds of one arm resemble each other, and many of them are no more comparisons. Fewer than four arms have none. At
--- r = 1 it has no width, whatever n: it is then taken about the next lower value that n ranks can have,
--- 1 - 12 / (n^3 - n), and ends at 1; at r = -1 likewise. Six arms are the fewest that can decide.
+-- r = 1 it has no width, whatever n: beyond the next lower value that n ranks can have, 1 - 12 / (n^3 - n), it is taken
+-- about that value, and reaches to r; below 0 likewise. Six arms are the fewest that can decide.
 -- The paper's explanation (BN lowers C, and less noise in training means less resistance later) says that r is above 0.
 --
 -- Parameters

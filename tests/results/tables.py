@@ -181,7 +181,7 @@ def effect(ask: Answers, sweep: str = MAIN) -> Lines:
         for row in sorted(ask("bn_effect", sweep), key=_effect_order)
     ]
     heads = ["network", "noise on", "BN", "A_avr with BN", "A_avr without", "effect of BN on A_avr, points"]
-    heads += ["that effect less the one of noise on all parameters, BN stale", "n"]
+    heads += ["less that of noise on all parameters, BN stale", "n"]
     return table(heads, lines) + command("bn_effect", sweep)
 
 
