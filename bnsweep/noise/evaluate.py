@@ -10,7 +10,7 @@ with any non-finite logit are counted, so that the paper's protocol can be follo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from time import perf_counter
 
@@ -24,13 +24,12 @@ from bnsweep.noise.forward import Forward
 from bnsweep.noise.perturb import CellLike, Perturber, check_cell, working_copy
 from bnsweep.noise.sampling import chosen_images, strata, strata_sizes, stratified_accuracy
 from bnsweep.training.inputs import Inputs
-from bnsweep.training.slots import beyond_reach
+from bnsweep.training.targets import beyond_reach
 
-__all__ = ["PRECISIONS", "Evaluator", "Score"]
+__all__ = ["PRECISIONS", "Evaluator", "Score", "calibration_subset"]
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _EXAMPLES = 4  # images that structural checks are made on
-_DEFAULT_RECALIBRATION = 1000  # images, where the cell does not say
 # Images per pass of a re-estimation. Not the batch size of the scoring: variances are averages over batches, and what
 # is measured must not depend on a setting of memory and speed.
 _RECALIBRATION_BATCH = 250
@@ -105,8 +104,6 @@ class Evaluator:
         self._baseline: Score | None = None
         self._strata = strata
 
-    # --- the network as it is ---
-
     def baseline(self) -> Score:
         """All images on the network as it was trained, with no treatment of any kind."""
         if self._baseline is None:
@@ -144,8 +141,6 @@ class Evaluator:
         """Elements that noise of this cell hits; name -> elements of the parameters that no target set names."""
         return self._prepared(cell).elements, beyond_reach(self._network)
 
-    # --- trials ---
-
     def trials(
         self,
         cell: CellLike,
@@ -171,7 +166,7 @@ class Evaluator:
         if not 0 <= level < float("inf"):
             raise InputError(f"`0 <= eta` must hold and eta be finite, but got eta={eta}")
         if level == 0:
-            return [replace(self.baseline(), duration_s=self.baseline().duration_s) for _ in seeds]
+            return [self.baseline() for _ in seeds]
         perturber = self._prepared(cell)
         forward = self._forward(perturber.network, folded=cell.bn_treatment == "folded")
         return [self._trial(perturber, forward, level, seed, samples) for seed in seeds]
@@ -235,8 +230,6 @@ class Evaluator:
             images, correct, images - finite, accuracy, ratio, perf_counter() - begin, *(per_stratum or (None, None))
         )
 
-    # --- what is kept between trials ---
-
     def _clean(self) -> Forward:
         forward = self._forward(self._network, folded=False)
         with torch.inference_mode():
@@ -250,9 +243,9 @@ class Evaluator:
 
     def _prepared(self, cell: CellLike) -> Perturber:
         # The last cell only: each keeps two copies of the weights, and a block has one cell.
-        images = getattr(cell, "images_for_recalibration", _DEFAULT_RECALIBRATION)
         recalibrated = cell.bn_treatment == "recalibrated"
-        key = (cell.model, cell.sigma_reference, cell.targets, cell.bn_treatment, images if recalibrated else 0)
+        images = cell.images_for_recalibration if recalibrated else 0
+        key = (cell.model, cell.sigma_reference, cell.targets, cell.bn_treatment, images)
         if self._perturber is None or self._perturber[0] != key:
             self._perturber = None
             batches = self._calibration(images) if recalibrated else []
@@ -261,15 +254,22 @@ class Evaluator:
         return self._perturber[1]
 
     def _calibration(self, images: int) -> list[Tensor]:
-        """A fixed subset, in equal batches: a random one, since training images may come sorted by class."""
+        """In equal batches."""
         inputs = self._calibration_inputs
         if inputs is None:
             return []
-        if len(inputs) < images:
-            raise InputError(f"`recalibration_images <= training images` must hold, but got {images} and {len(inputs)}")
-        order = np.random.Generator(np.random.Philox(0)).permutation(len(inputs))[:images]
-        laid_out = _laid_out(inputs[torch.from_numpy(order)], self._device, torch.float32)
+        laid_out = _laid_out(inputs[calibration_subset(images, len(inputs))], self._device, torch.float32)
         return list(laid_out.tensor_split(max(1, images // _RECALIBRATION_BATCH)))
+
+
+def calibration_subset(images: int, of: int) -> Tensor:
+    """(images,) int64: which training images BN's statistics are estimated from.
+
+    Always the same, and a random choice: training images may come sorted by class. Raises InputError.
+    """
+    if images > of:
+        raise InputError(f"`recalibration_images <= training images` must hold, but got {images} and {of}")
+    return torch.from_numpy(np.random.Generator(np.random.Philox(0)).permutation(of)[:images])
 
 
 def _laid_out(inputs: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ A CPU draws with NumPy's Philox, a GPU with its own generator (15 million normal
 starve it otherwise). The keys are the same and the numbers are not: rows of the two are equal in
 distribution only. Kinds of GPU share their draws, as far as their arithmetic rounds alike.
 
-Which parameters count: `bnsweep.training.slots`.
+Which parameters count: `bnsweep.training.targets`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.nn.utils import parametrize
 
 from bnsweep.errors import InputError, ModelError, UnknownNameError
 from bnsweep.training.sites import BATCH_NORM, fold
-from bnsweep.training.slots import KERNEL_LAYERS, Slot, check_open, slots_of
+from bnsweep.training.targets import NOISY_LAYERS, Target, check_open, targets_of
 
 __all__ = [
     "BN_TREATMENTS",
@@ -57,9 +57,8 @@ class CellLike(Protocol):
     def targets(self) -> str: ...
     @property
     def bn_treatment(self) -> str: ...
-
-
-# --- one standard normal draw ---------------------------------------------------------------------------
+    @property
+    def images_for_recalibration(self) -> int: ...
 
 
 def standard_normal(name: str, shape: Sequence[int], *, seed: int, device: torch.device | str = "cpu") -> Tensor:
@@ -106,35 +105,33 @@ class _Normals:
         self._numpy.standard_normal(dtype=np.float32, out=out.view(-1).numpy())
 
 
-# --- what eta multiplies --------------------------------------------------------------------------------
-
-Reference = Callable[[Slot, float], Tensor]
+Reference = Callable[[Target, float], Tensor]
 
 
-def _tensor_std(slot: Slot, global_rms: float) -> Tensor:
-    return slot.tensor.std(correction=0)
+def _tensor_std(target: Target, global_rms: float) -> Tensor:
+    return target.tensor.std(correction=0)
 
 
-def _tensor_max(slot: Slot, global_rms: float) -> Tensor:
-    return slot.tensor.abs().max()
+def _tensor_max(target: Target, global_rms: float) -> Tensor:
+    return target.tensor.abs().max()
 
 
-def _channel_max(slot: Slot, global_rms: float) -> Tensor:
-    values = slot.tensor.abs()
-    if not slot.groups:
+def _channel_max(target: Target, global_rms: float) -> Tensor:
+    values = target.tensor.abs()
+    if not target.groups:
         return values.amax(tuple(range(1, values.ndim)), keepdim=True) if values.ndim > 1 else values
     # (groups, inputs, outputs, kernel...): a group's output channel is reached from its inputs only.
-    grouped = values.view(slot.groups, -1, *values.shape[1:])
+    grouped = values.view(target.groups, -1, *values.shape[1:])
     highest = grouped.amax((1, *range(3, grouped.ndim)), keepdim=True)
     return highest.expand(-1, grouped.shape[1], *highest.shape[2:]).flatten(0, 1)
 
 
-def _global_rms(slot: Slot, global_rms: float) -> Tensor:
-    return slot.tensor.new_tensor(global_rms)
+def _global_rms(target: Target, global_rms: float) -> Tensor:
+    return target.tensor.new_tensor(global_rms)
 
 
-def _absolute(slot: Slot, global_rms: float) -> Tensor:
-    return slot.tensor.new_ones(())
+def _absolute(target: Target, global_rms: float) -> Tensor:
+    return target.tensor.new_ones(())
 
 
 # All are taken of the values just before the noise (after folding, if BN is folded). For a vector (a bias,
@@ -147,18 +144,12 @@ SIGMA_REFERENCES: dict[str, Reference] = {
     "absolute": _absolute,  # 1
 }
 
-
-# --- what noise hits ------------------------------------------------------------------------------------
-
-TARGETS: dict[str, Callable[[Slot], bool]] = {
-    "weights": lambda slot: slot.kind == "kernel",
-    "weights+bias": lambda slot: slot.kind in ("kernel", "bias"),
-    "weights+bias+affine": lambda slot: slot.kind in ("kernel", "bias", "affine"),
-    "all": lambda slot: True,
+TARGETS: dict[str, Callable[[Target], bool]] = {
+    "weights": lambda target: target.kind == "kernel",
+    "weights+bias": lambda target: target.kind in ("kernel", "bias"),
+    "weights+bias+affine": lambda target: target.kind in ("kernel", "bias", "affine"),
+    "all": lambda target: True,
 }
-
-
-# --- perturbing a network -------------------------------------------------------------------------------
 
 
 def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
@@ -174,7 +165,7 @@ def working_copy(network: nn.Module, device: torch.device | str) -> nn.Module:
                 f"noise is made for real numbers, but {name} is complex: keep its two parts in a real tensor"
             )
     for path, module in network.named_modules():
-        if isinstance(module, KERNEL_LAYERS):
+        if isinstance(module, NOISY_LAYERS):
             _check_plain(path, module)
     try:
         clone = copy.deepcopy(network)
@@ -213,11 +204,11 @@ def _check_plain(path: str, module: nn.Module) -> None:
 class _Hit:
     """One tensor that the noise hits: where it is written, what it was, and what eta multiplies."""
 
-    def __init__(self, slot: Slot, sigma_reference: str, global_rms: float, scratch: Tensor) -> None:
-        self.name = slot.name
-        self.written = slot.tensor
-        self.pristine = slot.tensor.clone(memory_format=torch.contiguous_format)
-        reference = SIGMA_REFERENCES[sigma_reference](slot, global_rms)
+    def __init__(self, target: Target, sigma_reference: str, global_rms: float, scratch: Tensor) -> None:
+        self.name = target.name
+        self.written = target.tensor
+        self.pristine = target.tensor.clone(memory_format=torch.contiguous_format)
+        reference = SIGMA_REFERENCES[sigma_reference](target, global_rms)
         # A reference of a diverged network may be NaN or infinite: then there is nothing to measure noise in.
         # One too small for its inverse to be finite is as good as 0.
         usable = reference.isfinite() & (reference >= torch.finfo(reference.dtype).tiny)
@@ -303,8 +294,8 @@ def check_cell(cell: CellLike) -> None:
 
 
 def _hits(network: nn.Module, cell: CellLike) -> tuple[list[_Hit], Tensor]:
-    slots = list(slots_of(network))
-    kernels = [slot.tensor for slot in slots if slot.kind == "kernel"]
+    targets = list(targets_of(network))
+    kernels = [target.tensor for target in targets if target.kind == "kernel"]
     if not kernels:
         raise ModelError(
             "the network has no weights to perturb: no convolution, linear, recurrent or attention layer with "
@@ -313,10 +304,11 @@ def _hits(network: nn.Module, cell: CellLike) -> tuple[list[_Hit], Tensor]:
         )
     squares = sum(float(kernel.square().sum(dtype=torch.float64)) for kernel in kernels)
     global_rms = (squares / sum(kernel.numel() for kernel in kernels)) ** 0.5
-    slots = [slot for slot in slots if TARGETS[cell.targets](slot)]
+    targets = [target for target in targets if TARGETS[cell.targets](target)]
     # Parameters are hit one at a time, so one buffer as large as the largest serves all.
-    scratch = torch.empty(max(slot.tensor.numel() for slot in slots), dtype=torch.float32, device=kernels[0].device)
-    hits = (_Hit(slot, cell.sigma_reference, global_rms, scratch) for slot in slots)
+    largest = max(target.tensor.numel() for target in targets)
+    scratch = torch.empty(largest, dtype=torch.float32, device=kernels[0].device)
+    hits = (_Hit(target, cell.sigma_reference, global_rms, scratch) for target in targets)
     return [hit for hit in hits if hit.count], scratch
 
 

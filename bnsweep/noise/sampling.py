@@ -81,9 +81,6 @@ RIGHT_SIDE = (0.01, 0.03, 0.07, 0.15, 0.31, 0.55)
 SMALLEST_STRATUM = 8  # images
 
 
-# --- what is drawn in one trial -------------------------------------------------------------------------
-
-
 def strata(margins: Floats) -> NDArray[np.int64]:
     """(N,) stratum number per image, rising with the margin; every stratum has at least 8 images, or is the only one.
 
@@ -146,9 +143,6 @@ def chosen_images(
     members = (np.flatnonzero(labels == stratum) for stratum in range(len(sizes)))
     parts = [rng.choice(own, n, replace=False, shuffle=False) for own, n in zip(members, samples, strict=True)]
     return np.sort(np.concatenate(parts))
-
-
-# --- the design -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +281,6 @@ def rounds(design: Design, scores: Sequence[Observation]) -> Iterator[Round | St
         upto = min(upto, design.max)
         yield Round(range(done, upto), images, allocation)
         done = upto
-
-
-# --- estimates ------------------------------------------------------------------------------------------
 
 
 class _Summary:

@@ -20,11 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bnsweep.errors import DataError
 from bnsweep.experiment.plan import TrainingRun
 from bnsweep.experiment.resources import Resource
 from bnsweep.experiment.spec import Evaluation
-from bnsweep.noise.evaluate import Evaluator
+from bnsweep.noise.evaluate import Evaluator, calibration_subset
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.location import open_files
 from bnsweep.sweep.gpu import require_gpu
@@ -220,6 +219,7 @@ def _scorer(
     calibration: int = 0,
     strata: NDArray[np.int64] | None = None,
 ) -> Evaluator:
+    chosen = calibration_subset(calibration, len(dataset.train))
     return Evaluator(
         network,
         Inputs(dataset, "test"),
@@ -227,16 +227,6 @@ def _scorer(
         precision=evaluation.precision,
         batch_size=evaluation.batch_size,
         device=device,
-        calibration_inputs=_calibration_inputs(dataset, calibration) if calibration else None,
+        calibration_inputs=Inputs(dataset, "train")[chosen] if calibration else None,
         strata=strata,
     )
-
-
-def _calibration_inputs(dataset: Dataset, count: int) -> torch.Tensor:
-    """A fixed random subset of the training images: they may come sorted by class."""
-    if count > len(dataset.train):
-        raise DataError(
-            f"`recalibration_images <= training images` must hold, but got {count} and {len(dataset.train)}"
-        )
-    order = np.random.Generator(np.random.Philox(0)).permutation(len(dataset.train))[:count]
-    return Inputs(dataset, "train")[torch.from_numpy(order)]

@@ -14,7 +14,7 @@ from torch import nn
 from bnsweep.errors import ModelError, UnknownNameError
 from bnsweep.training.images import DataShape
 from bnsweep.training.origin import origin
-from bnsweep.training.slots import check_open
+from bnsweep.training.targets import check_open
 
 __all__ = ["SMALL", "code_of", "find_factory", "from_import", "from_torchvision"]
 

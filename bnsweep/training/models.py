@@ -22,7 +22,7 @@ from bnsweep.training.initial import initialise
 from bnsweep.training.layout import LAYOUTS, ResNetLayout, VggLayout, signature
 from bnsweep.training.origin import origin
 from bnsweep.training.sites import BATCH_NORM, does_more, find_sites, foldable
-from bnsweep.training.slots import beyond_reach
+from bnsweep.training.targets import beyond_reach
 
 __all__ = ["MODELS", "build", "describe"]
 

@@ -152,9 +152,6 @@ class GradientWatch:
         return found
 
 
-# --- gradient noise -------------------------------------------------------------------------------------
-
-
 def _noise_of_images(
     network: nn.Module, images: Images, labels: Tensor, numbers: np.random.Generator, groups: int
 ) -> tuple[list[float], float]:
@@ -218,9 +215,6 @@ def _batch_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> list[
     return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
 
 
-# --- eq. 9 ----------------------------------------------------------------------------------------------
-
-
 def _equation_9(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
     """Path of each BN layer -> its terms."""
     network.train()
@@ -272,9 +266,6 @@ def _terms(module: Any, y: Tensor, given: Tensor, above: Tensor) -> dict[str, fl
         "eq9_correlation_term": float(((upper * normalised).sum(1).square() / m).sum()) / whole,
         "eq9_gradient_in": float(lower.square().sum()),
     }
-
-
-# --- shared ---------------------------------------------------------------------------------------------
 
 
 def _draw(numbers: np.random.Generator, images: int, count: int, device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ from bnsweep.training.checkpoint import load_values, metadata_of, pack, unpack
 if TYPE_CHECKING:
     from bnsweep.experiment.recipe import Training
 
-__all__ = ["Progressed", "Slot", "identity", "restore", "snapshot"]
+__all__ = ["RunState", "Slot", "identity", "restore", "snapshot"]
 
 
 class Slot(Protocol):
@@ -34,7 +34,7 @@ class Slot(Protocol):
 
 
 @dataclass(slots=True)
-class Progressed:
+class RunState:
     """Where a run stands between two epochs, beside its tensors."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)  # one per epoch, as in the epochs table
@@ -50,7 +50,7 @@ def identity(network: nn.Module, recipe: Training, *, seed: int, images: int) ->
     return hashlib.sha256(repr((names, recipe, seed, images)).encode()).hexdigest()
 
 
-def snapshot(network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progressed, *, belongs_to: str) -> bytes:
+def snapshot(network: nn.Module, optimizer: torch.optim.Optimizer, progress: RunState, *, belongs_to: str) -> bytes:
     """Network, optimizer and progress as safetensors bytes."""
     values: dict[str, Tensor] = {f"network/{name}": value for name, value in network.state_dict().items()}
     for name, parameter in network.named_parameters():
@@ -60,14 +60,14 @@ def snapshot(network: nn.Module, optimizer: torch.optim.Optimizer, progress: Pro
     return pack(values, {"belongs_to": belongs_to, "progress": json.dumps(asdict(progress))})
 
 
-def restore(data: bytes, network: nn.Module, optimizer: torch.optim.Optimizer, *, belongs_to: str) -> Progressed | None:
+def restore(data: bytes, network: nn.Module, optimizer: torch.optim.Optimizer, *, belongs_to: str) -> RunState | None:
     """Put a snapshot's values back, in place. None: it is damaged or of another run, so start from the beginning."""
     try:
         values = unpack(data)
         metadata = metadata_of(data)
         if metadata.get("belongs_to") != belongs_to:
             return None
-        progress = Progressed(**json.loads(metadata["progress"]))
+        progress = RunState(**json.loads(metadata["progress"]))
         load_values(network, _under("network/", values))
     except (StoreDamagedError, ModelError, KeyError, TypeError, ValueError):
         return None

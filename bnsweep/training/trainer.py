@@ -27,7 +27,7 @@ from bnsweep.training.inputs import Inputs
 from bnsweep.training.lending import biases_lent
 from bnsweep.training.optimizers import OPTIMIZERS, parameter_groups
 from bnsweep.training.probes import GradientWatch, Moment, measure, moments, sizes
-from bnsweep.training.resume import Progressed, Slot, identity, restore, snapshot
+from bnsweep.training.resume import RunState, Slot, identity, restore, snapshot
 from bnsweep.training.schedules import Progress, rate_factor
 from bnsweep.training.streams import stream
 
@@ -157,18 +157,18 @@ class _Run:
         """(up to 4, C, H, W) float32 training images."""
         return self.batches.plain(torch.arange(min(4, self.batches.count), device=self.device))
 
-    def resume(self, slot: Slot | None) -> Progressed:
+    def resume(self, slot: Slot | None) -> RunState:
         """Go back to where the slot says, or to the beginning."""
         data = slot.read() if slot else None
         if data is None:
-            return Progressed()
-        return restore(data, self.network, self.optimizer, belongs_to=self.belongs_to) or Progressed()
+            return RunState()
+        return restore(data, self.network, self.optimizer, belongs_to=self.belongs_to) or RunState()
 
-    def snapshot(self, progress: Progressed) -> bytes:
+    def snapshot(self, progress: RunState) -> bytes:
         """What `resume` reads."""
         return snapshot(self.network, self.optimizer, progress, belongs_to=self.belongs_to)
 
-    def epoch(self, progress: Progressed, watch: GradientWatch | None = None) -> Row:
+    def epoch(self, progress: RunState, watch: GradientWatch | None = None) -> Row:
         """Train one epoch and score the test images; updates the count of epochs without progress."""
         begin, done = monotonic(), len(progress.rows)
         self.network.train()
@@ -199,7 +199,7 @@ class _Run:
             "duration_s": monotonic() - begin,
         }
 
-    def ending(self, progress: Progressed) -> tuple[str, str] | None:
+    def ending(self, progress: RunState) -> tuple[str, str] | None:
         """(status, reason) if the run is over."""
         recipe, done = self.recipe, len(progress.rows)
         if done:
@@ -213,7 +213,7 @@ class _Run:
                 return "converged", f"no lower training loss for {progress.stale_epochs} epochs"
         return ("finished", f"all {done} epochs done") if done >= recipe.epochs else None
 
-    def test_correct(self, progress: Progressed) -> int:
+    def test_correct(self, progress: RunState) -> int:
         """Test images classified right by the network as it is now."""
         return int(progress.rows[-1]["test_correct"]) if progress.rows else self._score()
 
@@ -276,7 +276,7 @@ class _Probing:
         """What reads the gradients of an epoch that is measured."""
         return GradientWatch(self._run.network) if epoch in self._moments else None
 
-    def after(self, progress: Progressed, ending: tuple[str, str] | None, watch: GradientWatch | None = None) -> None:
+    def after(self, progress: RunState, ending: tuple[str, str] | None, watch: GradientWatch | None = None) -> None:
         """Measure, if it is time."""
         run, moment = self._run, Moment(len(progress.rows), self._run.seed)
         if watch:
@@ -308,7 +308,7 @@ def chance_bound(labels: np.ndarray[Any, np.dtype[np.int64]]) -> float:
 
 
 @contextmanager
-def _kept_on_failure(slot: Slot | None, run: _Run, progress: Progressed) -> Iterator[None]:
+def _kept_on_failure(slot: Slot | None, run: _Run, progress: RunState) -> Iterator[None]:
     """Whatever stops the run between two epochs, no finished epoch is lost."""
     try:
         yield

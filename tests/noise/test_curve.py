@@ -12,7 +12,7 @@ from bnsweep.errors import InputError, ModelError, UnknownNameError
 from bnsweep.experiment.identity import noise_seed
 from bnsweep.noise.curve import Cell, noise_curve
 from bnsweep.noise.evaluate import Evaluator
-from bnsweep.training.slots import beyond_reach
+from bnsweep.training.targets import beyond_reach
 
 
 @pytest.fixture(scope="module")

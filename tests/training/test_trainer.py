@@ -22,7 +22,7 @@ from bnsweep.training.checkpoint import to_bytes
 from bnsweep.training.images import Dataset, Split
 from bnsweep.training.models import build
 from bnsweep.training.optimizers import OPTIMIZERS, parameter_groups
-from bnsweep.training.resume import Progressed, restore, snapshot
+from bnsweep.training.resume import RunState, restore, snapshot
 from bnsweep.training.sites import find_sites, place
 from bnsweep.training.trainer import TrainingResult, chance_bound, train
 
@@ -188,10 +188,10 @@ def test_what_an_optimizer_knows_goes_where_the_network_is(digits, optimizer):
     made = OPTIMIZERS[optimizer](list(network.parameters()), 0.1)
     network(torch.zeros(2, *digits.example.shape[1:])).sum().backward()
     made.step()
-    data = snapshot(network, made, Progressed(), belongs_to="this run")
+    data = snapshot(network, made, RunState(), belongs_to="this run")
     elsewhere = network_for(digits).to("meta")
     other = OPTIMIZERS[optimizer](list(elsewhere.parameters()), 0.1)
-    assert restore(data, elsewhere, other, belongs_to="this run") == Progressed()
+    assert restore(data, elsewhere, other, belongs_to="this run") == RunState()
     states = [value for own in other.state.values() for value in own.values()]
     assert states
     assert {value.device.type for value in states} == {"meta"}

@@ -19,16 +19,16 @@ from torch.nn.utils import parametrize
 from bnsweep.errors import ModelError
 from bnsweep.training.sites import BATCH_NORM, ChannelBias
 
-__all__ = ["KERNEL_LAYERS", "Slot", "beyond_reach", "check_open", "slots_of"]
+__all__ = ["NOISY_LAYERS", "Target", "beyond_reach", "check_open", "targets_of"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-KERNEL_LAYERS = (*_CONVOLUTIONS, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+NOISY_LAYERS = (*_CONVOLUTIONS, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _OTHER_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class Target:
     """One tensor of a network that noise may hit."""
 
     name: str
@@ -37,7 +37,7 @@ class Slot:
     groups: int = 0  # of a transposed convolution's kernel, whose output channels are not its first dimension
 
 
-def slots_of(network: nn.Module) -> Iterator[Slot]:
+def targets_of(network: nn.Module) -> Iterator[Target]:
     """Every tensor that some target set names, each once."""
     seen: set[int] = set()
     for path, module in network.named_modules():
@@ -49,7 +49,7 @@ def slots_of(network: nn.Module) -> Iterator[Slot]:
             seen.add(id(tensor))
             transposed = isinstance(module, _TRANSPOSED) and kind == "kernel"
             name = f"{path}.{own}" if path else own
-            yield Slot(name, kind, tensor.detach(), int(module.groups) if transposed else 0)
+            yield Target(name, kind, tensor.detach(), int(module.groups) if transposed else 0)
 
 
 def beyond_reach(network: nn.Module) -> dict[str, int]:
@@ -89,6 +89,6 @@ def _kind(module: nn.Module, own: str) -> str | None:
         return "affine" if own in ("weight", "bias") else None
     if isinstance(module, ChannelBias):
         return "bias" if own == "bias" else None
-    if isinstance(module, KERNEL_LAYERS):
+    if isinstance(module, NOISY_LAYERS):
         return "bias" if "bias" in own else "kernel"
     return None
