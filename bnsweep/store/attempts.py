@@ -6,7 +6,6 @@ A network that was lost is trained again. Training is deterministic, so that giv
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
+from bnsweep.store.filesystem import quarantine_name
 from bnsweep.store.log import LogEntry, Part, State
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _drop(store: Store, name: str, run_ids: pa.Array, unwanted: Callable[[pa.Tab
         if not changed:
             return
         aside = part_files.encode(name, part_files.sort_by_key(name, pa.concat_tables(dropped)))
-        store.files.write(f"quarantine/{time.time_ns()}/parts/{name}/rows.parquet", aside)
+        store.files.write(quarantine_name(f"parts/{name}/rows.parquet"), aside)
         added: dict[str, Part] = {}
         for kept in changed.values():
             new = store.write_part(name, kept, replacing=changed) if kept.num_rows else None

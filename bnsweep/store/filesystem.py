@@ -24,7 +24,7 @@ from pyarrow import fs
 
 from bnsweep.errors import StoreError, StoreUnreadableError, StoreUnwritableError
 
-__all__ = ["Entry", "Files", "LocalFiles", "ObjectFiles", "one_line", "unwritable"]
+__all__ = ["Entry", "Files", "LocalFiles", "ObjectFiles", "one_line", "quarantine_name", "unwritable"]
 
 UNWRITABLE = {
     errno.ENOSPC: "no space left",
@@ -124,10 +124,14 @@ class Files(ABC):
         """Remove a file if it exists. Raises StoreUnwritableError."""
 
     def move(self, name: str, to: str) -> None:
-        """Keep a file under another name."""
+        """Keep a file, if it exists, under another name. Raises StoreUnreadableError, StoreUnwritableError."""
         with suppress(FileNotFoundError):
             self.write(to, self.read(name))
             self.delete(name)
+
+    def set_aside(self, name: str) -> None:
+        """Move a file to quarantine/, for inspection. Raises as `move` does."""
+        self.move(name, quarantine_name(name))
 
     def sweep(self, older_than: float) -> int:
         """Remove unfinished files last touched before this time; how many."""
@@ -177,6 +181,16 @@ class LocalFiles(Files):
     def delete(self, name: str) -> None:
         with unwritable(self.path(name)):
             Path(self.path(name)).unlink(missing_ok=True)
+
+    def move(self, name: str, to: str) -> None:
+        old, new = Path(self.path(name)), Path(self.path(to))
+        if not os.path.lexists(old):
+            return
+        with unwritable(str(new)):
+            new.parent.mkdir(parents=True, exist_ok=True)
+            old.rename(new)  # what the disk cannot read can be moved still
+            _sync_folder(new.parent)
+            _sync_folder(old.parent)
 
     def sweep(self, older_than: float) -> int:
         removed = 0
@@ -291,6 +305,11 @@ def unwritable(path: str) -> Iterator[None]:
         raise StoreUnwritableError(
             f"cannot write {path}: {reason}. What was committed before is kept; put this right and run again."
         ) from error
+
+
+def quarantine_name(name: str) -> str:
+    """Where a file is kept that is set aside: by the time, so that what is set aside later does not replace it."""
+    return f"quarantine/{time.time_ns()}/{name}"
 
 
 def one_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
-from bnsweep.errors import StoreDamagedError, StoreError, StoreUnwritableError
+from bnsweep.errors import StoreDamagedError, StoreError, StoreUnreadableError, StoreUnwritableError
 from bnsweep.store.filesystem import Files
 
 __all__ = ["Log", "LogEntry", "Part", "State"]
@@ -227,7 +227,7 @@ class Log:
     def repair(self) -> list[str]:
         """Move damaged entries and snapshots to quarantine/; an empty entry takes an entry's place. Which ones.
 
-        The rows of a lost commit are then missing, and computed again by the next run.
+        Needs the claim. The rows of a lost commit are then missing, and computed again by the next run.
         """
         bad = []
         entries, snapshots = self._listed()
@@ -237,11 +237,11 @@ class Log:
                 last_good = seq
             else:
                 bad.append(snapshot_name(seq))
-                self._files.move(bad[-1], f"quarantine/{bad[-1]}")
+                self._files.set_aside(bad[-1])
         for seq in range(last_good + 1, max(entries, default=0) + 1):
             if not _readable(self._read_entry, seq):
                 bad.append(entry_name(seq))
-                self._files.move(bad[-1], f"quarantine/{bad[-1]}")
+                self._files.set_aside(bad[-1])
                 blank = LogEntry("repair", seq=seq, id=uuid4().hex, at=time.time(), by="repair")
                 self._files.write(bad[-1], seal(_fields(blank)))
         return bad
@@ -250,7 +250,7 @@ class Log:
 def _readable(read: Callable[[int], object], seq: int) -> bool:
     try:
         read(seq)
-    except (StoreDamagedError, FileNotFoundError):
+    except (StoreDamagedError, StoreUnreadableError, FileNotFoundError):
         return False
     return True
 

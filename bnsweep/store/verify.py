@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bnsweep.errors import StoreDamagedError
+from bnsweep.errors import StoreDamagedError, StoreUnreadableError, StoreUnwritableError
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
 from bnsweep.store.attempts import set_aside_older, trained_runs
 from bnsweep.store.checkpoints import network_name
+from bnsweep.store.claim import Claim
 from bnsweep.store.compact import compact, orphans
-from bnsweep.store.filesystem import one_line
+from bnsweep.store.filesystem import one_line, quarantine_name
 from bnsweep.store.head import HEAD, head_version, write_head
 from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, LogEntry, Part
@@ -84,14 +84,15 @@ class Verification:
 def verify_location(location: str | Path, *, repair: bool = False) -> Verification:
     """`verify` for a store that may be too damaged to be opened: a log entry that was changed or lost is a problem too.
 
-    Raises StoreError if there is no store, SchemaError for one of a newer bnsweep.
+    Raises StoreError if there is no store, SchemaError for one of a newer bnsweep, StoreClaimedError if it is to repair
+    while a driver writes.
     """
     from bnsweep.store.store import Store
 
     found: list[Damage] = []
     try:
         store = Store.open(location)
-    except StoreDamagedError as error:
+    except (StoreDamagedError, StoreUnreadableError) as error:
         if not repair:
             return Verification(problems=[Damage("log", str(location), str(error))])
         found = _repair_files(location)
@@ -106,15 +107,17 @@ def _repair_files(location: str | Path) -> list[Damage]:
     files = open_files(location)
     log = Log(files)
     done = "set aside; run again to compute what it listed"
-    found = [Damage("log", name, f"{name} was damaged", done) for name in log.repair()]
-    try:
-        head_version(files)
-    except StoreDamagedError as error:
-        # All that the head says is the version, and the log knows that of every part.
-        version = max((part.version for part in log.refresh().parts.values()), default=schema.SCHEMA_VERSION)
-        files.move(HEAD, f"quarantine/{time.time_ns()}/{HEAD}")
-        write_head(files, version)
-        found.append(Damage("head", HEAD, str(error), f"written anew, with the version {version} of the log's parts"))
+    with Claim(files):
+        found = [Damage("log", name, f"{name} was damaged", done) for name in log.repair()]
+        try:
+            head_version(files)
+        except (StoreDamagedError, StoreUnreadableError) as error:
+            # All that the head says is the version, and the log knows that of every part.
+            version = max((part.version for part in log.refresh().parts.values()), default=schema.SCHEMA_VERSION)
+            files.set_aside(HEAD)
+            write_head(files, version)
+            anew = f"written anew, with the version {version} of the log's parts"
+            found.append(Damage("head", HEAD, str(error), anew))
     return found
 
 
@@ -136,8 +139,8 @@ def _verify(store: Store, *, repair: bool) -> Verification:
     result = Verification(orphans=[entry.name for entry in orphans(store)])
     bad = _check_parts(store, result)
     if bad and repair:
-        _quarantine(store, bad)
-        result.problems = [_set_aside(problem, part) for problem, part in zip(result.problems, bad, strict=True)]
+        result.problems = _quarantine(store, bad, result.problems)
+        repair = result.ok  # tables are rewritten only if all of their parts can be read
     readable = [part for part in store.parts() if part not in bad]
     for name in schema.SCHEMAS:
         _check_keys(store, name, [part for part in readable if part.table == name], result, repair=repair)
@@ -145,11 +148,6 @@ def _verify(store: Store, *, repair: bool) -> Verification:
     _check_networks(store, [part for part in readable if part.table == "runs"], result, repair=repair)
     _count_points(store, [part for part in store.parts() if part not in bad], result)
     return result
-
-
-def _set_aside(problem: Damage, part: Part) -> Damage:
-    done = "set aside" if part.table in part_files.LOST else "set aside; run again to compute its rows"
-    return replace(problem, repaired=done)
 
 
 def _check_parts(store: Store, result: Verification) -> list[Part]:
@@ -169,7 +167,7 @@ def _wrong_with(store: Store, part: Part) -> str:
     try:
         data = part_files.read_part(store.files, part)
         metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
-    except StoreDamagedError as error:
+    except (StoreDamagedError, StoreUnreadableError) as error:
         return str(error)
     except (OSError, pa.ArrowException) as error:
         return f"{part.path} is no Parquet file: {one_line(error)}"
@@ -179,14 +177,35 @@ def _wrong_with(store: Store, part: Part) -> str:
     return "" if table == part.table else f"{part.path} holds rows of {table}, not of {part.table}"
 
 
-def _quarantine(store: Store, parts: list[Part]) -> None:
-    """Take parts out of the store and keep their files for inspection."""
-    paths = {part.path for part in parts}
-    store.log.publish(
-        lambda state: LogEntry("repair", remove=tuple(sorted(paths & state.parts.keys())), epoch=store.epoch)
-    )
-    for path in paths:
-        store.files.move(path, f"quarantine/{time.time_ns()}/{path}")
+def _quarantine(store: Store, bad: Sequence[Part], problems: Sequence[Damage]) -> list[Damage]:
+    """Keep the files of bad parts for inspection and take the parts out of the store; what was done about each.
+
+    Files first: if this is cut short, the log names files that are gone, and the next repair sees to that. The other
+    way round, files of which the log knows nothing would go with the next compaction.
+    """
+    with store.claim() as claim:
+        claim.check()
+        told = [_set_aside(store, problem, part.path, _then(part)) for part, problem in zip(bad, problems, strict=True)]
+        gone = {problem.where for problem in told if problem.repaired}
+        store.log.publish(
+            lambda state: LogEntry("repair", remove=tuple(sorted(gone & state.parts.keys())), epoch=store.epoch)
+        )
+    return told
+
+
+def _then(part: Part) -> str:
+    return "set aside" if part.table in part_files.LOST else "set aside; run again to compute its rows"
+
+
+def _set_aside(store: Store, problem: Damage, name: str, done: str) -> Damage:
+    """Move a bad file to quarantine/. Where that cannot be done it stays a problem."""
+    try:
+        store.files.set_aside(name)
+    except StoreUnreadableError:  # of a bucket, which may answer another time
+        return problem
+    except StoreUnwritableError as error:
+        return replace(problem, message=f"{problem.message} It stays where it is: {error}")
+    return replace(problem, repaired=done)
 
 
 def _check_keys(store: Store, name: str, parts: list[Part], result: Verification, *, repair: bool) -> None:
@@ -205,7 +224,7 @@ def _check_keys(store: Store, name: str, parts: list[Part], result: Verification
     done = ""
     if repair:
         if differing.num_rows:
-            store.files.write(f"quarantine/{time.time_ns()}/{name}.parquet", part_files.encode(name, differing))
+            store.files.write(quarantine_name(f"{name}.parquet"), part_files.encode(name, differing))
         compact(store, tables=[name])
         done = "the row committed first was kept"
     message = f"{len(same)} rows of {name} have the key of another row"
@@ -266,13 +285,12 @@ def _check_networks(store: Store, parts: list[Part], result: Verification, *, re
 def _check_network(store: Store, run_id: str, sha256: str, result: Verification, *, repair: bool) -> None:
     try:
         store.get_network(run_id, sha256)
-    except StoreDamagedError as error:
-        done = ""
+    except (StoreDamagedError, StoreUnreadableError) as error:
+        problem = Damage("network", run_id, str(error))
         if repair:
             name = network_name(run_id, sha256)
-            store.files.move(name, f"quarantine/{time.time_ns()}/{name}")
-            done = "set aside; run again to train it again"
-        result.problems.append(Damage("network", run_id, str(error), done))
+            problem = _set_aside(store, problem, name, "set aside; run again to train it again")
+        result.problems.append(problem)
 
 
 def _count_points(store: Store, parts: list[Part], result: Verification) -> None:

@@ -9,6 +9,7 @@ import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreDamagedError
 from bnsweep.store.attempts import set_aside_unowned
+from bnsweep.store.filesystem import Files, LocalFiles
 from bnsweep.store.log import Part
 from bnsweep.store.store import Store
 
@@ -90,6 +91,67 @@ def test_a_bad_part_is_found_and_set_aside(store: Store, damage: str) -> None:
     store.commit({"trials": store_rows.trials(30, start=40)})  # what the next run does
     assert store.verify().done == 3
     assert key_digest(store.parts("trials")[-1]) == key_digest(bad)
+
+
+def unreadable(path: Path) -> None:
+    """A file in whose place the disk gives an error: reading /proc/self/mem from its start does."""
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+def test_what_the_disk_cannot_read_is_found_with_all_else_and_set_aside(store: Store) -> None:
+    network = next(Path(store.location, "networks").iterdir())
+    first, second = (Path(store.location, part.path) for part in store.parts("trials"))
+    unreadable(network)
+    unreadable(first)
+    second.write_bytes(b"PAR1")
+    result = store.verify()
+    assert [problem.kind for problem in result.problems] == ["part", "part", "network"]
+    assert "Input/output error" in result.problems[0].message
+    assert (result.planned, result.missing) == (5, 5)
+    assert store.verify(repair=True).ok
+    aside = {path.name for path in Path(store.location, "quarantine").rglob("*") if not path.is_dir()}
+    assert aside == {network.name, first.name, second.name}
+    store.put_network(store.read("runs")["run_id"][0].as_py(), b"weights")
+    store.commit({"trials": store_rows.trials(70)})
+    assert store.verify().problems == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(("name", "kind"), [("log/000000000004.json", "log"), ("bnsweep-store.json", "head")])
+def test_a_store_that_the_disk_does_not_let_open_is_repaired(store: Store, name: str, kind: str) -> None:
+    unreadable(Path(store.location, name))
+    (problem,) = Store.verify_location(store.location).problems
+    assert "Input/output error" in problem.message
+    assert [found.kind for found in Store.verify_location(store.location, repair=True).problems] == [kind]
+    assert Store.verify_location(store.location).ok
+
+
+class MovesAsBucketsDo(LocalFiles):
+    """By reading and writing again."""
+
+    def move(self, name: str, to: str) -> None:
+        Files.move(self, name, to)
+
+
+def test_what_cannot_be_set_aside_stays_a_problem_and_nothing_is_lost(store: Store) -> None:
+    """In a bucket what cannot be read cannot be moved either, and may be whole."""
+    store.commit({"trials": store_rows.trials(10)})  # which are there already
+    path = Path(store.location, store.parts("trials")[1].path)
+    data = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    result = Store(MovesAsBucketsDo(Path(store.location)), store.version).verify(repair=True)
+    assert [problem.kind for problem in result.problems if not problem.repaired] == [
+        "part",
+        "duplicates",
+        "disagreement",
+    ]
+    path.rmdir()
+    path.write_bytes(data)
+    assert store.verify(repair=True).ok
+    assert store.rows("trials") == 70
 
 
 @pytest.mark.parametrize("table", ["epochs", "probes", "failures"])
@@ -196,3 +258,26 @@ def test_orphans_are_told_but_harmless(store: Store) -> None:
 def test_repair_needs_the_claim(store: Store) -> None:
     with store.claim(), pytest.raises(StoreClaimedError, match="is being written to by"):
         Store.open(store.location).verify(repair=True)
+
+
+@pytest.mark.parametrize("name", ["log/000000000004.json", "bnsweep-store.json"])
+def test_repair_of_what_keeps_a_store_from_being_opened_needs_the_claim(store: Store, name: str) -> None:
+    path = Path(store.location, name)
+    path.write_bytes(path.read_bytes()[:-9])
+    damaged = path.read_bytes()
+    with store.claim():
+        with pytest.raises(StoreClaimedError, match="is being written to by"):
+            Store.verify_location(store.location, repair=True)
+        assert path.read_bytes() == damaged
+    assert Store.verify_location(store.location, repair=True).ok
+
+
+def test_a_second_repair_keeps_what_the_first_set_aside(store: Store) -> None:
+    entry = Path(store.location, "log/000000000004.json")
+    damaged = []
+    for _ in range(2):
+        damaged.append(entry.read_bytes()[:-9])
+        entry.write_bytes(damaged[-1])
+        assert Store.verify_location(store.location, repair=True).ok
+    aside = [path.read_bytes() for path in Path(store.location, "quarantine").rglob(entry.name)]
+    assert sorted(aside) == sorted(damaged)
