@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
 from bnsweep.store.filesystem import quarantine_name
-from bnsweep.store.log import LogEntry, Part, State
+from bnsweep.store.log import Part
 
 if TYPE_CHECKING:
     from bnsweep.store.store import Store
 
-__all__ = ["TrainedRun", "set_aside_older", "set_aside_unowned", "trained_runs"]
+__all__ = ["TrainedRun", "set_aside_all_older", "set_aside_older", "set_aside_unowned", "trained_runs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,18 @@ def trained_runs(store: Store, parts: Sequence[Part]) -> list[TrainedRun]:
         others = [row["attempt"] for row in before if row["checkpoint_sha256"] != sha256]
         found.append(TrainedRun(run_id, sha256, attempt, committed, tuple(others)))  # type: ignore[arg-type]
     return found
+
+
+def set_aside_all_older(store: Store, run_ids: Collection[str] | None = None) -> list[TrainedRun]:
+    """`set_aside_older` for whichever of these runs, or of all, have rows of earlier networks; the runs with a network.
+
+    May be repeated. Needs the claim.
+    """
+    trained = trained_runs(store, store.parts("runs"))
+    if run_ids is not None:
+        trained = [run for run in trained if run.run_id in run_ids]
+    set_aside_older(store, [run for run in trained if run.others])
+    return trained
 
 
 def set_aside_older(store: Store, runs: Sequence[TrainedRun]) -> None:
@@ -108,7 +120,7 @@ def _among(run_ids: pa.Array, rows: pa.Table) -> pa.ChunkedArray:
 def _drop(store: Store, name: str, run_ids: pa.Array, unwanted: Callable[[pa.Table], pa.Array]) -> None:
     """Rewrite the parts of a table that hold unwanted rows, which go to quarantine/ first."""
     while True:
-        changed: dict[str, pa.Table] = {}
+        changed: dict[Part, pa.Table] = {}
         dropped: list[pa.Table] = []
         for part in store.refresh().parts(name):
             held = part_files.load(store.files, part, columns=["run_id"])["run_id"]
@@ -117,27 +129,17 @@ def _drop(store: Store, name: str, run_ids: pa.Array, unwanted: Callable[[pa.Tab
             rows = part_files.load(store.files, part).cast(schema.SCHEMAS[name])
             bad = unwanted(rows)
             if pc.any(bad).as_py():
-                changed[part.path] = rows.filter(pc.invert(bad))
+                changed[part] = rows.filter(pc.invert(bad))
                 dropped.append(rows.filter(bad))
         if not changed:
             return
         aside = part_files.encode(name, part_files.sort_by_key(name, pa.concat_tables(dropped)))
         store.files.write(quarantine_name(f"parts/{name}/rows.parquet"), aside)
+        replacing = [part.path for part in changed]
         added: dict[str, Part] = {}
         for kept in changed.values():
-            new = store.write_part(name, kept, replacing=changed) if kept.num_rows else None
+            new = store.write_part(name, kept, replacing=replacing) if kept.num_rows else None
             if new is not None:
                 added[new.path] = new
-        if _replaced(store, tuple(changed), tuple(added.values())):
+        if store.swap("set-aside", changed, added.values()):
             return
-
-
-def _replaced(store: Store, removed: tuple[str, ...], added: tuple[Part, ...]) -> bool:
-    """Let parts take the place of others, which go with the next compaction; False if one of those is gone already."""
-
-    def entry(state: State) -> LogEntry | None:
-        there = all(path in state.parts for path in removed)
-        return LogEntry("set-aside", add=added, remove=removed, epoch=store.epoch) if there else None
-
-    state = store.log.publish(entry)
-    return not any(path in state.parts for path in removed)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from bnsweep.errors import StoreClaimedError
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
-from bnsweep.store.log import LogEntry, Part, State
+from bnsweep.store.log import LogEntry, Part
 
 if TYPE_CHECKING:
     from bnsweep.store.store import Store
@@ -102,7 +102,7 @@ def _compact_table(store: Store, name: str, target_rows: int) -> tuple[int, int]
     with ThreadPoolExecutor(2) as pool:
         written = list(pool.map(lambda group: _rewrite(store, name, group, keep, loaded, replacing), groups))
     new = [part for part in written if part is not None]
-    if not _replace(store, old, new):
+    if not store.swap("compact", old, new):  # somebody else replaced one of these first
         return 0, 0
     return sum(part.rows for part in old), sum(part.rows for part in old) - sum(part.rows for part in new)
 
@@ -165,21 +165,6 @@ def _rewrite(
     ]
     rows = part_files.sort_by_key(name, pa.concat_tables(kept))
     return store.write_part(name, rows, replacing=replacing) if rows.num_rows else None
-
-
-def _replace(store: Store, old: Sequence[Part], new: Sequence[Part]) -> bool:
-    """Let new parts take the place of old ones; False if somebody else replaced one of these first."""
-
-    def entry(state: State) -> LogEntry | None:
-        replaced = all(state.parts.get(part.path) == part for part in old)
-        free = not any(part.path in state.parts or part.path in state.retired for part in new)
-        there = all(store.files.size(part.path) == part.bytes for part in new)
-        if not (replaced and free and there):
-            return None
-        return LogEntry("compact", add=tuple(new), remove=tuple(part.path for part in old), epoch=store.epoch)
-
-    state = store.log.publish(entry)
-    return all(part.path not in state.parts for part in old) and all(part.path in state.parts for part in new)
 
 
 def collect(store: Store, *, grace_s: float = GRACE_S) -> tuple[int, bool]:

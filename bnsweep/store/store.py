@@ -287,8 +287,28 @@ class Store:
             claim.check()
             added = [part for name, rows in sorted_tables.items() if rows.num_rows for part in self._write(name, rows)]
             if added:
-                self._log.publish(lambda state: self._fenced(state, claim, added))
+                self._log.publish(lambda state: self._fenced(state, LogEntry("commit", add=tuple(added))))
         return added
+
+    def swap(self, kind: str, old: Iterable[Part], new: Iterable[Part]) -> bool:
+        """Let written parts take the place of live ones, in one entry of the log.
+
+        False, and nothing is changed, if an old one is not live any more, or a new one is live or has no file: look at
+        what is live now, and try again. Raises StoreClaimedError if this object's claim was lost.
+        """
+        added, removed = tuple(new), tuple(old)
+        done = False
+
+        def entry(state: State) -> LogEntry | None:
+            nonlocal done
+            swap = self._fenced(state, LogEntry(kind, add=added, remove=tuple(part.path for part in removed)))
+            live = all(state.parts.get(part.path) == part for part in removed)
+            free = not any(part.path in state.parts or part.path in state.retired for part in added)
+            done = live and free and all(self.files.size(part.path) == part.bytes for part in added)
+            return swap if done else None
+
+        self._log.publish(entry)
+        return done
 
     def _write(self, name: str, rows: pa.Table) -> list[Part]:
         """Write rows as a part; none if it is live already."""
@@ -317,11 +337,15 @@ class Store:
         live = part_files.load(self.files, part, columns=columns)
         return bool(live.cast(rows.select(columns).schema).equals(rows.select(columns)))
 
-    def _fenced(self, state: State, claim: Claim, added: Sequence[Part]) -> LogEntry:
+    def _fenced(self, state: State, entry: LogEntry) -> LogEntry:
+        """The entry in the name of this object's claim, if it has one; StoreClaimedError if that was lost."""
+        claim = self._claim
+        if claim is None:
+            return entry
         if state.epoch > claim.epoch:
             claim.lose(state.epoch)
             claim.check()
-        return LogEntry("commit", add=tuple(added), epoch=claim.epoch, by=str(claim.holder))
+        return replace(entry, epoch=claim.epoch, by=str(claim.holder))
 
     # upkeep
 
@@ -369,25 +393,24 @@ class Store:
 
     def upgrade(self) -> int:
         """Rewrite parts of older schema versions in today's; how many. The store then needs this bnsweep."""
-        with self.claim() as claim:
-            older = [part for part in self.parts() if part.version < schema.SCHEMA_VERSION]
-            added = [part for old in older for part in self._rewritten(old)]
-            if older:
-                removed = tuple(part.path for part in older)
-                entry = LogEntry("upgrade", tuple(added), removed, epoch=claim.epoch)
-                self._log.publish(lambda state: None if self._overtaken(state, claim, older) else entry)
+        rewritten = 0
+        with self.claim():
+            while older := [part for part in self.refresh().parts() if part.version < schema.SCHEMA_VERSION]:
+                added = self._rewritten(older)
+                if self.swap("upgrade", older, added):  # otherwise a compaction came first, maybe an older bnsweep's
+                    rewritten += len(older)
             write_head(self.files, schema.SCHEMA_VERSION)
             self.version = schema.SCHEMA_VERSION
-        return len(older)
+        return rewritten
 
-    def _overtaken(self, state: State, claim: Claim, older: Sequence[Part]) -> bool:
-        self._fenced(state, claim, [])
-        return any(part.path not in state.parts for part in older)
-
-    def _rewritten(self, old: Part) -> list[Part]:
-        rows = _checked(old.table, part_files.load(self.files, old), datetime.now(UTC))
-        part = self.write_part(old.table, rows, replacing=[old.path])
-        return [] if part is None else [part]
+    def _rewritten(self, older: Sequence[Part]) -> list[Part]:
+        replacing, added = [part.path for part in older], {}
+        for old in older:
+            rows = _checked(old.table, part_files.load(self.files, old), datetime.now(UTC))
+            part = self.write_part(old.table, rows, replacing=replacing)
+            if part is not None:
+                added[part.path] = part  # two older parts may hold the same rows
+        return list(added.values())
 
     # networks and runs in flight
 

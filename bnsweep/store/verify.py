@@ -23,7 +23,7 @@ from bnsweep.store.compact import compact, orphans
 from bnsweep.store.filesystem import one_line, quarantine_name
 from bnsweep.store.head import HEAD, head_version, write_head
 from bnsweep.store.location import open_files
-from bnsweep.store.log import Log, LogEntry, Part
+from bnsweep.store.log import Log, Part
 
 if TYPE_CHECKING:
     from bnsweep.store.store import Store
@@ -186,10 +186,10 @@ def _quarantine(store: Store, bad: Sequence[Part], problems: Sequence[Damage]) -
     with store.claim() as claim:
         claim.check()
         told = [_set_aside(store, problem, part.path, _then(part)) for part, problem in zip(bad, problems, strict=True)]
-        gone = {problem.where for problem in told if problem.repaired}
-        store.log.publish(
-            lambda state: LogEntry("repair", remove=tuple(sorted(gone & state.parts.keys())), epoch=store.epoch)
-        )
+        moved = {problem.where for problem in told if problem.repaired}
+        while gone := [part for part in store.refresh().parts() if part.path in moved]:
+            if store.swap("repair", gone, []):
+                break
     return told
 
 

@@ -18,6 +18,8 @@ import store_children
 import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreUnwritableError
+from bnsweep.store.attempts import set_aside_unowned
+from bnsweep.store.log import LogEntry
 from bnsweep.store.store import Store
 
 
@@ -129,7 +131,7 @@ def test_a_writer_that_lost_its_claim_cannot_publish(tmp_path: Path) -> None:
         claim.check()
         with heir.claim(take_over=True):
             with pytest.raises(StoreClaimedError, match="was taken over by"):
-                stalled.log.publish(lambda state: stalled._fenced(state, claim, []))
+                stalled.log.publish(lambda state: stalled._fenced(state, LogEntry("commit")))
             heir.commit({"trials": rows})
             with pytest.raises(StoreClaimedError, match="no longer writes to it"):
                 stalled.commit({"trials": store_rows.trials(10, start=10)})
@@ -188,6 +190,18 @@ def test_what_is_written_late_overwrites_nothing(tmp_path: Path, late: str) -> N
     store = Store.open(tmp_path)
     assert store.verify().ok
     assert set(store.read("trials")["worker"].to_pylist()) == {"heir"}
+
+
+def test_a_writer_that_lost_its_claim_sets_nothing_aside(tmp_path: Path) -> None:
+    """Not even if it looks at the log again, and so has a number that nobody took."""
+    stalled, heir = Store.create(tmp_path), Store.open(tmp_path)
+    with stalled.claim():
+        with heir.claim(take_over=True):
+            heir.commit({"trials": store_rows.trials(10)})  # of a run without a row, as yet
+            (run_id,) = set(heir.read("trials")["run_id"].to_pylist())
+            with pytest.raises(StoreClaimedError, match="was taken over by"):
+                set_aside_unowned(stalled.refresh(), {run_id})
+        assert Store.open(tmp_path).rows("trials") == 10
 
 
 def test_a_commit_whose_answer_was_lost_is_repeated_without_harm(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_of_two_compactions_at_once_one_counts(tmp_path: Path) -> None:
     new = compaction._rewrite(second, "trials", parts, {}, {}, [part.path for part in parts])
     first.compact(tables=["trials"], target_rows=500)
     assert new is not None
-    assert not compaction._replace(second, parts, [new])
+    assert not second.swap("compact", parts, [new])
     assert second.refresh().rows("trials") == len(second.key_set("trials")) == 1000
 
 

@@ -18,6 +18,7 @@ import store_rows
 
 from bnsweep.errors import InputError, SchemaError, StoreDamagedError, StoreError, UnknownNameError
 from bnsweep.store import parts, schema
+from bnsweep.store.filesystem import LocalFiles
 from bnsweep.store.log import Log, LogEntry
 from bnsweep.store.schema import KEYS, SCHEMAS
 from bnsweep.store.store import Store
@@ -319,6 +320,28 @@ def test_an_older_store_is_read_and_upgraded(store: Store, monkeypatch: pytest.M
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 1)
     with pytest.raises(SchemaError, match="schema version 2"):
         Store.open(store.location)
+
+
+def test_an_upgrade_that_a_compaction_overtakes_does_the_rest_and_says_what_it_did(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.commit({"trials": store_rows.trials(30)})
+    store.commit({"trials": store_rows.trials(30, start=30)})
+    store.commit({"runs": store_rows.runs(1)})
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    older, write = Store.open(store.location), LocalFiles.write
+    compactions = []
+
+    def compact_first(files: LocalFiles, name: str, data: bytes | memoryview) -> None:
+        if name.startswith("parts/") and not compactions:
+            compactions.append(name)
+            Store.open(store.location).compact(tables=["trials"])
+        write(files, name, data)
+
+    monkeypatch.setattr(LocalFiles, "write", compact_first)
+    assert older.upgrade() == 1  # of runs; the compaction has those of trials
+    assert {(part.table, part.version) for part in Store.open(store.location).parts()} == {("trials", 2), ("runs", 2)}
+    assert Store.open(store.location).rows("trials") == 60
 
 
 def test_export_and_its_provenance(store: Store, tmp_path: Path) -> None:

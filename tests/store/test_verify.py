@@ -8,7 +8,7 @@ import pytest
 import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreDamagedError
-from bnsweep.store.attempts import set_aside_unowned
+from bnsweep.store.attempts import set_aside_all_older, set_aside_unowned
 from bnsweep.store.filesystem import Files, LocalFiles
 from bnsweep.store.log import Part
 from bnsweep.store.store import Store
@@ -181,6 +181,20 @@ def test_what_runs_without_a_row_have_is_set_aside(store: Store) -> None:
         assert store.read("epochs")["run_id"].to_pylist() == [owner]
     aside = {path.parent.name: pq.read_table(path).num_rows for path in Path(store.location).rglob("rows.parquet")}
     assert aside == {"trials": 40, "epochs": 2}
+
+
+def test_rows_of_earlier_networks_of_some_runs_are_set_aside(store: Store) -> None:
+    run_ids = [store_rows.runs(1, start=number)["run_id"][0].as_py() for number in (1, 2)]
+    for number, attempt in ((1, 1), (1, 2), (2, 1), (2, 2)):
+        made = {"attempt": attempt, "checkpoint_sha256": f"{attempt:064x}"}
+        store.commit({"runs": store_rows.runs(1, start=number, **made)})
+    with store.claim():
+        (told,) = set_aside_all_older(store, [run_ids[1]])
+        assert (told.run_id, told.sha256, told.others) == (run_ids[1], f"{2:064x}", (1,))
+        assert store.rows("runs") == 4
+        assert {run.run_id: run.others for run in set_aside_all_older(store)}.items() >= {(run_ids[0], (1,))}
+        assert [run.others for run in set_aside_all_older(store)] == [()] * 3
+    assert store.rows("runs") == 3
 
 
 def test_repeated_and_disagreeing_rows(store: Store) -> None:
