@@ -15,6 +15,7 @@ from small_disks import mounted
 
 from bnsweep.analysis.queries import QUERIES
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 SPEC = """\
 name: tiny
@@ -469,4 +470,4 @@ def test_a_full_disk_keeps_what_is_there_and_says_so_in_one_line(work, tmp_path)
         assert "Traceback" not in done.stderr
         assert "space" in done.stderr
         assert Store.open(disk / "store").rows("trials") > 0
-        assert Store.open(disk / "store").verify().ok
+        assert verify(Store.open(disk / "store")).ok

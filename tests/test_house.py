@@ -89,6 +89,21 @@ def test_imports_run_one_way(path):
             assert any(where.startswith(place) for place in FOREIGN[words[0]]), f"{where} imports {name}"
 
 
+def test_the_modules_of_the_store_import_each_other_one_way():
+    """Imports inside functions and for type checkers count as well."""
+    left = {path.stem: set() for path in (PACKAGE / "store").glob("*.py")}
+    for name, needs in left.items():
+        for node in ast.walk(ast.parse((PACKAGE / "store" / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "bnsweep.store":
+                needs |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bnsweep.store."):
+                needs.add(node.module.removeprefix("bnsweep.store."))
+    while first := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in first:
+            del left[name]
+    assert not left, f"a circle: {left}"
+
+
 def loaded_after(code):
     script = f"import sys; {code}; print(*sorted(set(m.split('.')[0] for m in sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)

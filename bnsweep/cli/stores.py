@@ -38,9 +38,9 @@ def store_ls(location: str, as_json: bool) -> None:
 @json_option
 def store_verify(location: str, repair: bool, as_json: bool) -> None:
     """Check every part's digest, duplicates, disagreements and what is missing."""
-    from bnsweep.store.store import Store
+    from bnsweep.store.verify import verify_location
 
-    outcome = Store.verify_location(location, repair=repair)
+    outcome = verify_location(location, repair=repair)
     if as_json:
         print_json(outcome.to_dict())
     else:
@@ -55,7 +55,9 @@ def store_compact(location: str) -> None:
 
     Files that are replaced are deleted by a compaction that comes an hour later or more: readers may have them open.
     """
-    click.echo(str(open_store(location, writable=True).compact()))
+    from bnsweep.store.compact import compact
+
+    click.echo(str(compact(open_store(location, writable=True))))
 
 
 @store.command("merge")
@@ -67,13 +69,14 @@ def store_merge(sources: tuple[str, ...], location: str) -> None:
     The store is made if it is not there. What is in it stays as it is; the sources are only read, and may be given
     again. All of them are opened before anything is taken.
     """
+    from bnsweep.store.merge import merge
     from bnsweep.store.store import Store
 
     opened = [open_store(source) for source in sources]
     target = Store.open_or_create(location)
     with target.claim():
         for source in opened:
-            for line in target.merge(source).lines():
+            for line in merge(target, source).lines():
                 click.echo(line)
 
 
@@ -107,6 +110,8 @@ def store_export(directory: Path, location: str, sweep: str | None, form: str, n
     With --sweep the rows are those that the sweep's newest version plans, also where another sweep asked for them
     first and is named in their column `sweep`.
     """
+    from bnsweep.store.export import copy_rows, export
+
     opened = open_store(location)
     if form != "latex" and names:
         raise InputError(
@@ -120,8 +125,8 @@ def store_export(directory: Path, location: str, sweep: str | None, form: str, n
             with database_of(opened, sweep) as database:
                 paths = export_latex(database, opened, directory, names=names)
         elif form == "store":
-            paths = opened.copy_rows(directory, sweep=sweep)
+            paths = copy_rows(opened, directory, sweep=sweep)
         else:
-            paths = opened.export(directory, format=form, sweep=sweep)
+            paths = export(opened, directory, format=form, sweep=sweep)
         for path in paths:
             click.echo(path)

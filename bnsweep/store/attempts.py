@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,9 +18,7 @@ from bnsweep.store import parts as part_files
 from bnsweep.store import schema
 from bnsweep.store.filesystem import quarantine_name
 from bnsweep.store.log import Part
-
-if TYPE_CHECKING:
-    from bnsweep.store.store import Store
+from bnsweep.store.store import Store
 
 __all__ = ["TrainedRun", "set_aside_all_older", "set_aside_older", "set_aside_unowned", "trained_runs"]
 

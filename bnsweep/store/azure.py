@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from pyarrow import fs
@@ -37,10 +38,14 @@ class AzureFiles(ObjectFiles):
             dfs_storage_scheme=scheme,
         )
         super().__init__(location, f"{container}/{prefix}".rstrip("/"), arrow)
-        self._container, self._host = container, host
+        self._container, self._host, self._prefix, self._options = container, host, prefix, options
         self._account_url = f"{scheme}://" + (f"{endpoint}/{account}" if endpoint else f"{account}.blob.{cloud}")
         self._secret = key or sas
         self._opened: Any = None  # an azure.storage.blob.ContainerClient
+
+    def __reduce__(self) -> tuple[object, ...]:  # the other process has its own environment, with the secret
+        made = partial(AzureFiles, self.location, self._container, self._host, self._prefix, options=self._options)
+        return made, ()
 
     def url(self, name: str) -> str:
         path = self.path(name).removeprefix(f"{self._container}/")

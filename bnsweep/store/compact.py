@@ -8,28 +8,29 @@ Deleting files does need the claim: a driver could be about to publish a file of
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from bnsweep.errors import StoreClaimedError
+from bnsweep.errors import StoreClaimedError, StoreError
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
 from bnsweep.store.log import LogEntry, Part
+from bnsweep.store.store import Store
 
-if TYPE_CHECKING:
-    from bnsweep.store.store import Store
-
-__all__ = ["Compaction", "collect", "compact"]
+__all__ = ["Compaction", "Tidier", "collect", "compact", "orphans"]
 
 TARGET_ROWS = 1_000_000
 SMALL_ROWS = TARGET_ROWS // 2  # parts with fewer are rewritten
 GRACE_S = 3600.0
+MANY_PARTS = 1000  # of one table: half an hour of commits, or so
+TIDY_ROWS = 10_000_000  # whose keys are looked through in seconds
 ORPHAN_AGE_S = 3600.0  # files that nothing lists may belong to a compaction under way, however short the grace period
 
 
@@ -69,6 +70,32 @@ def compact(
             rows, duplicates = rows + rewritten, duplicates + dropped
     deleted, postponed = collect(store, grace_s=grace_s)
     return Compaction(before, len(store.parts()), rows, duplicates, deleted, postponed)
+
+
+class Tidier:
+    """Compacts what a long run leaves, between a driver's commits.
+
+    Tables of `many` small parts (by default as many as half an hour of a run leaves), but not of so many rows that it
+    would hold the driver up: `bnsweep store compact` does those.
+    """
+
+    def __init__(self, store: Store, *, many: int | None = None) -> None:
+        self._store = store
+        self._many = MANY_PARTS if many is None else many
+
+    def tidy(self) -> None:
+        """Compact if it is time to. Raises StoreClaimedError, and nothing else for what is wrong with the store."""
+        small = Counter(part.table for part in self._store.parts() if part.rows < SMALL_ROWS)
+        wanted = [
+            table for table, parts in small.items() if parts >= self._many and self._store.rows(table) <= TIDY_ROWS
+        ]
+        if wanted:
+            try:
+                compact(self._store, tables=wanted)
+            except StoreClaimedError:
+                raise
+            except StoreError:  # whatever is wrong is said where it matters: rows have landed
+                self._many += MANY_PARTS
 
 
 @contextmanager

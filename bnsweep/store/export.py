@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from operator import eq
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,7 @@ from bnsweep.errors import UnknownNameError
 from bnsweep.store import claim, schema
 from bnsweep.store import parts as part_files
 from bnsweep.store.filesystem import unwritable
-
-if TYPE_CHECKING:
-    from bnsweep.store.store import Store
+from bnsweep.store.store import Store
 
 __all__ = ["FORMATS", "copy_rows", "export", "write_files"]
 
@@ -98,7 +96,7 @@ def copy_rows(store: Store, directory: str | Path, *, sweep: str | None = None) 
         read = _reader_of(store, sweep)
         tables = {name: read(name) for name in schema.SCHEMAS}
     tables["sweeps"] = _without_folders(tables["sweeps"])
-    target = type(store).create(directory)
+    target = Store.create(directory)
     added = target.commit(tables)
     claim.forget(target.files)  # who wrote on which machine; no copy needs it to be read or written
     return [Path(directory, part.path) for part in added]

@@ -48,17 +48,19 @@ class Entry:
 
 
 class Files(ABC):
-    """The files of one store. Safe to use from several threads; travels to other processes by its location."""
+    """The files of one store. Safe to use from several threads.
+
+    Travels to other processes by where it is: what its class was given, and no open connection or credential.
+    """
 
     def __init__(self, location: str, root: str, arrow: fs.FileSystem) -> None:
         self.location = location  # as a user wrote it
         self.root = root  # as `arrow` wants it
         self.arrow = arrow
 
+    @abstractmethod
     def __reduce__(self) -> tuple[object, ...]:
-        from bnsweep.store.location import open_files
-
-        return (open_files, (self.location,))
+        """What makes the same files in another process."""
 
     def path(self, name: str) -> str:
         """The path that `arrow` opens; refuses names that leave the store."""
@@ -147,6 +149,9 @@ class LocalFiles(Files):
 
     def __init__(self, root: Path) -> None:
         super().__init__(str(root), str(root), fs.LocalFileSystem())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (Path(self.root),)
 
     def read(self, name: str) -> bytes:
         path = Path(self.path(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pyarrow import fs
@@ -28,8 +29,11 @@ class GcsFiles(ObjectFiles):
         # Another endpoint is a server for tests, which asks for no credentials.
         arrow = fs.GcsFileSystem(**options, anonymous=bool(options), retry_time_limit=RETRY_LIMIT)
         super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)
-        self._bucket, self._options = bucket, options
+        self._bucket, self._prefix, self._options = bucket, prefix, options
         self._opened: Any = None  # a google.cloud.storage.Bucket
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(GcsFiles, self.location, self._bucket, self._prefix, options=self._options), ()
 
     def delete(self, name: str) -> None:
         from google.api_core.exceptions import NotFound

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +26,7 @@ from bnsweep.errors import StoreDamagedError
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
 from bnsweep.store.checkpoints import network_name
-
-if TYPE_CHECKING:
-    from bnsweep.store.store import Store
+from bnsweep.store.store import Store
 
 __all__ = ["Merged", "merge"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from pyarrow import fs
 
@@ -28,6 +29,9 @@ class S3Files(ObjectFiles):
         super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)
         self._bucket, self._prefix, self._options = bucket, prefix, options
         self._boto3: S3Client | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(S3Files, self.location, self._bucket, self._prefix, options=self._options), ()
 
     @property
     def _client(self) -> S3Client:

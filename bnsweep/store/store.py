@@ -14,7 +14,6 @@ lists and never look at folders, so unfinished, orphaned and replaced files cann
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,13 +27,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from bnsweep.errors import SchemaError, StoreClaimedError, StoreError, UnknownNameError
-from bnsweep.store import compact as compaction
-from bnsweep.store import export as exporting
-from bnsweep.store import merge as merging
+from bnsweep.errors import SchemaError, StoreError, UnknownNameError
 from bnsweep.store import parts as part_files
 from bnsweep.store import schema
-from bnsweep.store import verify as verification
 from bnsweep.store.checkpoints import Checkpoints, Slot
 from bnsweep.store.claim import EXPIRY_S, HEARTBEAT_S, UNHEARD_S, Claim, Holder, is_dead, newest_epoch, read_holder
 from bnsweep.store.filesystem import Files, one_line
@@ -43,9 +38,6 @@ from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, LogEntry, Part, State
 
 __all__ = ["Store"]
-
-MANY_PARTS = 1000  # of one table: half an hour of commits, or so
-TIDY_ROWS = 10_000_000  # whose keys are looked through in seconds
 
 
 class Store:
@@ -57,7 +49,6 @@ class Store:
         self.checkpoints = Checkpoints(files)
         self._log = Log(files)
         self._claim: Claim | None = None
-        self._many = MANY_PARTS  # at which `tidy` tries again
         self.refresh()
 
     @classmethod
@@ -244,11 +235,6 @@ class Store:
         part_files.check_table(table)
         return self.read(table, columns=schema.KEYS[table])
 
-    def key_set(self, table: str) -> set[tuple[Any, ...]]:
-        """`keys` as tuples, for tables that fit in memory as Python objects."""
-        columns = self.keys(table)
-        return set(zip(*(columns[name].to_pylist() for name in schema.KEYS[table]), strict=True))
-
     # writing
 
     @contextmanager
@@ -346,50 +332,6 @@ class Store:
             claim.lose(state.epoch)
             claim.check()
         return replace(entry, epoch=claim.epoch, by=str(claim.holder))
-
-    # upkeep
-
-    def verify(self, *, repair: bool = False) -> verification.Verification:
-        """Check all that was committed, and set aside what is damaged; see verify.py."""
-        return verification.verify(self, repair=repair)
-
-    @staticmethod
-    def verify_location(location: str | Path, *, repair: bool = False) -> verification.Verification:
-        """`verify` for a store that may be too damaged to be opened."""
-        return verification.verify_location(location, repair=repair)
-
-    def compact(self, **options: Any) -> compaction.Compaction:
-        """Rewrite small parts as large ones while others read and write; see compact.py for the options."""
-        return compaction.compact(self, **options)
-
-    def tidy(self, *, many: int | None = None) -> None:
-        """Compact tables of `many` small parts (default: as many as an hour of a run leaves); for drivers.
-
-        Not tables of so many rows that it would hold the driver up: `bnsweep store compact` does those.
-        """
-        small = Counter(part.table for part in self.state.parts.values() if part.rows < compaction.SMALL_ROWS)
-        wanted = [
-            table for table, parts in small.items() if parts >= (many or self._many) and self.rows(table) <= TIDY_ROWS
-        ]
-        if wanted:
-            try:
-                self.compact(tables=wanted)
-            except StoreClaimedError:
-                raise
-            except StoreError:  # whatever is wrong is said where it matters: rows have landed
-                self._many += MANY_PARTS
-
-    def export(self, directory: str | Path, **options: Any) -> list[Path]:
-        """Write tables as single files with their provenance; see export.py for the options."""
-        return exporting.export(self, directory, **options)
-
-    def copy_rows(self, directory: str | Path, *, sweep: str | None = None) -> list[Path]:
-        """Make another store with the rows alone, as few parts; see export.py."""
-        return exporting.copy_rows(self, directory, sweep=sweep)
-
-    def merge(self, source: Store) -> merging.Merged:
-        """Take the rows and networks of another store that are not here; see merge.py."""
-        return merging.merge(self, source)
 
     def upgrade(self) -> int:
         """Rewrite parts of older schema versions in today's; how many. The store then needs this bnsweep."""

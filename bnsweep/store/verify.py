@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,7 @@ from bnsweep.store.filesystem import one_line, quarantine_name
 from bnsweep.store.head import HEAD, head_version, write_head
 from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, Part
-
-if TYPE_CHECKING:
-    from bnsweep.store.store import Store
+from bnsweep.store.store import Store
 
 __all__ = ["Damage", "Verification", "verify", "verify_location"]
 
@@ -87,8 +85,6 @@ def verify_location(location: str | Path, *, repair: bool = False) -> Verificati
     Raises StoreError if there is no store, SchemaError for one of a newer bnsweep, StoreClaimedError if it is to repair
     while a driver writes.
     """
-    from bnsweep.store.store import Store
-
     found: list[Damage] = []
     try:
         store = Store.open(location)

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from bnsweep.errors import StoreError
+from bnsweep.store.compact import Tidier
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 from bnsweep.sweep.tasks import Failed, TrainTask, TrialTask
@@ -31,6 +32,7 @@ class RowBuffer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._tidier = Tidier(store)
         self._rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         self._count = 0
         self._last = monotonic()
@@ -68,7 +70,7 @@ class RowBuffer:
         if over:
             with suppress(StoreError):
                 self._store.checkpoints.drop_slots(over)
-        self._store.tidy()
+        self._tidier.tidy()
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:

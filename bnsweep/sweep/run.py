@@ -6,6 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from bnsweep.experiment.plan import Plan
+from bnsweep.store.compact import Tidier
 from bnsweep.store.store import Store
 from bnsweep.sweep.driver import Driver, Listener, Summary
 from bnsweep.sweep.engine import Datasets, Engine, InlineEngine, engine_named
@@ -61,7 +62,7 @@ def run_sweep(
     store = Store.open_or_create(location)
     with store.claim(take_over=take_over):
         check_kind(store, plan.spec)
-        store.tidy(many=FEW_PARTS)
+        Tidier(store, many=FEW_PARTS).tidy()
         datasets = _loaders(work, data_root)
         driver = Driver(
             work,

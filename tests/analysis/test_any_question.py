@@ -11,6 +11,7 @@ from bnsweep.analysis.database import QUERIES, Database
 from bnsweep.analysis.result import Result
 from bnsweep.errors import BnsweepError
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 WORDS = """
     SELECT FROM WHERE WITH AS GROUP BY ORDER LIMIT JOIN ON USING UNION ALL VALUES INSERT INTO UPDATE SET DELETE DROP
@@ -51,6 +52,6 @@ def test_any_parameter_of_any_query_gives_rows_or_a_clear_error(database: Databa
 
 def test_nothing_has_changed(database: Database, synthetic_store: Store) -> None:
     """After the two tests above."""
-    assert {problem.kind for problem in synthetic_store.verify().problems} <= {"network"}  # it never had any
+    assert {problem.kind for problem in verify(synthetic_store).problems} <= {"network"}  # it never had any
     assert database.sql("SELECT count(*) FROM trials").rows == [(synthetic_store.rows("trials"),)]
     assert not Path("out.csv").exists()

@@ -27,6 +27,7 @@ from clusters import wait_until
 from bnsweep.experiment.reading import read_spec
 from bnsweep.launch import Launch, launch
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 REASON = containers.missing()
 NODES = 3
@@ -177,7 +178,7 @@ def test_a_job_that_is_stopped_at_its_limit_and_requeued_gives_a_laptops_rows(tm
     laptop = fault_sweeps.undisturbed(SPEC)
     for table in ("runs", "epochs", "trials"):  # the others know of the two sizes that the sweep had
         assert fault_sweeps.rows(store, table) == laptop[table]
-    assert Store.open(store).verify().ok
+    assert verify(Store.open(store)).ok
     assert sum(part.rows for part in Store.open(store).parts("trials")) == len(laptop["trials"]), "each row once"
 
 

@@ -12,6 +12,7 @@ from clusters import wait_until
 from config import CLUSTER
 
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 # Many short blocks (one per eta), so that a part is stopped on the way however quick the machine is.
 SPEC = """\
@@ -101,7 +102,7 @@ def test_parts_are_stopped_in_time_requeued_and_merged(tmp_path: Path) -> None:
     assert done.stdout.count(f"1 runs, {ROWS:,} trials and 1 networks are new") == 2
     whole = Store.open(store)
     assert whole.rows("trials") == 2 * ROWS
-    assert whole.verify().ok
+    assert verify(whole).ok
 
 
 def test_a_part_that_fails_is_not_requeued(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from bnsweep.cli import cli
 from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 TABLES = ("sweeps", "points", "runs", "epochs", "trials")
 
@@ -82,7 +83,7 @@ def holds_exactly(store: str | Path, text: str) -> None:
         assert not other, f"{len(other)} of {len(found)} rows of {table} are other than undisturbed: {other[:2]}"
         assert len(found) == len(expected[table]), table
     assert parted_rows(store) == sum(map(len, expected.values()))
-    assert Store.open(str(store)).verify().ok
+    assert verify(Store.open(str(store))).ok
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -36,6 +36,7 @@ import torch  # noqa: F401 - for the server that processes are forked from
 
 import bnsweep.sweep.run  # noqa: F401
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 TOUCHING = {"open", "os.rename", "os.link", "os.remove", "os.replace"}
 # What a driver does: calls of ours, by their name in bnsweep.sweep.work, and files it touches.
@@ -228,7 +229,7 @@ class Killer:
             self.campaign.lost += (wanted - got).total()
             self.campaign.differing += (got - wanted).total()
         self.campaign.repeated += max(0, fault_sweeps.parted_rows(store) - self.count)
-        assert Store.open(str(store)).verify().ok
+        assert verify(Store.open(str(store))).ok
 
 
 def _by_content(rows: list[dict[str, Any]]) -> Counter[str]:

@@ -15,6 +15,7 @@ pytest.importorskip("ray", reason="needs the extra ray")
 from shared_cluster import KINDS, NO_LIMIT, SharedCluster
 
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -74,7 +75,7 @@ def test_what_was_given_up_holds_up_nothing_and_is_done_when_asked_for(given_up:
     good = [row for row in wanted if row["model"].endswith("slow")]
     assert [row for row in landed if row["model"].endswith("slow")] == good
     assert len(landed) < len(wanted)
-    result = store.verify()
+    result = verify(store)
     networks = 1 + len(KINDS)  # two points each: of those that died, the one without noise was done before
     assert (result.ok, result.planned, result.done, result.missing) == (True, 2 * networks, 2 + len(KINDS[1:]), 0)
     assert result.failed == result.planned - result.done
@@ -83,4 +84,4 @@ def test_what_was_given_up_holds_up_nothing_and_is_done_when_asked_for(given_up:
     code, output = fault_sweeps.inline(spec, given_up, "--retry-failed")
     assert code == 0, output
     assert fault_sweeps.rows(given_up, "trials") == wanted
-    assert Store.open(given_up).verify().failed == 0
+    assert verify(Store.open(given_up)).failed == 0

@@ -11,6 +11,7 @@ import fault_sweeps
 from clusters import wait_until
 from readers import Reader
 
+from bnsweep.store.compact import compact
 from bnsweep.store.store import Store
 
 TEXT = fault_sweeps.slow(60)
@@ -73,7 +74,7 @@ def test_compaction_and_readers_beside_a_sweep(tmp_path: Path) -> None:
         try:
             while driver.poll() is None:
                 if Store.exists(str(store)):
-                    done = Store.open(store).compact(grace_s=0)
+                    done = compact(Store.open(store), grace_s=0)
                     compactions += done.rows > 0
                 time.sleep(0.3)
         finally:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bnsweep.analysis.database import Database, open_database
+from bnsweep.store.merge import merge
 from bnsweep.store.store import Store
 
 __all__ = [
@@ -101,7 +102,7 @@ class Answers:
     def _both(self, task: str) -> Database:
         store = Store.create(Path(self._folder.name, task))
         for sweep in TASKS[task]:
-            store.merge(Store.open(ROOT / STORES[sweep]))
+            merge(store, Store.open(ROOT / STORES[sweep]))
         return open_database(store)
 
     def __call__(self, query: str, sweep: str = MAIN, **where: Any) -> list[dict[str, Any]]:

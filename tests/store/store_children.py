@@ -11,6 +11,7 @@ from typing import Any
 import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreError
+from bnsweep.store.compact import compact
 from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, LogEntry
 from bnsweep.store.store import Store
@@ -37,7 +38,7 @@ def work(location: str, batches: int, *, rows: int = 40) -> None:
     store = Store.open_or_create(location)
     with store.claim():
         for batch in range(batches):
-            done = store.key_set("trials")
+            done = store_rows.key_set(store, "trials")
             wanted = store_rows.trials(rows, start=batch * rows)
             names = zip(wanted["point_id"].to_pylist(), wanted["trial"].to_pylist(), strict=True)
             if not set(names) <= done:
@@ -45,7 +46,7 @@ def work(location: str, batches: int, *, rows: int = 40) -> None:
                 store.commit({"trials": wanted, "runs": run})
                 store.slot(f"run-{batch}").write(b"state" * 1000)
             if batch == batches // 2:
-                store.compact(grace_s=0)
+                compact(store, grace_s=0)
 
 
 def work_and_die(location: str, batches: int, step: int) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bnsweep.store.schema import SCHEMAS
+from bnsweep.store.schema import KEYS, SCHEMAS
+from bnsweep.store.store import Store
 
 TRIALS_PER_POINT = 20
 POINTS_PER_RUN = 50
@@ -154,3 +155,9 @@ def sweeps() -> pa.Table:
         "spec_yaml": "name: test\n",
     }
     return build("sweeps", 1, {**spec, "planned_runs": 1, "planned_points": 50, "versions": WORK["versions"]})
+
+
+def key_set(store: Store, table: str) -> set[tuple[Any, ...]]:
+    """The keys of all live rows, for tables that fit in memory as Python objects."""
+    columns = store.keys(table)
+    return set(zip(*(columns[name].to_pylist() for name in KEYS[table]), strict=True))

@@ -21,6 +21,7 @@ from bnsweep.errors import StoreClaimedError, StoreUnwritableError
 from bnsweep.store.attempts import set_aside_unowned
 from bnsweep.store.log import LogEntry
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 
 def pretend_elsewhere(location: Path, *, seconds_ago: float) -> None:
@@ -188,7 +189,7 @@ def test_what_is_written_late_overwrites_nothing(tmp_path: Path, late: str) -> N
         thread.join()
     assert "was taken over by" in str(told[0])
     store = Store.open(tmp_path)
-    assert store.verify().ok
+    assert verify(store).ok
     assert set(store.read("trials")["worker"].to_pylist()) == {"heir"}
 
 
@@ -219,7 +220,7 @@ def test_a_commit_whose_answer_was_lost_is_repeated_without_harm(tmp_path: Path)
         for _ in range(2):
             with suppress(StoreUnwritableError):
                 store.commit({"trials": store_rows.trials(20)})  # committed_at is now
-    assert Store.open(tmp_path).verify().ok
+    assert verify(Store.open(tmp_path)).ok
     assert Store.open(tmp_path).read("trials").num_rows == 20
 
 

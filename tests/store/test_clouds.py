@@ -27,8 +27,10 @@ from bnsweep.errors import (
     StoreUnwritableError,
     UnknownNameError,
 )
+from bnsweep.store.compact import compact
 from bnsweep.store.location import open_files
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 NUMBERS = itertools.count()
 ACCOUNT = "lab"
@@ -113,12 +115,12 @@ def test_a_store_in_a_bucket(location: str) -> None:
             store.commit({"trials": store_rows.trials(100, start=100 * batch), "runs": store_rows.runs(1, start=batch)})
     sha256 = store.put_network("run-1", b"weights" * 1_000_000)
     opened = Store.open(location)
-    assert opened.read("trials").num_rows == len(opened.key_set("trials")) == 300
+    assert opened.read("trials").num_rows == len(store_rows.key_set(opened, "trials")) == 300
     assert opened.get_network("run-1", sha256) == b"weights" * 1_000_000
     assert opened.part_paths("trials")[0].startswith(f"{location.partition(':')[0]}://bucket-")
-    assert store.compact(grace_s=0).parts_after == 2
+    assert compact(store, grace_s=0).parts_after == 2
     assert opened.refresh().read("trials").num_rows == 300
-    assert opened.verify().ok
+    assert verify(opened).ok
     opened.slot("run-1").write(b"state")
     assert opened.slot("run-1").read() == b"state"
     opened.slot("run-1").delete()
@@ -173,6 +175,34 @@ def test_what_is_not_there_or_not_said_right(location: str, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(StoreError, match=rf"needs .*pip install 'bnsweep\[{extra}\]'"):
         Store.open(location).commit({"trials": store_rows.trials(20, start=20)})
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "store",
+        "s3://box/lab/store?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1",
+        "gs://box/lab/store?endpoint_override=127.0.0.1:9&scheme=http",
+        "abfss://box@account.dfs.core.windows.net/lab/store?endpoint_override=127.0.0.1:9&scheme=http",
+    ],
+)
+def test_files_take_no_credentials_with_them(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = base64.b64encode(b"a secret of this process").decode()
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AZURE_STORAGE_KEY"):
+        monkeypatch.setenv(name, secret)
+    monkeypatch.chdir(tmp_path)
+    files = open_files(location)
+    data = pickle.dumps(files)
+    assert secret.encode() not in data
+    code = (
+        "import pickle, sys; files = pickle.load(sys.stdin.buffer);"
+        "print(type(files).__name__, files.location, files.url('a'), getattr(files, '_secret', None), sep='\\n')"
+    )
+    theirs = base64.b64encode(b"another one").decode()
+    environment = {**os.environ, "AZURE_STORAGE_KEY": theirs}
+    done = subprocess.run([sys.executable, "-c", code], input=data, env=environment, check=True, capture_output=True)
+    expected = [type(files).__name__, files.location, files.url("a"), theirs if "abfss" in location else "None"]
+    assert done.stdout.decode().split() == expected
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ import store_rows
 
 from bnsweep.errors import StoreDamagedError
 from bnsweep.store import compact as compaction
-from bnsweep.store import store as stores
+from bnsweep.store.compact import Tidier, compact
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 
 def filled(location: Path, batches: int = 10, *, rows: int = 100) -> Store:
@@ -36,21 +37,21 @@ def ordered(rows: pa.Table) -> pa.Table:
 def test_small_parts_become_one_with_the_same_rows(tmp_path: Path) -> None:
     store = filled(tmp_path)
     before = store.read("trials")
-    result = store.compact()
+    result = compact(store)
     assert (result.parts_before, result.parts_after, result.rows, result.duplicates) == (20, 2, 1010, 0)
     assert store.read("trials").combine_chunks().equals(ordered(before))
     assert Store.open(tmp_path).read("trials").equals(store.read("trials"))
-    assert store.compact().rows == 0  # nothing left to do
+    assert compact(store).rows == 0  # nothing left to do
     assert len(list((tmp_path / "parts/trials").iterdir())) == 11  # the old files stay for readers
 
 
 def test_parts_are_gathered_up_to_the_target_and_large_ones_left_alone(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    store.compact(tables=["trials"], target_rows=400)
+    compact(store, tables=["trials"], target_rows=400)
     assert sorted(part.rows for part in store.parts("trials")) == [200, 400, 400]
     large = {part.path for part in store.parts("trials") if part.rows == 400}
     store.commit({"trials": store_rows.trials(50, start=5000)})
-    store.compact(tables=["trials"], target_rows=400)
+    compact(store, tables=["trials"], target_rows=400)
     assert large < {part.path for part in store.parts("trials")}
     assert store.rows("trials") == 1050
 
@@ -68,8 +69,8 @@ def test_of_rows_with_the_same_key_the_first_committed_stays(tmp_path: Path) -> 
     commit_on(store, 2, count=100, seed=2)
     commit_on(store, 3, count=60, seed=3)
     commit_on(store, 1, count=40, start=80, seed=1)
-    store.compact(tables=["trials"], target_rows=150)  # the first part counts as large
-    assert store.rows("trials") == len(store.key_set("trials")) == 120
+    compact(store, tables=["trials"], target_rows=150)  # the first part counts as large
+    assert store.rows("trials") == len(store_rows.key_set(store, "trials")) == 120
     days = store.read("trials").group_by("committed_at").aggregate([("trial", "count")]).to_pylist()
     assert {row["committed_at"].day: row["trial_count"] for row in days} == {2: 80, 1: 40}
 
@@ -81,17 +82,17 @@ def test_rows_that_two_groups_of_one_compaction_hold_are_kept_in_one(tmp_path: P
     commit_on(store, 1, count=1, start=1)
     commit_on(store, 2, count=2, start=0)
     commit_on(store, 3, count=1, start=0)
-    keys = store.key_set("trials")
+    keys = store_rows.key_set(store, "trials")
     assert len(keys) == 2
-    store.compact(tables=["trials"], target_rows=2)
-    assert store.key_set("trials") == keys
+    compact(store, tables=["trials"], target_rows=2)
+    assert store_rows.key_set(store, "trials") == keys
     assert store.rows("trials") == 2
 
 
 def test_old_files_go_after_the_grace_period_and_a_late_reader_looks_again(tmp_path: Path) -> None:
     store = filled(tmp_path)
     reader = Store.open(tmp_path)
-    store.compact(grace_s=0)
+    compact(store, grace_s=0)
     assert [path.name for path in (tmp_path / "parts/trials").iterdir()] == [Path(store.part_paths("trials")[0]).name]
     assert store.state.retired == {}
     assert reader.read("trials").num_rows == 1000  # its list was of files that are gone
@@ -99,10 +100,10 @@ def test_old_files_go_after_the_grace_period_and_a_late_reader_looks_again(tmp_p
 
 def test_a_compaction_says_what_became_of_rows_and_files(tmp_path: Path) -> None:
     driver, store = filled(tmp_path, 2), Store.open(tmp_path)
-    assert str(store.compact()) == "4 parts became 2: 202 rows rewritten; 0 files deleted"
+    assert str(compact(store)) == "4 parts became 2: 202 rows rewritten; 0 files deleted"
     with driver.claim():
-        assert "; no file is deleted while another process writes to the store" in str(store.compact(grace_s=0))
-    assert re.fullmatch(r"2 parts became 2: 0 rows rewritten; \d+ files deleted", str(store.compact(grace_s=0)))
+        assert "; no file is deleted while another process writes to the store" in str(compact(store, grace_s=0))
+    assert re.fullmatch(r"2 parts became 2: 0 rows rewritten; \d+ files deleted", str(compact(store, grace_s=0)))
 
 
 def test_orphans_and_unfinished_files_are_tidied_away_when_old(tmp_path: Path) -> None:
@@ -111,11 +112,11 @@ def test_orphans_and_unfinished_files_are_tidied_away_when_old(tmp_path: Path) -
     unfinished = tmp_path / "parts/trials/.x.parquet.1-1-aaaa.tmp"
     for path in (orphan, unfinished):
         path.write_bytes(b"torn")
-    store.compact(grace_s=0)
+    compact(store, grace_s=0)
     assert orphan.exists()  # may be another compaction's
     for path in (orphan, unfinished):
         os.utime(path, (time.time() - 2 * compaction.ORPHAN_AGE_S,) * 2)
-    assert store.compact(grace_s=0).files_deleted >= 2
+    assert compact(store, grace_s=0).files_deleted >= 2
     assert not orphan.exists()
     assert not unfinished.exists()
 
@@ -133,7 +134,7 @@ def test_compaction_beside_a_driver_and_readers(tmp_path: Path, processes: ForkS
             driver.commit({"trials": store_rows.trials(100, start=batch * 100)})
             batch += 1
             if batch % 3 == 0:
-                assert other.compact(tables=["trials"], grace_s=0).deletion_postponed in {True, False}
+                assert compact(other, tables=["trials"], grace_s=0).deletion_postponed in {True, False}
     for counts in [answers.get(timeout=60) for _ in readers]:
         assert counts
         assert all(rows == keys and rows % 100 == 0 for rows, keys in counts), counts
@@ -141,9 +142,9 @@ def test_compaction_beside_a_driver_and_readers(tmp_path: Path, processes: ForkS
     for reader in readers:
         reader.join()
     final = Store.open(tmp_path)
-    final.compact(grace_s=0)
-    assert final.rows("trials") == len(final.key_set("trials")) == batch * 100
-    assert final.verify().ok
+    compact(final, grace_s=0)
+    assert final.rows("trials") == len(store_rows.key_set(final, "trials")) == batch * 100
+    assert verify(final).ok
 
 
 def test_of_two_compactions_at_once_one_counts(tmp_path: Path) -> None:
@@ -151,10 +152,10 @@ def test_of_two_compactions_at_once_one_counts(tmp_path: Path) -> None:
     first, second = Store.open(tmp_path), Store.open(tmp_path)
     parts = second.parts("trials")
     new = compaction._rewrite(second, "trials", parts, {}, {}, [part.path for part in parts])
-    first.compact(tables=["trials"], target_rows=500)
+    compact(first, tables=["trials"], target_rows=500)
     assert new is not None
     assert not second.swap("compact", parts, [new])
-    assert second.refresh().rows("trials") == len(second.key_set("trials")) == 1000
+    assert second.refresh().rows("trials") == len(store_rows.key_set(second, "trials")) == 1000
 
 
 def test_a_damaged_part_stops_compaction_and_nothing_changes(tmp_path: Path) -> None:
@@ -163,27 +164,28 @@ def test_a_damaged_part_stops_compaction_and_nothing_changes(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:-8])
     before = store.state.parts
     with pytest.raises(StoreDamagedError, match=f"{path.name} has .* bytes, but .* were committed.*--repair"):
-        store.compact(tables=["trials"])
+        compact(store, tables=["trials"])
     assert Store.open(tmp_path).state.parts == before
 
 
 def test_a_driver_compacts_what_a_long_run_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "MANY_PARTS", 30)
+    monkeypatch.setattr(compaction, "MANY_PARTS", 30)
     store = Store.create(tmp_path)
+    tidier = Tidier(store)
     counts = []
     with store.claim():
         for batch in range(80):
             store.commit({"trials": store_rows.trials(10, start=10 * batch)})
-            store.tidy()
+            tidier.tidy()
             counts.append(len(store.parts("trials")))
     assert max(counts) < 33
-    assert store.read("trials").num_rows == len(store.key_set("trials")) == 800
-    assert store.verify().ok
+    assert store.read("trials").num_rows == len(store_rows.key_set(store, "trials")) == 800
+    assert verify(store).ok
     # A damaged part stops no driver: it is tried again once there are as many parts more.
     path = Path(store.part_paths("trials")[0])
     path.write_bytes(path.read_bytes()[:-8])
     with store.claim():
         for batch in range(80, 125):
             store.commit({"trials": store_rows.trials(10, start=10 * batch)})
-            store.tidy()
+            tidier.tidy()
     assert len(store.parts("trials")) > 40

@@ -15,6 +15,7 @@ from bnsweep.store import log as log_module
 from bnsweep.store.location import open_files
 from bnsweep.store.log import Log, LogEntry, Part, State
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify_location
 
 
 def part(number: int) -> Part:
@@ -116,15 +117,15 @@ def test_damage_to_an_entry_is_seen_and_repaired(tmp_path: Path, damage: str) ->
         entry.write_bytes({"flip": flipped, "cut": data[:50], "empty": b""}[damage])
     with pytest.raises(StoreDamagedError, match=re.escape(match)):
         Store.open(tmp_path)
-    assert not Store.verify_location(tmp_path).ok
-    result = Store.verify_location(tmp_path, repair=True)
+    assert not verify_location(tmp_path).ok
+    result = verify_location(tmp_path, repair=True)
     assert result.ok, result
     assert [problem.kind for problem in result.problems] == ["log"]
     assert Store.open(tmp_path).rows("trials") == 40
     again = Store.open(tmp_path)
     again.commit({"trials": store_rows.trials(20, start=20)})
     assert again.rows("trials") == 60
-    assert len(again.key_set("trials")) == 60
+    assert len(store_rows.key_set(again, "trials")) == 60
 
 
 def test_opening_a_store_of_many_commits_reads_few_files(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store import merge as merging
-from bnsweep.store.export import copy_rows
+from bnsweep.store.export import copy_rows, export
+from bnsweep.store.merge import merge
 from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.progress import Silent
 from bnsweep.sweep.run import run_sweep
@@ -98,25 +100,25 @@ def test_a_part_knows_the_whole_plan(halves):
 def test_merged_parts_are_what_one_run_gives(halves, tmp_path):
     store = Store.create(tmp_path / "all")
     for name in ("first", "second"):
-        merged = store.merge(Store.open(halves / name))
+        merged = merge(store, Store.open(halves / name))
         assert (merged.runs, merged.trials, merged.networks) == (2, ALL // 2, 2)
         assert (merged.lost, merged.apart, merged.kept) == (0, 0, ())
     whole = Store.open(halves / "whole")
     for table in SCHEMAS:
         assert rows(store, table) == rows(whole, table), table
     assert store.checkpoints.networks() == whole.checkpoints.networks()
-    assert store.verify().ok
+    assert verify(store).ok
     summary = run(tmp_path / "all")
     assert summary.lines(again="") == ["nothing to do: every row has landed"]
 
 
 def test_a_merge_again_changes_nothing_and_a_store_of_both_takes_the_rest(halves, tmp_path):
     store = Store.create(tmp_path / "all")
-    store.merge(Store.open(halves / "second"))
+    merge(store, Store.open(halves / "second"))
     before = store.state.seq
-    merged = store.merge(Store.open(halves / "second"))
+    merged = merge(store, Store.open(halves / "second"))
     assert (merged.runs, merged.trials, merged.networks, merged.apart) == (0, 0, 0, 0)
-    assert store.merge(Store.open(halves / "whole")).trials == ALL // 2
+    assert merge(store, Store.open(halves / "whole")).trials == ALL // 2
     assert store.rows("trials") == ALL
     assert store.rows("sweeps") == 1
     assert store.state.seq > before
@@ -125,12 +127,12 @@ def test_a_merge_again_changes_nothing_and_a_store_of_both_takes_the_rest(halves
 def test_trials_of_the_same_network_are_joined(halves, tmp_path):
     """More draws elsewhere, of a copy of the store."""
     more = tmp_path / "more"
-    Store.create(more).merge(Store.open(halves / "first"))
+    merge(Store.create(more), Store.open(halves / "first"))
     text = SPEC.replace("trials: 3", "trials: 5")
     run(more, text=text, part=(1, 2))
     store = Store.create(tmp_path / "all")
-    store.merge(Store.open(halves / "first"))
-    merged = store.merge(Store.open(more))
+    merge(store, Store.open(halves / "first"))
+    merged = merge(store, Store.open(more))
     assert (merged.runs, merged.trials, merged.networks, merged.apart) == (0, 2 * 2 * 2, 0, 0)
     # It asks for more there than here: that is told, and what this store asks for is not changed by the way.
     assert merged.kept == ("tiny",)
@@ -140,7 +142,7 @@ def test_trials_of_the_same_network_are_joined(halves, tmp_path):
     assert specs[2] == specs[0] != specs[1]
     told = open_database(store).query("accuracy")
     assert {row["n"] for row in told.to_dicts() if row["eta"]} == {3}, "the draws beyond the plan are not counted"
-    assert store.merge(Store.open(more)).kept == ("tiny",)
+    assert merge(store, Store.open(more)).kept == ("tiny",)
     assert store.rows("sweeps") == 3, "and again nothing changes"
     run(tmp_path / "all", text=text, part=(1, 2))
     told = open_database(Store.open(tmp_path / "all")).query("accuracy")
@@ -156,9 +158,9 @@ def test_a_network_trained_apart_is_not_mixed_with_ours(halves, tmp_path):
     index = runs.schema.get_field_index("checkpoint_sha256")
     other.commit({"runs": runs.set_column(index, runs.schema.field(index), changed), "trials": source.read("trials")})
     store = Store.create(tmp_path / "all")
-    store.merge(source)
+    merge(store, source)
     before = rows(store, "trials")
-    merged = store.merge(other)
+    merged = merge(store, other)
     assert (merged.runs, merged.trials, merged.apart) == (0, 0, 2)
     assert merged.lines()[1] == "  2 runs were trained apart, to other networks: their rows there were not taken"
     assert rows(store, "trials") == before
@@ -188,18 +190,18 @@ def test_an_earlier_network_of_a_run_counts_too(halves, tmp_path):
     before = with_columns(runs, checkpoint_sha256="f" * 64)
     failed = with_columns(runs, checkpoint_sha256=None, status="failed", attempt=2)
     here = store_of(tmp_path / "here", ("runs", before), ("trials", trials.slice(0, 4)), ("runs", failed))
-    merged = here.merge(source)
+    merged = merge(here, source)
     assert (merged.runs, merged.trials, merged.apart) == (0, 0, 2)
     again = with_columns(runs, attempt=2)
     there = store_of(tmp_path / "there", ("runs", before), ("trials", trials), ("runs", again))
     store = store_of(tmp_path / "all", ("runs", runs))
-    merged = store.merge(there)
+    merged = merge(store, there)
     assert (merged.runs, merged.trials, merged.apart) == (0, 0, 2)
     # Trials of a network whose row is lost are somebody's, too.
     orphaned = store_of(tmp_path / "orphaned", ("trials", trials.slice(0, 4)))
-    assert orphaned.merge(source).apart >= 1
+    assert merge(orphaned, source).apart >= 1
     assert orphaned.rows("trials") < ALL // 2 + 4
-    assert store_of(tmp_path / "none").merge(orphaned.refresh()).unowned == 4
+    assert merge(store_of(tmp_path / "none"), orphaned.refresh()).unowned == 4
 
 
 def test_of_two_ends_without_a_network_the_one_here_stays(halves, tmp_path):
@@ -209,15 +211,15 @@ def test_of_two_ends_without_a_network_the_one_here_stays(halves, tmp_path):
     longer = pa.concat_tables([epochs, with_columns(epochs, epoch=2)])
     here = store_of(tmp_path / "here", ("runs", pruned), ("epochs", epochs))
     there = store_of(tmp_path / "there", ("runs", with_columns(pruned, epochs_run=2)), ("epochs", longer))
-    merged = here.merge(there)
+    merged = merge(here, there)
     assert (merged.runs, merged.apart) == (0, 0)
     assert here.rows("epochs") == epochs.num_rows
     # What trained it in full is news.
-    assert here.merge(source).runs == 2
+    assert merge(here, source).runs == 2
     assert sorted((row["attempt"], row["status"]) for row in rows(here, "runs"))[-1] == (2, "finished")
     assert here.rows("epochs") == epochs.num_rows
     diverged = with_columns(runs, checkpoint_sha256=None, status="diverged")
-    assert store_of(tmp_path / "diverged", ("runs", diverged)).merge(source).apart == 2
+    assert merge(store_of(tmp_path / "diverged", ("runs", diverged)), source).apart == 2
 
 
 def test_searches_are_joined_if_they_went_one_way(tmp_path):
@@ -240,10 +242,10 @@ def test_searches_are_joined_if_they_went_one_way(tmp_path):
         return store_of(tmp_path / name, ("sweeps", spec), ("proposals", proposals(*masks)), ("points", points(*masks)))
 
     store, other = search("all", "11", "10"), search("other", "11", "01")
-    merged = store.merge(search("on", "11", "10", "00"))
+    merged = merge(store, search("on", "11", "10", "00"))
     assert merged.kept == ()
     assert (store.rows("proposals"), store.rows("points"), store.rows("sweeps")) == (3, 3, 1)
-    merged = store.merge(other)
+    merged = merge(store, other)
     assert merged.kept == ("seek",)
     assert (store.rows("proposals"), store.rows("points"), store.rows("sweeps")) == (3, 3, 1)
 
@@ -260,26 +262,26 @@ def test_a_search_in_which_what_failed_was_done_again_is_the_same_search(tmp_pat
         return store_of(tmp_path / name, ("sweeps", spec), ("proposals", rows))
 
     store = search("here", (1, "11"), (2, "10"), (3, "00"))
-    assert store.merge(search("there", (1, "11"), (2, "10"), (3, "00"), (3, "01"))).kept == ()
+    assert merge(store, search("there", (1, "11"), (2, "10"), (3, "00"), (3, "01"))).kept == ()
     told = store.read("proposals", unique=True).select(["number", "bn_mask"]).to_pylist()
     assert [(row["number"], row["bn_mask"]) for row in told] == [(1, "11"), (2, "10"), (3, "00"), (3, "01")]
-    assert store.verify().ok
+    assert verify(store).ok
 
 
 def test_much_is_taken_in_groups_of_whole_runs(halves, tmp_path, monkeypatch):
     monkeypatch.setattr(merging, "TRIALS_AT_ONCE", ALL // 4)
     store = Store.create(tmp_path / "all")
-    merged = store.merge(Store.open(halves / "whole"))
+    merged = merge(store, Store.open(halves / "whole"))
     assert (merged.runs, merged.trials, merged.networks) == (4, ALL, 4)
     assert len(store.parts("trials")) == len(store.parts("runs")) == 4
     assert [row["run_id"] for row in rows(store, "runs")] == [
         row["run_id"] for row in rows(Store.open(halves / "whole"), "runs")
     ]
-    assert store.verify().ok
+    assert verify(store).ok
     for table in SCHEMAS:
         assert rows(store, table) == rows(Store.open(halves / "whole"), table), table
     before = store.state.seq
-    assert store.merge(Store.open(tmp_path / "all")).lines() == [
+    assert merge(store, Store.open(tmp_path / "all")).lines() == [
         f"{store.location}: 0 runs, 0 trials and 0 networks are new"
     ]
     assert {part.path for part in store.parts()} == {part.path for part in Store.open(tmp_path / "all").parts()}
@@ -292,7 +294,7 @@ def test_a_result_replaces_a_failure_and_its_attempt_follows(halves, tmp_path):
     failed = with_columns(runs, status="failed", checkpoint_sha256=None, attempt=2)
     store = Store.create(tmp_path / "all")
     store.commit({"runs": failed})
-    merged = store.merge(source)
+    merged = merge(store, source)
     assert (merged.runs, merged.trials) == (2, ALL // 2)
     ends = sorted((row["attempt"], row["status"]) for row in rows(store, "runs"))
     first = runs["attempt"][0].as_py()
@@ -301,8 +303,8 @@ def test_a_result_replaces_a_failure_and_its_attempt_follows(halves, tmp_path):
     fails = Store.create(tmp_path / "fails")
     fails.commit({"runs": failed})
     keeps = Store.create(tmp_path / "keeps")
-    keeps.merge(source)
-    assert keeps.merge(fails).lines() == [f"{fails.location}: 0 runs, 0 trials and 0 networks are new"]
+    merge(keeps, source)
+    assert merge(keeps, fails).lines() == [f"{fails.location}: 0 runs, 0 trials and 0 networks are new"]
 
 
 def test_a_merge_again_brings_what_has_ended_since_and_each_failure_once(halves, tmp_path):
@@ -313,12 +315,12 @@ def test_a_merge_again_brings_what_has_ended_since_and_each_failure_once(halves,
     failure = dict.fromkeys(failures) | {"sweep": "half", "run_id": run_id, "error": "out of memory", "attempt": 3}
     source.commit({"runs": gone, "failures": pa.Table.from_pylist([failure], schema=SCHEMAS["failures"])})
     store = Store.create(tmp_path / "all")
-    store.merge(source)
+    merge(store, source)
     sha256 = source.put_network(
         run_id, Store.open(halves / "first").get_network(run_id, runs["checkpoint_sha256"][0].as_py())
     )
     source.commit({"runs": with_columns(runs, attempt=4, checkpoint_sha256=sha256)})
-    assert store.merge(source).runs == 1
+    assert merge(store, source).runs == 1
     assert sorted((row["attempt"], row["status"]) for row in rows(store, "runs"))[0] == (3, "failed")
     assert [row["status"] for row in sorted(rows(store, "runs"), key=lambda row: row["attempt"])] == [
         "failed",
@@ -329,17 +331,17 @@ def test_a_merge_again_brings_what_has_ended_since_and_each_failure_once(halves,
     block = {**failure, "point_id": "p", "first_trial": 0, "trials": 4, "attempt": 1}
     source.commit({"failures": pa.Table.from_pylist([block], schema=SCHEMAS["failures"])})
     for _ in range(2):
-        store.merge(source)
+        merge(store, source)
         assert sorted(row["point_id"] or "" for row in rows(store, "failures")) == ["", "p"]
 
 
 def test_published_rows_have_no_networks_and_get_them_back(halves, tmp_path):
-    Store.open(halves / "first").copy_rows(tmp_path / "published")
+    copy_rows(Store.open(halves / "first"), tmp_path / "published")
     store = Store.create(tmp_path / "all")
-    merged = store.merge(Store.open(tmp_path / "published"))
+    merged = merge(store, Store.open(tmp_path / "published"))
     assert (merged.runs, merged.networks, merged.lost) == (2, 0, 2)
     assert any("2 networks are not there" in line for line in merged.lines())
-    again = store.merge(Store.open(halves / "first"))
+    again = merge(store, Store.open(halves / "first"))
     assert (again.runs, again.trials, again.networks) == (0, 0, 2)
 
 
@@ -395,7 +397,7 @@ def test_a_sweep_s_rows_are_exported_whoever_asked_for_them_first(tmp_path):
     source = Store.open(tmp_path / "store")
     mine = 2 * 2 * (1 + 2 + 2)  # seeds, cells, trials per eta
     for form, read in (("csv", pa_csv.read_csv), ("parquet", pq.read_table)):
-        source.export(tmp_path / form, format=form, sweep="other")
+        export(source, tmp_path / form, format=form, sweep="other")
         tables = {path.stem: read(path) for path in (tmp_path / form).glob(f"*.{form}")}
         counts = {name: table.num_rows for name, table in tables.items()}
         wanted = {"sweeps": 1, "points": 2 * 2 * 3, "runs": 2, "epochs": 2, "trials": mine}
@@ -409,14 +411,14 @@ def test_a_sweep_s_rows_are_exported_whoever_asked_for_them_first(tmp_path):
         assert_same_answer(published, original, "accuracy")
         assert sum(published.query("accuracy").column("n")) == mine
     with pytest.raises(UnknownNameError, match="unknown sweep 'another'. Did you mean 'other'"):
-        source.export(tmp_path / "none", sweep="another")
+        export(source, tmp_path / "none", sweep="another")
 
 
 def test_two_stores_with_other_sweeps_become_one_with_both(halves, tmp_path):
     store = Store.create(tmp_path / "all")
     trials = store_rows.trials(100)
     store.commit({"trials": trials})
-    store.merge(Store.open(halves / "first"))
+    merge(store, Store.open(halves / "first"))
     assert store.rows("trials") == 100 + ALL // 2
     assert pc.sum(pc.equal(store.read("trials")["sweep"], "test")).as_py() == 100
 
@@ -424,7 +426,7 @@ def test_two_stores_with_other_sweeps_become_one_with_both(halves, tmp_path):
 def test_a_store_that_somebody_writes_to_is_not_merged_into(halves, tmp_path):
     store = Store.create(tmp_path / "all")
     with store.claim(), pytest.raises(StoreClaimedError):
-        Store.open(tmp_path / "all", writable=True).merge(Store.open(halves / "first"))
+        merge(Store.open(tmp_path / "all", writable=True), Store.open(halves / "first"))
     assert store.refresh().rows("trials") == 0
 
 

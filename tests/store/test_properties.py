@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from bnsweep.errors import BnsweepError, SchemaError, StoreClaimedError
 from bnsweep.store import parts
+from bnsweep.store.compact import compact
 from bnsweep.store.log import unseal
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify, verify_location
 
 KEYS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=12, unique=True)
 STEPS = st.one_of(
@@ -52,7 +54,7 @@ def test_the_first_of_each_key_is_kept_whatever_happens(steps: list[tuple[object
                 for point, trial in step[1]:  # type: ignore[attr-defined]
                     model.setdefault((f"point-{point}", trial), number)
             elif step[0] == "compact":
-                store.compact(target_rows=step[1], grace_s=0 if step[2] else 3600)
+                compact(store, target_rows=step[1], grace_s=0 if step[2] else 3600)
             else:
                 store = Store.open(store.location, writable=True)
             read = store.read("trials", columns=["point_id", "trial", "correct"], unique=True)
@@ -60,10 +62,10 @@ def test_the_first_of_each_key_is_kept_whatever_happens(steps: list[tuple[object
                 read["point_id"].to_pylist(), read["trial"].to_pylist(), read["correct"].to_pylist(), strict=True
             )
             assert {(point, trial): correct for point, trial, correct in found} == model
-            assert store.key_set("trials") == model.keys()
-        store.compact()
+            assert store_rows.key_set(store, "trials") == model.keys()
+        compact(store)
         assert store.rows("trials") == len(model)
-        assert store.verify().ok
+        assert verify(store).ok
 
 
 @settings(max_examples=60, deadline=None)
@@ -120,7 +122,7 @@ def test_whatever_byte_of_a_store_is_changed_is_found_and_put_right_or_does_not_
     except BnsweepError as error:
         assert str(error)
     try:
-        found = Store.verify_location(folder)
+        found = verify_location(folder)
     except SchemaError:  # the changed byte was the version's, and now it is a newer one
         assert path.name == "bnsweep-store.json"
         return
@@ -128,7 +130,7 @@ def test_whatever_byte_of_a_store_is_changed_is_found_and_put_right_or_does_not_
     if changed == data or matters:
         assert found.ok == (changed == data)
     try:
-        assert Store.verify_location(folder, repair=True).ok
+        assert verify_location(folder, repair=True).ok
     except StoreClaimedError:  # the changed byte says that this process, which lives, still holds the claim
         assert path.parent.name == "claims"
         return
@@ -136,8 +138,8 @@ def test_whatever_byte_of_a_store_is_changed_is_found_and_put_right_or_does_not_
     store = Store.open(folder)
     for number in (0, 1):
         store.commit({"trials": store_rows.trials(20, start=20 * number)})
-    assert {problem.kind for problem in store.verify(repair=True).problems} <= {"duplicates", "network"}
-    assert store.rows("trials") == len(store.key_set("trials")) == 40
+    assert {problem.kind for problem in verify(store, repair=True).problems} <= {"duplicates", "network"}
+    assert store.rows("trials") == len(store_rows.key_set(store, "trials")) == 40
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))

@@ -17,8 +17,11 @@ from buckets import ACCOUNT, Proxy, moto, new_bucket, proxy_before
 
 from bnsweep.errors import StoreClaimedError, StoreDamagedError, StoreError, StoreUnwritableError
 from bnsweep.store import s3
+from bnsweep.store.compact import compact
 from bnsweep.store.location import open_files
+from bnsweep.store.merge import merge
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 pytest.importorskip("boto3", reason="needs the extra s3")
 pytest.importorskip("moto.server", reason="needs moto[server]")
@@ -82,13 +85,13 @@ def test_a_store_in_a_bucket(location: str) -> None:
             store.commit({"trials": store_rows.trials(100, start=100 * batch), "runs": store_rows.runs(1, start=batch)})
     sha256 = store.put_network("run-1", b"weights" * 1_000_000)  # 7 MB: still one PUT
     opened = Store.open(location)
-    assert opened.read("trials").num_rows == len(opened.key_set("trials")) == 500
+    assert opened.read("trials").num_rows == len(store_rows.key_set(opened, "trials")) == 500
     assert opened.get_network("run-1", sha256) == b"weights" * 1_000_000
     assert opened.part_paths("trials")[0].startswith("s3://bucket-")
     assert opened.part_names("trials")[0].startswith("bucket-")
-    assert store.compact(grace_s=0).parts_after == 2
+    assert compact(store, grace_s=0).parts_after == 2
     assert opened.read("trials").num_rows == 500
-    assert opened.verify().ok
+    assert verify(opened).ok
     opened.slot("run-1").write(b"state")
     assert opened.slot("run-1").read() == b"state"
     opened.slot("run-1").delete()
@@ -108,13 +111,13 @@ def test_parts_are_merged_into_a_bucket_and_out_of_it(location: str, tmp_path: P
         parts.append(part)
     bucket = Store.create(location)
     for part in parts:
-        merged = bucket.merge(part)
+        merged = merge(bucket, part)
         assert (merged.runs, merged.trials, merged.networks, merged.lost) == (1, 1000, 1, 0)
-    assert Store.open(location).verify().ok
+    assert verify(Store.open(location)).ok
     copy = Store.create(tmp_path / "copy")
-    assert copy.merge(Store.open(location)).networks == 2
-    assert copy.verify().ok
-    assert copy.key_set("trials") == parts[0].key_set("trials") | parts[1].key_set("trials")
+    assert merge(copy, Store.open(location)).networks == 2
+    assert verify(copy).ok
+    assert store_rows.key_set(copy, "trials") == set().union(*(store_rows.key_set(part, "trials") for part in parts))
 
 
 def test_one_claim_and_one_writer_per_number(location: str, processes: ForkServerContext) -> None:
@@ -139,8 +142,8 @@ def test_failing_puts_are_tried_again(proxy: Proxy, location: str, fault: str) -
     proxy.faults.clear()
     assert proxy.injected >= 4
     opened = Store.open(location)
-    assert opened.rows("trials") == len(opened.key_set("trials")) == 80
-    assert opened.verify().ok
+    assert opened.rows("trials") == len(store_rows.key_set(opened, "trials")) == 80
+    assert verify(opened).ok
 
 
 def test_a_put_cut_in_the_middle_leaves_nothing(proxy: Proxy, location: str) -> None:
@@ -148,7 +151,7 @@ def test_a_put_cut_in_the_middle_leaves_nothing(proxy: Proxy, location: str) -> 
     proxy.faults[:] = ["cut"]
     store.commit({"trials": store_rows.trials(2_000)})
     assert proxy.injected == 1
-    assert Store.open(location).verify().ok
+    assert verify(Store.open(location)).ok
     assert Store.open(location).read("trials").num_rows == 2_000
 
 

@@ -14,8 +14,10 @@ import store_children
 import store_rows
 
 from bnsweep.errors import StoreClaimedError
+from bnsweep.store.compact import compact
 from bnsweep.store.location import open_files
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 
 def link_whose_answer_is_lost(source: Path, target: Path, *, link: Callable[[Path, Path], None] = os.link) -> None:
@@ -91,8 +93,8 @@ def test_one_driver_holds_the_store_and_its_rows_are_there(location: str) -> Non
         store.commit({"trials": store_rows.trials(100)})
         with pytest.raises(StoreClaimedError, match="is being written to by"), Store.open(location).claim():
             pass
-    assert store.compact(grace_s=0).deletion_postponed is False
+    assert compact(store, grace_s=0).deletion_postponed is False
     opened = Store.open(location)
     assert opened.read("trials").num_rows == 100
-    assert opened.verify().ok
+    assert verify(opened).ok
     assert not list(Path(location).rglob("*.tmp"))

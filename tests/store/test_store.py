@@ -18,10 +18,13 @@ import store_rows
 
 from bnsweep.errors import InputError, SchemaError, StoreDamagedError, StoreError, UnknownNameError
 from bnsweep.store import parts, schema
+from bnsweep.store.compact import compact
+from bnsweep.store.export import copy_rows, export
 from bnsweep.store.filesystem import LocalFiles
 from bnsweep.store.log import Log, LogEntry
 from bnsweep.store.schema import KEYS, SCHEMAS
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def test_reading_columns_and_filters(store: Store) -> None:
     read = store.read("trials", columns=["trial", "correct"], filter=pc.field("trial") < 3)
     assert read.column_names == ["trial", "correct"]
     assert read.num_rows == 4 * 3  # 80 rows are 4 points of 20 trials
-    assert len(store.key_set("trials")) == 80
+    assert len(store_rows.key_set(store, "trials")) == 80
     assert store.keys("trials").column_names == list(KEYS["trials"])
     assert store.read("epochs").num_rows == 0
     with pytest.raises(UnknownNameError, match="unknown table 'trails'. Did you mean 'trials'"):
@@ -154,7 +157,7 @@ def test_narrower_types_are_widened_and_dictionaries_unpacked(store: Store) -> N
 def test_a_failed_training_run_has_a_null_point_in_its_key(store: Store) -> None:
     store.commit({"failures": store_rows.failures(2)})
     store.commit({"failures": store_rows.failures(2, attempt=4)})
-    assert len(store.key_set("failures")) == 4
+    assert len(store_rows.key_set(store, "failures")) == 4
     with pytest.raises(StoreError, match="different keys"):
         store.commit({"failures": pa.concat_tables([store_rows.failures(1), store_rows.failures(1)])})
 
@@ -335,7 +338,7 @@ def test_an_upgrade_that_a_compaction_overtakes_does_the_rest_and_says_what_it_d
     def compact_first(files: LocalFiles, name: str, data: bytes | memoryview) -> None:
         if name.startswith("parts/") and not compactions:
             compactions.append(name)
-            Store.open(store.location).compact(tables=["trials"])
+            compact(Store.open(store.location), tables=["trials"])
         write(files, name, data)
 
     monkeypatch.setattr(LocalFiles, "write", compact_first)
@@ -347,7 +350,7 @@ def test_an_upgrade_that_a_compaction_overtakes_does_the_rest_and_says_what_it_d
 def test_export_and_its_provenance(store: Store, tmp_path: Path) -> None:
     store.commit({"sweeps": store_rows.sweeps(), "trials": store_rows.trials(50), "runs": store_rows.runs(2)})
     store.commit({"trials": store_rows.trials(50, seed=1)})  # the same keys: exported once
-    written = store.export(tmp_path / "out", format="csv")
+    written = export(store, tmp_path / "out", format="csv")
     assert [path.name for path in written] == ["sweeps.csv", "runs.csv", "trials.csv", "provenance.json"]
     table = pa_csv.read_csv(tmp_path / "out/trials.csv")
     assert table.num_rows == 50
@@ -356,12 +359,12 @@ def test_export_and_its_provenance(store: Store, tmp_path: Path) -> None:
     assert record["specs"][0]["spec_yaml"] == "name: test\n"
     assert record["computed_with"] == [store_rows.WORK["versions"]]
     assert {part["sha256"] for part in record["parts"]} == {part.sha256 for part in store.parts()}
-    store.export(tmp_path / "out", tables=["trials"])
+    export(store, tmp_path / "out", tables=["trials"])
     assert (
         pq.read_table(tmp_path / "out/trials.parquet").cast(SCHEMAS["trials"]).equals(store.read("trials", unique=True))
     )
     with pytest.raises(UnknownNameError, match="unknown export format 'xlsx'. Valid: parquet, csv"):
-        store.export(tmp_path / "out", format="xlsx")
+        export(store, tmp_path / "out", format="xlsx")
 
 
 def test_a_copy_of_the_rows_is_a_small_store_without_old_versions(store: Store, tmp_path: Path) -> None:
@@ -378,7 +381,7 @@ def test_a_copy_of_the_rows_is_a_small_store_without_old_versions(store: Store, 
     store.commit({**version(2), "trials": store_rows.trials(50), "runs": store_rows.runs(2)})
     store.commit({"trials": store_rows.trials(80, seed=1)})  # 50 of these keys are there already
     store.put_network("a", b"weights")
-    copied = store.copy_rows(tmp_path / "copy")
+    copied = copy_rows(store, tmp_path / "copy")
     assert [path.parent.name for path in copied] == ["sweeps", "points", "runs", "trials"]
     copy = Store.open(tmp_path / "copy")
     assert copy.read("sweeps")["revision"].to_pylist() == [2]
@@ -386,12 +389,12 @@ def test_a_copy_of_the_rows_is_a_small_store_without_old_versions(store: Store, 
     assert copy.rows("points") == 20
     assert copy.read("trials").equals(store.read("trials", unique=True))
     assert copy.read("trials").num_rows == 80
-    assert copy.verify().ok
+    assert verify(copy).ok
     assert not {"networks", "claims"} & {path.name for path in (tmp_path / "copy").iterdir()}
     copy.commit({"trials": store_rows.trials(20, start=80)})  # whoever has it may go on with it
-    assert Store.open(tmp_path / "copy").verify().ok
+    assert verify(Store.open(tmp_path / "copy")).ok
     with pytest.raises(StoreError, match="is a store already"):
-        store.copy_rows(tmp_path / "copy")
+        copy_rows(store, tmp_path / "copy")
 
 
 def test_a_copy_leaves_alone_what_it_did_not_make(store: Store, tmp_path: Path) -> None:
@@ -402,10 +405,10 @@ def test_a_copy_leaves_alone_what_it_did_not_make(store: Store, tmp_path: Path) 
     insurance.write_text("car")
     (mine / "notes.txt").write_text("notes")
     with pytest.raises(InputError, match=r"mine holds other files \(notes.txt\): give a store, or"):
-        store.copy_rows(mine)
+        copy_rows(store, mine)
     assert sorted(path.name for path in mine.iterdir()) == ["claims", "notes.txt"]
     (mine / "notes.txt").unlink()  # what is left has a name that a store's own folder has
-    store.copy_rows(mine)
+    copy_rows(store, mine)
     assert list((mine / "claims").iterdir()) == [insurance]
     assert insurance.read_text() == "car"
 

@@ -9,9 +9,11 @@ import store_rows
 
 from bnsweep.errors import StoreClaimedError, StoreDamagedError
 from bnsweep.store.attempts import set_aside_all_older, set_aside_unowned
+from bnsweep.store.compact import compact
 from bnsweep.store.filesystem import Files, LocalFiles
 from bnsweep.store.log import Part
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify, verify_location
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_whole_store(store: Store) -> None:
-    result = store.verify()
+    result = verify(store)
     assert result.ok
     assert (result.parts, result.rows, result.networks) == (4, 76, 1)
     assert (result.planned, result.done, result.failed, result.missing) == (5, 3, 0, 2)
@@ -38,13 +40,13 @@ def test_a_whole_store(store: Store) -> None:
 def test_a_point_whose_block_or_training_failed_is_failed(store: Store) -> None:
     point = store_rows.points(5)["point_id"]
     store.commit({"failures": store_rows.failures(1, point_id=point[4].as_py(), first_trial=0, trials=20)})
-    result = store.verify()
+    result = verify(store)
     assert (result.done, result.failed, result.missing) == (3, 1, 1)
     store.commit({"points": store_rows.points(2, start=50), "runs": store_rows.runs(1, start=1, status="diverged")})
-    result = store.verify()  # the second run has no network, so its two points cannot be had
+    result = verify(store)  # the second run has no network, so its two points cannot be had
     assert (result.planned, result.done, result.failed, result.missing) == (7, 3, 3, 1)
     store.commit({"trials": store_rows.trials(20, start=80)})
-    assert (store.verify().done, store.verify().failed) == (4, 2)  # the block was tried again, and done
+    assert (verify(store).done, verify(store).failed) == (4, 2)  # the block was tried again, and done
 
 
 def test_points_of_a_plan_that_was_replaced_are_not_missing(tmp_path: Path) -> None:
@@ -54,7 +56,7 @@ def test_points_of_a_plan_that_was_replaced_are_not_missing(tmp_path: Path) -> N
         rows = store_rows.points(points)
         rows = rows.set_column(1, "spec_sha256", pa.repeat(f"spec {revision}", points))
         store.commit({"sweeps": store_rows.build("sweeps", 1, version), "points": rows})
-    assert store.verify().planned == 3
+    assert verify(store).planned == 3
 
 
 def key_digest(part: Part) -> str:
@@ -76,20 +78,20 @@ def test_a_bad_part_is_found_and_set_aside(store: Store, damage: str) -> None:
         pq.write_table(pa.table({"x": [1]}), path)
     else:
         path.unlink()
-    result = store.verify()
+    result = verify(store)
     assert not result.ok
     assert [(problem.kind, problem.where) for problem in result.problems] == [("part", bad.path)]
     if damage != "flip":  # a page's checksum covers its values, not the file's other bytes
         with pytest.raises(StoreDamagedError, match=path.name):
             store.read("trials")
-    repaired = store.verify(repair=True)
+    repaired = verify(store, repair=True)
     assert repaired.ok
     assert "run again" in repaired.problems[0].repaired
     assert (repaired.done, repaired.missing) == (2, 3)
-    assert store.verify().problems == []
+    assert verify(store).problems == []
     assert bool(list(Path(store.location, "quarantine").rglob("*.parquet"))) == (damage != "gone")
     store.commit({"trials": store_rows.trials(30, start=40)})  # what the next run does
-    assert store.verify().done == 3
+    assert verify(store).done == 3
     assert key_digest(store.parts("trials")[-1]) == key_digest(bad)
 
 
@@ -106,26 +108,26 @@ def test_what_the_disk_cannot_read_is_found_with_all_else_and_set_aside(store: S
     unreadable(network)
     unreadable(first)
     second.write_bytes(b"PAR1")
-    result = store.verify()
+    result = verify(store)
     assert [problem.kind for problem in result.problems] == ["part", "part", "network"]
     assert "Input/output error" in result.problems[0].message
     assert (result.planned, result.missing) == (5, 5)
-    assert store.verify(repair=True).ok
+    assert verify(store, repair=True).ok
     aside = {path.name for path in Path(store.location, "quarantine").rglob("*") if not path.is_dir()}
     assert aside == {network.name, first.name, second.name}
     store.put_network(store.read("runs")["run_id"][0].as_py(), b"weights")
     store.commit({"trials": store_rows.trials(70)})
-    assert store.verify().problems == []
+    assert verify(store).problems == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(("name", "kind"), [("log/000000000004.json", "log"), ("bnsweep-store.json", "head")])
 def test_a_store_that_the_disk_does_not_let_open_is_repaired(store: Store, name: str, kind: str) -> None:
     unreadable(Path(store.location, name))
-    (problem,) = Store.verify_location(store.location).problems
+    (problem,) = verify_location(store.location).problems
     assert "Input/output error" in problem.message
-    assert [found.kind for found in Store.verify_location(store.location, repair=True).problems] == [kind]
-    assert Store.verify_location(store.location).ok
+    assert [found.kind for found in verify_location(store.location, repair=True).problems] == [kind]
+    assert verify_location(store.location).ok
 
 
 class MovesAsBucketsDo(LocalFiles):
@@ -142,7 +144,7 @@ def test_what_cannot_be_set_aside_stays_a_problem_and_nothing_is_lost(store: Sto
     data = path.read_bytes()
     path.unlink()
     path.mkdir()
-    result = Store(MovesAsBucketsDo(Path(store.location)), store.version).verify(repair=True)
+    result = verify(Store(MovesAsBucketsDo(Path(store.location)), store.version), repair=True)
     assert [problem.kind for problem in result.problems if not problem.repaired] == [
         "part",
         "duplicates",
@@ -150,7 +152,7 @@ def test_what_cannot_be_set_aside_stays_a_problem_and_nothing_is_lost(store: Sto
     ]
     path.rmdir()
     path.write_bytes(data)
-    assert store.verify(repair=True).ok
+    assert verify(store, repair=True).ok
     assert store.rows("trials") == 70
 
 
@@ -163,7 +165,7 @@ def test_no_run_is_promised_to_compute_rows_again_that_it_does_not(store: Store,
     }
     (part,) = store.commit({table: rows[table]})
     Path(store.location, part.path).unlink()
-    (problem,) = store.verify(repair=True).problems
+    (problem,) = verify(store, repair=True).problems
     assert f"but its {part.rows} rows are lost" in problem.message
     assert problem.repaired == "set aside"
 
@@ -199,16 +201,16 @@ def test_rows_of_earlier_networks_of_some_runs_are_set_aside(store: Store) -> No
 
 def test_repeated_and_disagreeing_rows(store: Store) -> None:
     store.commit({"trials": store_rows.trials(10)})  # ten of the first forty, with the same random numbers?
-    store.compact(grace_s=0)
-    assert store.verify().ok
+    compact(store, grace_s=0)
+    assert verify(store).ok
     store.commit({"trials": store_rows.trials(10, seed=5)})
-    result = store.verify()
+    result = verify(store)
     assert [problem.kind for problem in result.problems] == ["duplicates", "disagreement"]
     assert "10 rows of trials have the key of another row" in result.problems[0].message
     assert "not deterministic" in result.problems[1].message
-    repaired = store.verify(repair=True)
+    repaired = verify(store, repair=True)
     assert repaired.ok
-    assert store.verify().problems == []
+    assert verify(store).problems == []
     (kept,) = Path(store.location, "quarantine").rglob("trials.parquet")
     assert pq.read_table(kept).num_rows == 20
     assert store.rows("trials") == 70
@@ -219,18 +221,18 @@ def test_rows_that_differ_in_volatile_columns_only_agree(store: Store) -> None:
     worker = rows.column_names.index("worker")
     elsewhere = rows.set_column(worker, "worker", pa.array(["node-2:1"] * 40))
     store.commit({"trials": elsewhere.slice(0, 20)})
-    assert [problem.kind for problem in store.verify().problems] == ["duplicates"]
+    assert [problem.kind for problem in verify(store).problems] == ["duplicates"]
 
 
 def test_a_damaged_network_is_found_and_set_aside(store: Store) -> None:
     (path,) = Path(store.location, "networks").iterdir()
     path.write_bytes(b"Weights")
-    assert [problem.kind for problem in store.verify().problems] == ["network"]
-    assert store.verify(repair=True).ok
+    assert [problem.kind for problem in verify(store).problems] == ["network"]
+    assert verify(store, repair=True).ok
     assert not path.exists()
-    assert not store.verify().ok  # lost, until it is trained again
+    assert not verify(store).ok  # lost, until it is trained again
     store.put_network(store.read("runs")["run_id"][0].as_py(), b"weights")
-    assert store.verify().ok
+    assert verify(store).ok
 
 
 def test_attempts_that_gave_different_networks_are_found_and_the_older_rows_set_aside(store: Store) -> None:
@@ -240,38 +242,38 @@ def test_attempts_that_gave_different_networks_are_found_and_the_older_rows_set_
     store.commit({"runs": store_rows.runs(1, attempt=2, checkpoint_sha256=sha256)})
     store.commit({"trials": store_rows.trials(10, start=70)})  # made on the newer network
     assert store.rows("trials") == 100
-    result = store.verify()
+    result = verify(store)
     assert [problem.kind for problem in result.problems] == ["disagreement"]
     assert f"attempts 1, 2 at run {run_id} gave different networks" in result.problems[0].message
-    repaired = store.verify(repair=True)
+    repaired = verify(store, repair=True)
     assert repaired.ok
     assert (repaired.done, repaired.missing) == (1, 5)
-    assert store.verify().problems == []
+    assert verify(store).problems == []
     assert store.read("runs")["attempt"].to_pylist() == [2]
-    assert store.rows("trials") == len(store.key_set("trials")) == 30
+    assert store.rows("trials") == len(store_rows.key_set(store, "trials")) == 30
     aside = [pq.read_table(path).num_rows for path in Path(store.location, "quarantine").rglob("trials/*.parquet")]
     assert sum(aside) == 70
     store.commit({"trials": store_rows.trials(70)})  # what the next run does
-    assert store.verify().done == 5
+    assert verify(store).done == 5
 
 
 def test_an_attempt_that_gave_the_same_network_agrees(store: Store) -> None:
     (sha256,) = store.read("runs")["checkpoint_sha256"].to_pylist()
     store.commit({"runs": store_rows.runs(1, attempt=2, checkpoint_sha256=sha256)})
-    assert store.verify().problems == []
-    assert store.verify().networks == 1
+    assert verify(store).problems == []
+    assert verify(store).networks == 1
 
 
 def test_orphans_are_told_but_harmless(store: Store) -> None:
     Path(store.location, "parts/trials/0123456789abcdef.parquet").write_bytes(b"torn")
-    result = store.verify()
+    result = verify(store)
     assert result.ok
     assert result.orphans == ["parts/trials/0123456789abcdef.parquet"]
 
 
 def test_repair_needs_the_claim(store: Store) -> None:
     with store.claim(), pytest.raises(StoreClaimedError, match="is being written to by"):
-        Store.open(store.location).verify(repair=True)
+        verify(Store.open(store.location), repair=True)
 
 
 @pytest.mark.parametrize("name", ["log/000000000004.json", "bnsweep-store.json"])
@@ -281,9 +283,9 @@ def test_repair_of_what_keeps_a_store_from_being_opened_needs_the_claim(store: S
     damaged = path.read_bytes()
     with store.claim():
         with pytest.raises(StoreClaimedError, match="is being written to by"):
-            Store.verify_location(store.location, repair=True)
+            verify_location(store.location, repair=True)
         assert path.read_bytes() == damaged
-    assert Store.verify_location(store.location, repair=True).ok
+    assert verify_location(store.location, repair=True).ok
 
 
 def test_a_second_repair_keeps_what_the_first_set_aside(store: Store) -> None:
@@ -292,6 +294,6 @@ def test_a_second_repair_keeps_what_the_first_set_aside(store: Store) -> None:
     for _ in range(2):
         damaged.append(entry.read_bytes()[:-9])
         entry.write_bytes(damaged[-1])
-        assert Store.verify_location(store.location, repair=True).ok
+        assert verify_location(store.location, repair=True).ok
     aside = [path.read_bytes() for path in Path(store.location, "quarantine").rglob(entry.name)]
     assert sorted(aside) == sorted(damaged)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bnsweep.store.schema import KEYS, SCHEMAS, VOLATILE
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify_location
 
 
 def rows(store, table="trials"):
@@ -26,7 +27,7 @@ def lose(location, *tables):
             data = bytearray(path.read_bytes())
             data[len(data) // 2] ^= 255
             path.write_bytes(data)
-    assert Store.verify_location(location, repair=True).ok
+    assert verify_location(location, repair=True).ok
 
 
 def bnsweep(*arguments):

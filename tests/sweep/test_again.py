@@ -15,7 +15,9 @@ from bnsweep.analysis.database import open_database
 from bnsweep.errors import InputError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
+from bnsweep.store.export import copy_rows
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 from bnsweep.sweep import driver, retries, work
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
@@ -49,7 +51,7 @@ def test_a_network_that_comes_out_otherwise_leaves_no_trials_of_the_other(tmp_pa
     fresh = tmp_path / "fresh"
     run(ODD.replace("trials: 4", "trials: 6"), fresh)
     assert rows(store) == rows(fresh)
-    assert Store.open(store).verify().ok
+    assert verify(Store.open(store)).ok
     assert list((store / "quarantine").rglob("*.parquet"))
 
 
@@ -84,7 +86,7 @@ def test_trials_of_two_networks_are_never_left_together(tmp_path, run, monkeypat
     assert rows(store) == rows(fresh)
     for table in ("epochs", "probes"):
         assert rows(store, table) == rows(fresh, table)
-    assert Store.open(store).verify().problems == []
+    assert verify(Store.open(store)).problems == []
 
 
 def test_a_training_that_was_interrupted_says_how_long_all_of_it_took(tmp_path, run, monkeypatch):
@@ -118,7 +120,7 @@ def test_a_sweep_is_extended_in_a_copy_of_its_rows(tmp_path, run, tiny):
     store, copy = tmp_path / "store", tmp_path / "copy"
     for eta in ("[0, 0.1]", "[0, 0.1, 0.2]"):
         run(tiny.replace("[0, 0.1, 0.3]", eta), store)
-    Store.open(store).copy_rows(copy)
+    copy_rows(Store.open(store), copy)
     shutil.copytree(store / "networks", copy / "networks")
     for _ in range(2):
         run(tiny, copy)
@@ -187,7 +189,7 @@ def test_what_fails_again_is_another_failure(tmp_path, run, tiny, monkeypatch):
     run(tiny.replace("0.3]", "0.3, 0.4]"), store, retry_failed=True)
     attempts = Counter(row["attempt"] for row in Store.open(store).read("failures").to_pylist())
     assert attempts == {3: 12, 6: 8}  # 2 networks, 2 sets of targets: 2 eta, and 1 more
-    assert Store.open(store).verify().ok
+    assert verify(Store.open(store)).ok
 
 
 def test_a_block_that_failed_beyond_what_is_planned_now_is_no_failure(tmp_path, run, monkeypatch):
@@ -203,14 +205,14 @@ def test_a_block_that_failed_beyond_what_is_planned_now_is_no_failure(tmp_path, 
     for text, failed in ((ODD.replace("trials: 4", "trials: 8"), 1), (ODD, 0)):
         summary = run(text, store)
         assert summary.failed == bool(failed)
-        assert Store.open(store).verify().failed == failed
+        assert verify(Store.open(store)).failed == failed
     assert summary.lines(again="") == ["nothing to do: every row has landed"]
 
 
 def test_a_plan_counts_networks_that_are_not_there(tmp_path, run, tiny):
     store, copy = tmp_path / "store", tmp_path / "copy"
     run(tiny, store)
-    Store.open(store).copy_rows(copy)
+    copy_rows(Store.open(store), copy)
     plan = make_plan(parse_spec(tiny), LocalCatalog(tmp_path))
     told = preview(plan, Store.open(copy), cpus=1, data_root=tmp_path)
     assert (told.runs_done, told.runs_missing, told.rows_missing, told.networks_lost) == (0, 2, 0, 2)

@@ -15,6 +15,7 @@ from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.recipe import Augment
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 from bnsweep.sweep import work
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
@@ -173,8 +174,8 @@ def test_a_lost_or_damaged_network_is_trained_again_and_the_rows_say_so(
             network.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     if (fault, trials) == ("damaged", 4):  # nobody needs to read it, so only `verify` finds out
         assert run(tiny, store).runs_done == 0
-        assert [problem.kind for problem in Store.open(store).verify().problems] == ["network"] * 2
-        assert Store.open(store).verify(repair=True).ok
+        assert [problem.kind for problem in verify(Store.open(store)).problems] == ["network"] * 2
+        assert verify(Store.open(store), repair=True).ok
         said = "is lost"
     summary = run(tiny, store)
     assert summary.runs_done == 2
@@ -183,7 +184,7 @@ def test_a_lost_or_damaged_network_is_trained_again_and_the_rows_say_so(
     assert sorted(row["attempt"] for row in runs) == [1, 1, 2, 2]
     again = [f"trained again, for the network of run {row['run_id']} {said}" in row["reason"] for row in runs]
     assert again == [row["attempt"] == 2 for row in runs]
-    assert Store.open(store).verify().ok
+    assert verify(Store.open(store)).ok
     assert run(tiny, store).runs_done == 0
 
 
@@ -337,7 +338,7 @@ def test_ctrl_c_keeps_finished_blocks_and_says_how_to_go_on(tmp_path, tiny, engi
     assert "every finished block is kept. To go on: bnsweep run" in out
     assert "Traceback" not in err
     assert Store.open(store).rows("trials") > 10
-    assert Store.open(store).verify().ok
+    assert verify(Store.open(store)).ok
 
 
 @pytest.mark.ray

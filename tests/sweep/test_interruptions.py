@@ -14,6 +14,7 @@ from sweep_helpers import rows
 from bnsweep.errors import StoreUnwritableError
 from bnsweep.experiment.resources import Resource
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 from bnsweep.sweep import recording, work
 from bnsweep.sweep import run as running
 from bnsweep.sweep.engine import InlineEngine
@@ -101,7 +102,7 @@ def test_blocks_that_came_back_together_are_all_kept(tmp_path, run, monkeypatch,
     assert "every finished block is kept" in "\n".join(summary.lines(again="x"))
     assert summary.trials_done == 3 * 39
     assert len(rows(store)) == 1 + 3 * 40
-    assert Store.open(store).verify().problems == []
+    assert verify(Store.open(store)).problems == []
 
 
 def test_a_second_interruption_at_once_costs_nothing_of_what_is_done(tmp_path, run, monkeypatch):
@@ -165,7 +166,7 @@ def test_what_has_come_back_before_a_disk_is_full_is_kept(tmp_path, run, monkeyp
         run(ODD.replace("trials: 1", "trials: 40"), store)
     assert len(back) == 5
     assert len(rows(store)) == 1 + 3 + sum(len(outcome.rows) for outcome in back)
-    assert Store.open(store).verify().problems == []
+    assert verify(Store.open(store)).problems == []
 
 
 def test_a_training_whose_row_did_not_land_goes_on_at_its_end(tmp_path, run, monkeypatch):

@@ -7,7 +7,11 @@ from sweep_helpers import lose, rows
 from bnsweep.analysis.database import open_database
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
+from bnsweep.store.compact import compact
+from bnsweep.store.export import copy_rows
+from bnsweep.store.merge import merge
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 from bnsweep.sweep import recording
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.plan_rows import record_plan
@@ -42,13 +46,13 @@ def test_what_is_planned_is_written_again(tmp_path, tiny, tables, compacted):
     for text in (tiny, shrunk):
         record(store, text, tmp_path)
     if compacted:
-        store.compact()
+        compact(store)
     before = [row["point_id"] for row in rows(store.location, "points")]
     lose(store.location, *tables)
     for _ in range(2):
         record(store.refresh(), shrunk, tmp_path)
     assert asked_for(store) == [(8, 0)]
-    found = store.verify()
+    found = verify(store)
     assert (found.problems, found.planned) == ([], 8)
     after = [row["point_id"] for row in rows(store.location, "points")]
     assert sorted(set(after)) == sorted(set(before)) if "points" not in tables else len(after) == 8
@@ -82,7 +86,7 @@ def test_trials_of_a_lost_run_are_not_taken_for_those_of_its_next_network(tmp_pa
     run(ODD, fresh)
     for table in ("runs", "epochs", "trials"):
         assert rows(store, table) == rows(fresh, table)
-    assert Store.open(store).verify().problems == []
+    assert verify(Store.open(store)).problems == []
     assert list((store / "quarantine").rglob("trials/*.parquet"))
 
 
@@ -95,17 +99,17 @@ def test_epochs_of_a_lost_run_do_not_come_twice(tmp_path, run, monkeypatch):
     monkeypatch.setattr(recording, "COMMIT_S", 1000.0)
     run(ODD, store)
     assert len(rows(store, "epochs")) == 2
-    assert Store.open(store).verify().problems == []
+    assert verify(Store.open(store)).problems == []
 
 
 def test_epochs_that_were_lost_stay_lost_and_come_with_a_copy(tmp_path, run):
     store, copy = tmp_path / "store", tmp_path / "copy"
     run(ODD, store)
-    Store.open(store).copy_rows(copy)
+    copy_rows(Store.open(store), copy)
     before = rows(store, "epochs")
     lose(store, "epochs")
     run(ODD, store)
     assert rows(store, "epochs") == []
-    Store.open(store).merge(Store.open(copy))
+    merge(Store.open(store), Store.open(copy))
     assert rows(store, "epochs") == before
-    assert Store.open(store).verify().problems == []
+    assert verify(Store.open(store)).problems == []

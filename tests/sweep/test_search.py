@@ -21,6 +21,7 @@ from bnsweep.experiment.plan import Plan, make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.search import subjects
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify_location
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.ray_settings import prepare_ray
@@ -119,7 +120,7 @@ def test_a_search_lands_the_rows_of_a_sweep_and_costs_nothing_when_it_is_done(se
     # A sweep on the search's store has nothing to do for placements that were searched, and the other way round.
     done = run(sweep.replace("train_seeds: 2", "train_seeds: 1") + f"placements: [{listed}]\n", tmp_path / "store")
     assert (done.runs_done, done.trials_done) == (0, 0)
-    assert Store.verify_location(tmp_path / "store").ok
+    assert verify_location(tmp_path / "store").ok
 
 
 STOPPING = "batch: 3, sampler: random, early_stopping: {grace_epochs: 1, reduction: 1.5}"
@@ -143,7 +144,7 @@ def test_a_search_is_the_same_by_either_engine_and_by_both_in_turn(search, tmp_p
         for table in ("runs", "epochs", "trials", "sites"):
             assert rows(store, table) == rows(whole, table), table
         assert list(dict.fromkeys(asked(store))) == asked(whole)  # a file of more trainings notes all of them again
-        assert Store.verify_location(store).ok
+        assert verify_location(store).ok
 
 
 def test_noise_is_drawn_until_the_interval_is_narrow_enough_in_a_search_as_in_a_sweep(search, run, tmp_path):
@@ -249,7 +250,7 @@ def test_what_early_stopping_ends_is_a_row_and_no_finished_network(search, run, 
         key=lambda row: row["attempt"],
     )
     assert (last["status"], last["epochs_run"], last["attempt"]) == ("finished", 4, 2)
-    assert Store.verify_location(tmp_path / "store").ok
+    assert verify_location(tmp_path / "store").ok
 
 
 def test_a_name_stands_for_one_study(search, run, tmp_path):
@@ -305,7 +306,7 @@ def test_a_search_killed_and_run_again_is_the_same_study(search, tmp_path):
     search(SEARCH, whole, engine="inline")
     assert asked(killed) == asked(whole)
     assert rows(killed) == rows(whole)
-    assert Store.verify_location(killed).ok
+    assert verify_location(killed).ok
 
     # The sweep that it writes trains the front with more seeds, and the search's runs are there already.
     text = (tmp_path / "front.yaml").read_text()

@@ -19,6 +19,7 @@ from bnsweep.errors import GpuLostError, ModelError, StoreUnwritableError
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify
 from bnsweep.sweep import work
 from bnsweep.sweep.search import job, tuning
 from bnsweep.sweep.search import run as search_run
@@ -128,7 +129,7 @@ def same_networks_and_rows(store, fresh):
     assert networks[0] == networks[1]
     for table in ("trials", "epochs", "probes"):
         assert rows(store, table) == rows(fresh, table)
-    assert Store.open(store).verify().problems == []
+    assert verify(Store.open(store)).problems == []
 
 
 @pytest.mark.parametrize("trouble", ["none", "interrupted", "failed between"])
@@ -297,7 +298,7 @@ def test_scoring_that_fails_is_left_alone_until_it_is_asked_for(tmp_path, search
         assert (other.trained, other.from_store) == (2, 0)
     attempts = [row["attempt"] for row in rows(store, "failures")]
     assert sorted(attempts) == [1, 1, 2, 2, 3, 3, 4, 4]
-    assert Store.open(store).verify().problems == []
+    assert verify(Store.open(store)).problems == []
     assert Store.open(store).rows("runs") == 2  # the networks are there
     summary, said = search(SEARCH, store, retry_failed=True)
     assert (summary.trained, summary.failed) == (2, False)

@@ -16,6 +16,7 @@ from bnsweep.cli import cli
 from bnsweep.errors import EngineError, StoreUnreadableError, StoreUnwritableError
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify_location
 from bnsweep.sweep import retries
 from bnsweep.sweep.recording import RowBuffer
 from bnsweep.sweep.search import job
@@ -51,7 +52,7 @@ def search(tmp_path):
 def same_rows(store, other):
     for table in TABLES:
         assert rows(store, table) == rows(other, table), table
-    assert Store.verify_location(store).ok
+    assert verify_location(store).ok
 
 
 WITHOUT_RAY = """

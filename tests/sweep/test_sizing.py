@@ -11,6 +11,7 @@ from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.resources import Resource
 from bnsweep.noise import sampling
+from bnsweep.store.export import copy_rows
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
@@ -69,7 +70,7 @@ def test_hours_cost_and_storage_are_those_of_the_rows(run, tiny, tmp_path):
 
 def test_networks_that_are_not_there_are_trained_again(run, tiny, tmp_path):
     run(tiny, tmp_path / "store")
-    Store.open(tmp_path / "store").copy_rows(tmp_path / "published")
+    copy_rows(Store.open(tmp_path / "store"), tmp_path / "published")
     published, plan = Store.open(tmp_path / "published"), plan_of(tiny, tmp_path)
     found = size(plan, published, ClusterShape(nodes=1), Store.open(tmp_path / "store"))
     anew = size(plan, None, ClusterShape(nodes=1), Store.open(tmp_path / "store"))

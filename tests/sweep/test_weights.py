@@ -20,7 +20,9 @@ from bnsweep.errors import InputError, SpecError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.spec import Data
+from bnsweep.store.export import copy_rows
 from bnsweep.store.store import Store
+from bnsweep.store.verify import verify_location
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.driver import Driver
 from bnsweep.sweep.notes import notes
@@ -193,7 +195,7 @@ def test_workers_need_no_file_but_the_store_s(spec, run, tmp_path, monkeypatch):
         (tmp_path / f"net{number}.pt away").rename(tmp_path / f"net{number}.pt")
     next((tmp_path / "ray" / "networks").iterdir()).unlink()
     assert run(spec.replace("trials: 30", "trials: 31"), tmp_path / "ray").runs_done == 1
-    assert Store.verify_location(str(tmp_path / "ray")).ok
+    assert verify_location(str(tmp_path / "ray")).ok
 
 
 def test_how_others_are_trained_is_no_part_of_what_is_trained(spec, tmp_path):
@@ -291,7 +293,7 @@ def test_a_search_trains_its_networks_itself(spec, tmp_path):
 
 def test_a_published_store_tells_no_folder(spec, run, tmp_path):
     run(spec, tmp_path / "store")
-    Store.open(tmp_path / "store").copy_rows(tmp_path / "copy")
+    copy_rows(Store.open(tmp_path / "store"), tmp_path / "copy")
     (row,) = Store.open(tmp_path / "copy").read("sweeps").to_pylist()
     assert str(tmp_path) not in row["spec"] + row["spec_yaml"]
     assert json.loads(row["spec"])["models"][0]["weights"] == ["net0.pt", "net1.pt"]
