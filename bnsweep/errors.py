@@ -10,7 +10,7 @@
     │   └── QueryError           SQL that is refused or fails
     ├── StoreError               exit code 1
     │   ├── NoStoreError         there is no store at this place (exit code 2)
-    │   ├── SchemaError          a store written by a newer bnsweep (exit code 2)
+    │   ├── SchemaError          a store of a newer bnsweep, or one to write to of an older (exit code 2)
     │   ├── StoreClaimedError    another driver is writing to the store
     │   ├── StoreDamagedError    a part that is missing or does not match its digest
     │   ├── StoreUnreadableError disk or network that fails: it may pass
@@ -153,7 +153,7 @@ class NoStoreError(StoreError):
 
 
 class SchemaError(StoreError):
-    """A store written by a newer bnsweep."""
+    """A store whose schema is newer than this bnsweep's, or older where it is to be written to."""
 
     exit_code = 2
 

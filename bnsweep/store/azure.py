@@ -8,8 +8,8 @@ from typing import Any
 
 from pyarrow import fs
 
-from bnsweep.errors import StoreError, StoreUnwritableError
-from bnsweep.store.filesystem import ObjectFiles, one_line
+from bnsweep.errors import StoreError
+from bnsweep.store.filesystem import ObjectFiles
 
 __all__ = ["AZURE_OPTIONS", "AzureFiles"]
 
@@ -41,15 +41,13 @@ class AzureFiles(ObjectFiles):
         self._container, self._host, self._prefix, self._options = container, host, prefix, options
         self._account_url = f"{scheme}://" + (f"{endpoint}/{account}" if endpoint else f"{account}.blob.{cloud}")
         self._secret = key or sas
-        self._opened: Any = None  # an azure.storage.blob.ContainerClient
 
     def __reduce__(self) -> tuple[object, ...]:  # the other process has its own environment, with the secret
         made = partial(AzureFiles, self.location, self._container, self._host, self._prefix, options=self._options)
         return made, ()
 
     def url(self, name: str) -> str:
-        path = self.path(name).removeprefix(f"{self._container}/")
-        return f"abfss://{self._container}@{self._host}/{path}"
+        return f"abfss://{self._container}@{self._host}/{self._key(name)}"
 
     def delete(self, name: str) -> None:
         blob = self._blob(name)
@@ -75,11 +73,10 @@ class AzureFiles(ObjectFiles):
         return True
 
     def _blob(self, name: str) -> Any:
-        if self._opened is None:
-            self._opened = self._open()
-        return self._opened.get_blob_client(self.path(name).removeprefix(f"{self._container}/"))
+        return self._client.get_blob_client(self._key(name))
 
-    def _open(self) -> Any:
+    def _connect(self) -> Any:
+        """An azure.storage.blob.ContainerClient."""
         try:
             from azure.identity import DefaultAzureCredential
             from azure.storage.blob import ContainerClient
@@ -94,6 +91,3 @@ class AzureFiles(ObjectFiles):
             credential=self._secret or DefaultAzureCredential(),
             logging_enable=False,
         )
-
-    def _unwritable(self, name: str, error: Exception) -> StoreUnwritableError:
-        return StoreUnwritableError(f"cannot write {self.url(name)}: {one_line(error)}")

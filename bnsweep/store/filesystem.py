@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -34,6 +36,7 @@ UNWRITABLE = {
     errno.EPERM: "not permitted",
     errno.ENOTDIR: "part of the path is a file, not a folder",
 }
+KEPT = "What was committed before is kept; put this right and run again."
 EMPTY_WAITS_S = (0.05, 0.1, 0.2, 0.4)  # until a file that is empty has its content: see `_create_exclusively`
 _COUNTER = itertools.count()
 
@@ -278,10 +281,34 @@ def _sync_folder(folder: Path) -> None:
 class ObjectFiles(Files):
     """A bucket that pyarrow reads. What writes to it must offer a create-if-absent."""
 
+    def __init__(self, location: str, root: str, arrow: fs.FileSystem) -> None:
+        super().__init__(location, root, arrow)
+        self._connecting = threading.Lock()
+        self._connection: Any = None
+
+    @abstractmethod
+    def _connect(self) -> Any:
+        """What writes to the bucket, for all threads; StoreError if its library is not installed."""
+
+    @property
+    def _client(self) -> Any:
+        """What `_connect` makes, once and only for who writes: it takes a library that readers need not have."""
+        with self._connecting:
+            if self._connection is None:
+                self._connection = self._connect()
+            return self._connection
+
+    def _key(self, name: str) -> str:
+        """The name of a file within its bucket."""
+        return self.path(name).partition("/")[2]
+
+    def _unwritable(self, name: str, error: Exception) -> StoreUnwritableError:
+        return StoreUnwritableError(f"cannot write {self.url(name)}: {one_line(error).rstrip('.')}. {KEPT}")
+
     def write(self, name: str, data: bytes | memoryview) -> None:
         if not self._put(name, bytes(data), only_if_absent=False):
             raise StoreUnwritableError(
-                f"cannot write {self.url(name)}: the object store refuses to, as if it were in use"
+                f"cannot write {self.url(name)}: the object store refuses to, as if it were in use. {KEPT}"
             )
 
     def create(self, name: str, data: bytes) -> bool:
@@ -307,9 +334,7 @@ def unwritable(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = UNWRITABLE.get(error.errno or 0, one_line(error))
-        raise StoreUnwritableError(
-            f"cannot write {path}: {reason}. What was committed before is kept; put this right and run again."
-        ) from error
+        raise StoreUnwritableError(f"cannot write {path}: {reason}. {KEPT}") from error
 
 
 def quarantine_name(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from pyarrow import fs
 
 from bnsweep.errors import InputError, StoreError, StoreUnwritableError
-from bnsweep.store.filesystem import ObjectFiles, one_line
+from bnsweep.store.filesystem import KEPT, ObjectFiles, one_line
 
 __all__ = ["GCS_OPTIONS", "GcsFiles"]
 
@@ -30,7 +30,6 @@ class GcsFiles(ObjectFiles):
         arrow = fs.GcsFileSystem(**options, anonymous=bool(options), retry_time_limit=RETRY_LIMIT)
         super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)
         self._bucket, self._prefix, self._options = bucket, prefix, options
-        self._opened: Any = None  # a google.cloud.storage.Bucket
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(GcsFiles, self.location, self._bucket, self._prefix, options=self._options), ()
@@ -63,11 +62,10 @@ class GcsFiles(ObjectFiles):
         return True
 
     def _blob(self, name: str) -> Any:
-        if self._opened is None:
-            self._opened = self._open()
-        return self._opened.blob(self.path(name).removeprefix(f"{self._bucket}/"))
+        return self._client.blob(self._key(name))
 
-    def _open(self) -> Any:
+    def _connect(self) -> Any:
+        """A google.cloud.storage.Bucket."""
         try:
             from google.auth.credentials import AnonymousCredentials
             from google.auth.exceptions import GoogleAuthError
@@ -86,7 +84,6 @@ class GcsFiles(ObjectFiles):
             )
             return client.bucket(self._bucket)
         except (GoogleAuthError, OSError) as error:
-            raise StoreUnwritableError(f"cannot write to {self.location}: {one_line(error)}") from error
-
-    def _unwritable(self, name: str, error: Exception) -> StoreUnwritableError:
-        return StoreUnwritableError(f"cannot write {self.url(name)}: {one_line(error)}")
+            raise StoreUnwritableError(
+                f"cannot write to {self.location}: {one_line(error).rstrip('.')}. {KEPT}"
+            ) from error

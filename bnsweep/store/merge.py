@@ -229,9 +229,6 @@ def _copy_networks(store: Store, source: Store, networks: Sequence[tuple[str, st
     return sum(copied), [run_id for (run_id, _), done in zip(wanted, copied, strict=True) if not done]
 
 
-# --- what is planned ---------------------------------------------------------------------------------------
-
-
 def _plans(store: Store, source: Store) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
     """Specs, points, proposals and sites that are not here; and the sweeps of which there is something else here."""
     ours, theirs = _specs(store), _specs(source)

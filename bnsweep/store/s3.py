@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import Any
 
 from pyarrow import fs
 
 from bnsweep.errors import StoreError, StoreUnwritableError
-from bnsweep.store.filesystem import ObjectFiles, one_line
+from bnsweep.store.filesystem import KEPT, ObjectFiles
 
 __all__ = ["S3_OPTIONS", "S3Files"]
 
@@ -28,60 +29,27 @@ class S3Files(ObjectFiles):
         )
         super().__init__(location, f"{bucket}/{prefix}".rstrip("/"), arrow)
         self._bucket, self._prefix, self._options = bucket, prefix, options
-        self._boto3: S3Client | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(S3Files, self.location, self._bucket, self._prefix, options=self._options), ()
 
-    @property
-    def _client(self) -> S3Client:
-        if self._boto3 is None:
-            self._boto3 = S3Client(self._bucket, options=self._options, location=self.location)
-        return self._boto3
+    def delete(self, name: str) -> None:
+        client = self._client
+        from botocore.exceptions import BotoCoreError, ClientError
 
-    def _key(self, name: str) -> str:
-        return self.path(name).removeprefix(f"{self._bucket}/")
+        try:  # pyarrow's own would leave a folder marker
+            client.delete_object(Bucket=self._bucket, Key=self._key(name))
+        except (BotoCoreError, ClientError) as error:
+            raise self._unwritable(name, error) from error
 
     def _put(self, name: str, data: bytes, *, only_if_absent: bool) -> bool:
-        return self._client.put(self._key(name), data, only_if_absent=only_if_absent)
-
-    def delete(self, name: str) -> None:
-        self._client.delete(self._key(name))
-
-
-class S3Client:
-    """The two requests that pyarrow lacks: one plain or conditional PUT, and a DELETE that leaves no folder marker."""
-
-    def __init__(self, bucket: str, *, options: dict[str, str], location: str) -> None:
-        try:
-            import boto3
-            from botocore.config import Config
-        except ImportError as error:
-            raise StoreError(
-                f"writing to {location} needs boto3, which is not installed: pip install 'bnsweep[s3]'"
-            ) from error
-        endpoint = options.get("endpoint_override")
-        self._bucket, self._location = bucket, location
-        self._s3 = boto3.client(
-            "s3",
-            endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
-            region_name=options.get("region", "us-east-1") if endpoint else options.get("region"),
-            config=Config(
-                retries={"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
-                connect_timeout=10,
-                read_timeout=60,
-                s3={"addressing_style": "path"} if endpoint else {},
-            ),
-        )
-
-    def put(self, key: str, data: bytes, *, only_if_absent: bool) -> bool:
-        """One PUT; False if it was to be absent and is not."""
+        client = self._client
         from botocore.exceptions import BotoCoreError, ClientError
 
         condition = {"IfNoneMatch": "*"} if only_if_absent else {}
         for wait_s in CONFLICT_WAITS_S:
             try:
-                self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, **condition)
+                client.put_object(Bucket=self._bucket, Key=self._key(name), Body=data, **condition)
             except ClientError as error:
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
                 if status == 412:
@@ -89,19 +57,32 @@ class S3Client:
                 if status == 409:  # another PUT of this key is under way: who wins is known a little later
                     time.sleep(wait_s)
                     continue
-                raise self._unwritable(key, error) from error
+                raise self._unwritable(name, error) from error
             except BotoCoreError as error:
-                raise self._unwritable(key, error) from error
+                raise self._unwritable(name, error) from error
             return True
-        raise StoreUnwritableError(f"cannot write s3://{self._bucket}/{key}: another write of it does not end")
+        raise StoreUnwritableError(f"cannot write {self.url(name)}: another write of it does not end. {KEPT}")
 
-    def delete(self, key: str) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
+    def _connect(self) -> Any:
+        """A client of boto3's: it has the conditional PUT that pyarrow lacks."""
         try:
-            self._s3.delete_object(Bucket=self._bucket, Key=key)
-        except (BotoCoreError, ClientError) as error:
-            raise self._unwritable(key, error) from error
-
-    def _unwritable(self, key: str, error: Exception) -> StoreUnwritableError:
-        return StoreUnwritableError(f"cannot write s3://{self._bucket}/{key}: {one_line(error)}")
+            import boto3
+            from botocore.config import Config
+        except ImportError as error:
+            raise StoreError(
+                f"writing to {self.location} needs boto3, which is not installed: pip install 'bnsweep[s3]'"
+            ) from error
+        endpoint = self._options.get("endpoint_override")
+        region = self._options.get("region")
+        # A session of our own: boto3's default one is not for several threads.
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=f"{self._options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
+            region_name=region or ("us-east-1" if endpoint else None),
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
+                connect_timeout=10,
+                read_timeout=60,
+                s3={"addressing_style": "path"} if endpoint else {},
+            ),
+        )

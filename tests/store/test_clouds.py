@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import store_rows
@@ -163,7 +164,7 @@ def test_what_is_not_there_or_not_said_right(location: str, monkeypatch: pytest.
         "gs": ("gs", "google.cloud", "gcs"),
         "abfss": ("abfss", "azure.storage.blob", "azure"),
     }[location.partition(":")[0]]
-    with pytest.raises(StoreUnwritableError, match=rf"cannot write {scheme}://absent.*(404|does not exist)"):
+    with pytest.raises(StoreUnwritableError, match=rf"cannot write {scheme}://absent.*(404|does not exist).*run again"):
         Store.create(location.replace("bucket-", "absent-"))
     with pytest.raises(UnknownNameError, match=f"unknown option of an? {scheme}:// location 'region'"):
         open_files(location + "&region=us")
@@ -203,6 +204,37 @@ def test_files_take_no_credentials_with_them(location: str, tmp_path: Path, monk
     done = subprocess.run([sys.executable, "-c", code], input=data, env=environment, check=True, capture_output=True)
     expected = [type(files).__name__, files.location, files.url("a"), theirs if "abfss" in location else "None"]
     assert done.stdout.decode().split() == expected
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")
+@pytest.mark.parametrize(
+    ("location", "library"),
+    [
+        ("s3://box/lab/store?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1", "boto3"),
+        ("gs://box/lab/store?endpoint_override=127.0.0.1:9&scheme=http", "google.cloud.storage"),
+        ("abfss://box@account.dfs.core.windows.net/lab/store", "azure.storage.blob"),
+    ],
+)
+def test_threads_that_write_first_share_one_client(
+    location: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(library)
+    monkeypatch.setenv("AZURE_STORAGE_KEY", base64.b64encode(b"key").decode())
+    for _ in range(5):
+        files = open_files(location)
+        together, clients = threading.Barrier(16), []
+
+        def write(files: Any = files, together: threading.Barrier = together, clients: list[Any] = clients) -> None:
+            together.wait(60)
+            clients.append(files._client)
+
+        writers = [threading.Thread(target=write) for _ in range(16)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert len(clients) == 16
+        assert len(set(map(id, clients))) == 1
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_a_put_cut_in_the_middle_leaves_nothing(proxy: Proxy, location: str) -> 
 
 
 def test_a_bucket_that_is_not_there_or_lost_a_part(proxy: Proxy, location: str) -> None:
-    with pytest.raises(StoreUnwritableError, match=r"cannot write s3://.*NoSuchBucket"):
+    with pytest.raises(StoreUnwritableError, match=r"cannot write s3://.*NoSuchBucket.*put this right and run again"):
         Store.create(location.replace("bucket-", "absent-"))
     store = Store.create(location)
     store.commit({"trials": store_rows.trials(20)})
