@@ -164,13 +164,11 @@ def _first_of_each_key(
     tables = [loaded[part.path].select(columns) for part in parts]
     together = pa.concat_tables(tables)
     codes = part_files.row_codes(together, schema.KEYS[name])
-    ordered = np.sort(codes)
-    if not np.any(ordered[1:] == ordered[:-1]):
+    order, again = part_files.in_key_order(codes, together["committed_at"])
+    if not again.any():
         return {}
-    committed = together["committed_at"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((committed, codes))  # rows of equal time stay in the order of their commits
-    keep = np.ones(len(codes), dtype=bool)
-    keep[order[1:]] = codes[order[1:]] != codes[order[:-1]]
+    keep = np.empty(len(order), dtype=bool)
+    keep[order] = ~again
     ends = np.cumsum([table.num_rows for table in tables])
     masks = np.split(keep, ends[:-1])
     return {part.path: mask for part, mask in zip(parts, masks, strict=True) if not mask.all()}

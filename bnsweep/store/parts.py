@@ -31,6 +31,7 @@ __all__ = [
     "describe_part",
     "encode",
     "first_of_each_key",
+    "in_key_order",
     "load",
     "load_each",
     "read_part",
@@ -170,25 +171,32 @@ def _taken(column: pa.ChunkedArray, order: pa.Array) -> pa.ChunkedArray | pa.Arr
     return column.combine_chunks().take(order)
 
 
+def in_key_order(codes: np.ndarray, committed_at: pa.ChunkedArray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The places of rows in the order of their `row_codes`, and for each whether the one before has the same code.
+
+    Of equal codes the one committed first comes first, where times are given; then the one that lies first.
+    """
+    times = () if committed_at is None else (committed_at.cast(pa.int64()).to_numpy(),)
+    order = np.lexsort((*times, codes))  # stable, so that rows of sorted parts take a tenth of the time of others
+    ordered = codes[order]
+    again = np.zeros(len(order), dtype=bool)
+    again[1:] = ordered[1:] == ordered[:-1]
+    return order, again
+
+
 def repeated_key(name: str, table: pa.Table) -> dict[str, Any] | None:
     """A key that more than one of the rows has."""
-    codes = row_codes(table, schema.KEYS[name])
-    order = np.argsort(codes, kind="stable")
-    same = np.flatnonzero(codes[order[1:]] == codes[order[:-1]])
-    if not len(same):
+    order, again = in_key_order(row_codes(table, schema.KEYS[name]))
+    if not again.any():
         return None
-    row: dict[str, Any] = table.select(schema.KEYS[name]).slice(int(order[same[0]]), 1).to_pylist()[0]
+    row: dict[str, Any] = table.select(schema.KEYS[name]).slice(int(order[again.argmax()]), 1).to_pylist()[0]
     return row
 
 
 def first_of_each_key(name: str, table: pa.Table) -> pa.Table:
     """The rows in the order of their key; of rows with the same key the one that was committed first."""
-    codes = row_codes(table, schema.KEYS[name])
-    committed = table["committed_at"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((committed, codes))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = codes[order[1:]] != codes[order[:-1]]
-    return table.take(pa.array(order[first]))
+    order, again = in_key_order(row_codes(table, schema.KEYS[name]), table["committed_at"])
+    return table.take(pa.array(order[~again]))
 
 
 def content_id(name: str, table: pa.Table) -> str:

@@ -210,11 +210,10 @@ def _check_keys(store: Store, name: str, parts: list[Part], result: Verification
     keys = schema.KEYS[name]
     together = pa.concat_tables(part_files.load_each(store.files, parts, columns=keys, dictionaries=True))
     codes = part_files.row_codes(together, keys)
-    order = np.argsort(codes, kind="stable")
-    same = np.flatnonzero(codes[order[1:]] == codes[order[:-1]])
-    if not len(same):
+    order, again = part_files.in_key_order(codes)
+    if not again.any():
         return
-    rows = np.unique(np.concatenate([order[same], order[same + 1]]))
+    rows = np.sort(order[again | np.append(again[1:], False)])  # with the first of each key
     repeated = _rows_at(store, parts, rows)
     differing = _disagreeing(repeated, codes[rows])
     done = ""
@@ -223,7 +222,7 @@ def _check_keys(store: Store, name: str, parts: list[Part], result: Verification
             store.files.write(quarantine_name(f"{name}.parquet"), part_files.encode(name, differing))
         compact(store, tables=[name])
         done = "the row committed first was kept"
-    message = f"{len(same)} rows of {name} have the key of another row"
+    message = f"{np.count_nonzero(again)} rows of {name} have the key of another row"
     result.problems.append(Damage("duplicates", name, message, done))
     if differing.num_rows:
         examples = differing.select(keys).group_by(list(keys)).aggregate([]).slice(0, SHOWN).to_pylist()
