@@ -20,11 +20,11 @@ from bnsweep.store.filesystem import quarantine_name
 from bnsweep.store.log import Part
 from bnsweep.store.store import Store
 
-__all__ = ["TrainedRun", "set_aside_all_older", "set_aside_older", "set_aside_unowned", "trained_runs"]
+__all__ = ["Attempts", "set_aside_all_older", "set_aside_older", "set_aside_unowned", "trained_runs"]
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedRun:
+class Attempts:
     """A run's last attempt that gave a network, and the earlier ones whose networks were others."""
 
     run_id: str
@@ -34,7 +34,7 @@ class TrainedRun:
     others: tuple[int, ...] = ()  # attempts
 
 
-def trained_runs(store: Store, parts: Sequence[Part]) -> list[TrainedRun]:
+def trained_runs(store: Store, parts: Sequence[Part]) -> list[Attempts]:
     """From the parts of `runs`: one per run that has a network."""
     columns = ["run_id", "checkpoint_sha256", "attempt", "committed_at"]
     rows = [row for part in parts for row in part_files.load(store.files, part, columns=columns).to_pylist()]
@@ -46,11 +46,11 @@ def trained_runs(store: Store, parts: Sequence[Part]) -> list[TrainedRun]:
     for run_id, (*before, last) in by_run.items():
         sha256, attempt, committed = last["checkpoint_sha256"], last["attempt"], last["committed_at"]
         others = [row["attempt"] for row in before if row["checkpoint_sha256"] != sha256]
-        found.append(TrainedRun(run_id, sha256, attempt, committed, tuple(others)))  # type: ignore[arg-type]
+        found.append(Attempts(run_id, sha256, attempt, committed, tuple(others)))  # type: ignore[arg-type]
     return found
 
 
-def set_aside_all_older(store: Store, run_ids: Collection[str] | None = None) -> list[TrainedRun]:
+def set_aside_all_older(store: Store, run_ids: Collection[str] | None = None) -> list[Attempts]:
     """`set_aside_older` for whichever of these runs, or of all, have rows of earlier networks; the runs with a network.
 
     May be repeated. Needs the claim.
@@ -62,7 +62,7 @@ def set_aside_all_older(store: Store, run_ids: Collection[str] | None = None) ->
     return trained
 
 
-def set_aside_older(store: Store, runs: Sequence[TrainedRun]) -> None:
+def set_aside_older(store: Store, runs: Sequence[Attempts]) -> None:
     """Move these runs' rows of earlier networks to quarantine/, so that the next run makes their trials again.
 
     Of every sweep that shares the runs. May be repeated. Needs the claim.

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from bnsweep.errors import BnsweepError, InputError, StoreDamagedError, StoreError
 from bnsweep.experiment.plan import Plan, TrainingRun, Weights
-from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_runs
+from bnsweep.store.attempts import set_aside_all_older, set_aside_unowned
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets, Engine
@@ -78,8 +78,7 @@ class Driver:
         self._allow_import = allow_import
         # Networks that count, by run; and rows of others, which an interruption or a lost part may have left.
         planned = {run.run_id for run in plan.runs}
-        trained = [each for each in trained_runs(store, store.parts("runs")) if each.run_id in planned]
-        set_aside_older(store, [each for each in trained if each.others])
+        trained = set_aside_all_older(store, planned)
         set_aside_unowned(store, planned)
         self._counts = {each.run_id: each.sha256 for each in trained}
         self._ledger = read_ledger(store, plan)
@@ -381,8 +380,7 @@ class Driver:
     def _set_aside(self, run: TrainingRun) -> None:
         """Trained again, another network came out: what was scored on the earlier one is made anew."""
         self._rows.flush()
-        runs = trained_runs(self.store, self.store.parts("runs"))
-        set_aside_older(self.store, [each for each in runs if each.run_id == run.run_id and each.others])
+        set_aside_all_older(self.store, {run.run_id})
         for point in self.plan.points(run):
             self._ledger.trials.pop(point.point_id, None)
         self.summary.networks_changed += 1

@@ -15,10 +15,11 @@ from bnsweep.analysis.database import open_database
 from bnsweep.errors import InputError
 from bnsweep.experiment.plan import make_plan
 from bnsweep.experiment.reading import parse_spec
+from bnsweep.store import attempts
 from bnsweep.store.export import copy_rows
 from bnsweep.store.store import Store
 from bnsweep.store.verify import verify
-from bnsweep.sweep import driver, retries, work
+from bnsweep.sweep import retries, work
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.estimate import preview
 from bnsweep.sweep.progress import Silent
@@ -63,14 +64,14 @@ def test_trials_of_two_networks_are_never_left_together(tmp_path, run, monkeypat
     shutil.rmtree(store / "networks")
     with monkeypatch.context() as here:
         if trouble == "interrupted":
-            aside = driver.set_aside_older
+            aside = attempts.set_aside_older
 
             def end(where, runs):
                 if runs:
                     raise KeyboardInterrupt
                 aside(where, runs)
 
-            here.setattr(driver, "set_aside_older", end)
+            here.setattr(attempts, "set_aside_older", end)
             here.setattr(odd_network, "SCALE", 1.001)
         else:
 
@@ -187,8 +188,8 @@ def test_what_fails_again_is_another_failure(tmp_path, run, tiny, monkeypatch):
     monkeypatch.setattr(work, "score_block", fails)
     run(tiny, store)
     run(tiny.replace("0.3]", "0.3, 0.4]"), store, retry_failed=True)
-    attempts = Counter(row["attempt"] for row in Store.open(store).read("failures").to_pylist())
-    assert attempts == {3: 12, 6: 8}  # 2 networks, 2 sets of targets: 2 eta, and 1 more
+    tries = Counter(row["attempt"] for row in Store.open(store).read("failures").to_pylist())
+    assert tries == {1: 12, 2: 8}  # 2 networks, 2 sets of targets: 2 eta, and 1 more
     assert verify(Store.open(store)).ok
 
 

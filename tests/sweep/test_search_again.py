@@ -17,6 +17,7 @@ from sweep_helpers import lose, rows
 
 from bnsweep.errors import GpuLostError, ModelError, StoreUnwritableError
 from bnsweep.experiment.reading import parse_spec
+from bnsweep.store import attempts
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.store import Store
 from bnsweep.store.verify import verify
@@ -141,15 +142,15 @@ def test_a_search_scores_a_run_on_one_network(tmp_path, run, search, monkeypatch
     monkeypatch.setattr(odd_network, "SCALE", 2.0)
     with monkeypatch.context() as here:
         if trouble == "interrupted":  # before it has set the old rows aside
-            aside = search_run.set_aside_older
+            aside = attempts.set_aside_older
 
             def end_once(where, runs):
                 if runs:
-                    here.setattr(search_run, "set_aside_older", lambda *_: None)
+                    here.setattr(attempts, "set_aside_older", lambda *_: None)
                     raise KeyboardInterrupt
                 aside(where, runs)
 
-            here.setattr(search_run, "set_aside_older", end_once)
+            here.setattr(attempts, "set_aside_older", end_once)
             assert search(SEARCH, store)[0].interrupted
         elif trouble == "failed between":
             here.setattr(work, "train_run", failing(RuntimeError("no memory")))

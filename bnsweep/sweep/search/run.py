@@ -16,7 +16,7 @@ from bnsweep.errors import InputError, StoreError
 from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.resources import Resource
 from bnsweep.experiment.search import SearchSpec, Subject, subjects
-from bnsweep.store.attempts import set_aside_older, set_aside_unowned, trained_runs
+from bnsweep.store.attempts import set_aside_all_older, set_aside_unowned
 from bnsweep.store.store import Store
 from bnsweep.sweep.catalog import LocalCatalog
 from bnsweep.sweep.engine import Datasets, engine_named
@@ -173,7 +173,7 @@ class _Session:
         studies: list[Study] = [MinimalStudy(each) if minimal else FrontStudy(each) for each in found]
         self.summary.studies = studies
         # An interrupted driver may have left rows of earlier networks, and a lost part rows of nobody knows which.
-        set_aside_older(store, [each for each in trained_runs(store, store.parts("runs")) if each.others])
+        set_aside_all_older(store)
         set_aside_unowned(store, _asked_for(store))
         memory = Memory(Store.open(store.location), plan, spec.search, retry_failed=retry_failed)
         self.panel = Panel(studies, memory, proposed=self._proposed, heard=self._heard)
@@ -228,8 +228,7 @@ class _Session:
         if landed.other_network is not None:
             # At once: rows count as the new network's if they are committed with it or later.
             self.buffer.flush()
-            runs = trained_runs(self.store, self.store.parts("runs"))
-            set_aside_older(self.store, [each for each in runs if each.run_id == landed.other_network and each.others])
+            set_aside_all_older(self.store, {landed.other_network})
             self.summary.networks_changed += 1
 
     def _proposed(self, proposal: Proposal) -> None:
