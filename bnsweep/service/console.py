@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
@@ -28,6 +29,8 @@ LISTEN_S = 0.5  # between looks whether who asked is still there
 
 Newest = Callable[[], Awaitable[Snapshot]]
 
+logger = logging.getLogger("bnsweep.service")
+
 
 class BusyError(QueryError):
     """Too many questions at once."""
@@ -40,6 +43,7 @@ class Console:
         self._settings = settings
         self._turns = asyncio.Semaphore(settings.count("sql_at_once"))
         self._spare: Process | None = None
+        self._taking = asyncio.Lock()  # two who take at once would start a spare each, and one would be forgotten
         self._folder = tempfile.TemporaryDirectory(prefix="bnsweep-console-")
 
     async def ask(self, newest: Newest, sql: str, *, gone: Callable[[], Awaitable[bool]] | None = None) -> Result:
@@ -68,10 +72,7 @@ class Console:
         except TimeoutError:
             raise QueryError(f"the time limit of {seconds:g} s was reached; ask for less") from None
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            await _ended(process)
         return _result(out, sql, process.returncode)
 
     def _question(self, snapshot: Snapshot, sql: str) -> bytes:
@@ -87,12 +88,18 @@ class Console:
 
     async def _take(self) -> Process:
         """A process that waits for its question, and another one started for the next."""
-        process, self._spare = self._spare, None
-        if process is None or process.returncode is not None:
-            process = await self._start()
-        if self._spare is None:
-            self._spare = await self._start()
-        return process
+        async with self._taking:
+            process, self._spare = self._spare, None
+            if process is None or process.returncode is not None:
+                process = await self._start()
+            try:
+                self._spare = await self._start()
+            except OSError as error:  # no memory for one more, perhaps: this question has its own
+                logger.warning("no process for the next question can be started yet: %s", error)
+            except BaseException:  # who asked is gone: the next question takes it
+                self._spare = process
+                raise
+            return process
 
     async def _start(self) -> Process:
         # -P: nothing is imported from the folder it stands in; no environment: nothing in it can be learnt.
@@ -102,10 +109,16 @@ class Console:
         )
 
     async def close(self) -> None:
-        if self._spare is not None and self._spare.returncode is None:
-            self._spare.kill()
-            await self._spare.wait()
+        if self._spare is not None:
+            await _ended(self._spare)
         self._folder.cleanup()
+
+
+async def _ended(process: Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def _unless_gone(

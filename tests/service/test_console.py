@@ -337,7 +337,55 @@ def consoles(pid):
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+has_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+
+
+@has_proc
+def test_questions_at_once_leave_one_process_for_the_next(place):
+    _, snapshot = place
+
+    async def ask():
+        console = Console(limits(sql_at_once=2, sql_seconds=60))
+        try:
+            await asyncio.gather(*(console.ask(always(snapshot), "SELECT 1 AS a") for _ in range(2)))
+            return len(consoles(os.getpid()))
+        finally:
+            await console.close()
+
+    assert asyncio.run(ask()) == 1
+    assert not consoles(os.getpid())
+
+
+@has_proc
+@pytest.mark.parametrize("error", [BlockingIOError(11, "Resource temporarily unavailable"), asyncio.CancelledError()])
+def test_a_process_that_cannot_be_started_for_the_next_question_costs_none(place, monkeypatch, caplog, error):
+    """Neither this question's process, which is there, nor its answer."""
+    _, snapshot = place
+    start, started = asyncio.create_subprocess_exec, []
+
+    async def second_fails(*command, **options):
+        started.append(command)
+        if len(started) == 2:
+            raise error
+        return await start(*command, **options)
+
+    async def ask():
+        console = Console(limits(sql_at_once=2, sql_seconds=60))
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                with pytest.raises(asyncio.CancelledError, match="^$"):
+                    await console.ask(always(snapshot), "SELECT 2 AS a")
+            return await console.ask(always(snapshot), "SELECT 1 AS a")
+        finally:
+            await console.close()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", second_fails)
+    assert asyncio.run(ask()).to_dicts() == [{"a": 1}]
+    assert not consoles(os.getpid())
+    assert ("Resource temporarily unavailable" in caplog.text) == isinstance(error, OSError)
+
+
+@has_proc
 def test_who_hangs_up_ends_the_question(served, tokens):
     """A browser that is closed in the middle leaves no process behind."""
     import httpx
