@@ -29,7 +29,7 @@ from bnsweep.analysis.paper import paper_store, paper_tables
 from bnsweep.analysis.queries import QUERIES, Column, Query, described_views, find_query, views
 from bnsweep.analysis.repeated import first_of_each_key, has_repeated_keys
 from bnsweep.analysis.result import Result
-from bnsweep.errors import InputError, QueryError, StoreDamagedError, UnknownNameError
+from bnsweep.errors import InputError, QueryError, StoreDamagedError, StoreUnwritableError, UnknownNameError
 from bnsweep.store.schema import SCHEMA_VERSION, SCHEMAS, describe
 
 if TYPE_CHECKING:
@@ -200,11 +200,27 @@ def open_paper(*, threads: int | None = None, memory_mb: int | None = None) -> D
 def write_snapshot(store: Store, path: Path) -> None:
     """The store's rows and the views over them as one DuckDB file, about all sweeps; there at once or not at all.
 
-    Whoever opens it read-only needs no access to the store (console.py, `open_snapshot`). Raises StoreDamagedError.
+    Whoever opens it read-only needs no access to the store (console.py, `open_snapshot`). Raises StoreDamagedError,
+    StoreUnwritableError.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    connection = _connect(1, None, place=str(temporary))
+    remnants = (temporary, temporary.with_name(f"{temporary.name}.wal"))
+    for remnant in remnants:
+        remnant.unlink(missing_ok=True)
+    try:
+        _fill_snapshot(store, temporary)
+        temporary.replace(path)
+    except duckdb.Error as error:
+        if temporary.name in str(error):  # this disk is full, say: no fault of the store's
+            raise StoreUnwritableError(f"cannot write {path}: {_message(error)}; make room there") from error
+        raise _damaged(store.location, error) from error
+    finally:
+        for remnant in remnants:  # each try on a full disk would leave another
+            remnant.unlink(missing_ok=True)
+
+
+def _fill_snapshot(store: Store, path: Path) -> None:
+    connection = _connect(1, None, place=str(path))
     try:
         for table in SCHEMAS:
             small = store.rows(table) <= IN_MEMORY_ROWS
@@ -215,11 +231,9 @@ def write_snapshot(store: Store, path: Path) -> None:
         database = _finish(connection, sweep=None, source=store.location, readable=[])
         for confidence in CONFIDENCES:
             database._ready_for(confidence)
-    except duckdb.Error as error:
-        raise _damaged(store.location, error) from error
+        connection.execute("CHECKPOINT")  # which closing does too, but without a word where the disk is full
     finally:
         connection.close()
-    temporary.replace(path)
 
 
 def open_snapshot(path: Path, *, sweep: str | None = None, threads: int = 1, memory_mb: int | None = None) -> Database:

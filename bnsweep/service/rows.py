@@ -228,6 +228,8 @@ class Rows:
                 return
             if looked_at - self._built_at < self._rest_s:
                 return
+        for left in self._folder.glob(".snapshot-*.tmp*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         path = self._folder / f"snapshot-{seq}.duckdb"
         built, took_s = self._submit("build", self._location, str(path)).result(timeout=600)
         path.chmod(0o644)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import synthetic
+from small_disks import mounted
 
 from bnsweep.analysis import database as module
-from bnsweep.analysis.database import Database, open_database, open_paper
-from bnsweep.errors import InputError, QueryError, StoreDamagedError, UnknownNameError
+from bnsweep.analysis.database import Database, open_database, open_paper, write_snapshot
+from bnsweep.errors import InputError, QueryError, StoreDamagedError, StoreUnwritableError, UnknownNameError
 from bnsweep.store.schema import SCHEMAS
 from bnsweep.store.store import Store
 
@@ -297,3 +298,14 @@ def test_coverage_tells_failed_from_missing(database: Database, synthetic_store:
 def test_paper_and_store_have_the_same_columns(database: Database) -> None:
     with open_paper(threads=1) as paper:
         assert paper.tables() == database.tables()
+
+
+@pytest.mark.parametrize("size", ["100k", "3m"])  # the second is too small for the end of 4.5 MB alone
+def test_a_snapshot_that_does_not_fit_leaves_nothing(tmp_path: Path, size: str) -> None:
+    store = Store.create(tmp_path / "store")
+    store.commit(synthetic.tables(trials=4))
+    with mounted(tmp_path / "disk", size) as disk:
+        for _ in range(2):
+            with pytest.raises(StoreUnwritableError, match=r"cannot write .*/one\.duckdb.*No space left.*make room"):
+                write_snapshot(store, disk / "one.duckdb")
+            assert list(disk.iterdir()) == []

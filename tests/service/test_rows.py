@@ -110,6 +110,15 @@ def test_no_answer_is_of_a_snapshot_that_has_not_taken_over(store, rows, monkeyp
     assert [key[1] for key in rows._programs] == [("accuracy",), ("sweeps",)]
 
 
+def test_what_killed_processes_leave_of_snapshots_is_deleted(store, rows):
+    assert rows.snapshot
+    left = [rows._folder / f".snapshot-1.duckdb.tmp{ending}" for ending in ("", ".wal")]
+    for path in left:
+        path.write_bytes(b"half")
+    extend(store, rows, "second")
+    assert not any(path.exists() for path in left)
+
+
 def test_no_page_waits_while_a_program_waits_for_the_newest_rows(tmp_path):
     answered, waiting = threading.Event(), threading.Event()
     known = Result((), pa.table({}))
