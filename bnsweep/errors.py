@@ -104,16 +104,17 @@ def _rebuild_spec_error(problems: Sequence[Problem], source: str) -> SpecError:
 
 
 class UnknownNameError(InputError):
-    """A name that is none of the valid ones."""
+    """A name that is none of the valid ones. `instead`: a sentence in place of their list."""
 
-    def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
-        self.kind, self.name, self.valid = kind, name, tuple(valid)
+    def __init__(self, kind: str, name: str, valid: Iterable[str], instead: str = "") -> None:
+        self.kind, self.name, self.valid, self.instead = kind, name, tuple(valid), instead
         near = _near(name, self.valid)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        super().__init__(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(self.valid)}")
+        listed = f"Valid: {', '.join(self.valid)}" if self.valid else "There is none yet."
+        super().__init__(f"unknown {kind} {name!r}.{hint} {instead or listed}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (UnknownNameError, (self.kind, self.name, self.valid))
+        return (UnknownNameError, (self.kind, self.name, self.valid, self.instead))
 
 
 def _near(name: str, valid: Sequence[str]) -> list[str]:

@@ -71,8 +71,9 @@ def _misnamed(database: Database, query: Query, given: Mapping[str, object]) -> 
         if value is None:
             yield each, f"query {query.name} needs --param {each.name}=NAME, a {kind}. Valid: {', '.join(there)}"
         elif there and value not in there:
-            shown = there if len(there) <= MOST_NAMES else [f"the {len(there):,} that `bnsweep query runs` lists"]
-            yield each, f"parameter {each.name}: {UnknownNameError(kind, str(value), shown)}"
+            few = len(there) <= MOST_NAMES
+            instead = "" if few else f"Valid: the {len(there):,} that `bnsweep query runs` lists"
+            yield each, f"parameter {each.name}: {UnknownNameError(kind, str(value), there if few else (), instead)}"
 
 
 def _value(parameter: Parameter, given: Mapping[str, object]) -> str:

@@ -289,7 +289,7 @@ def _finish(connection: duckdb.DuckDBPyConnection, *, sweep: str | None, source:
     """Make the views, then lock the connection."""
     names = tuple(name for (name,) in connection.execute("SELECT DISTINCT sweep FROM sweeps ORDER BY 1").fetchall())
     if sweep is not None and sweep not in names:
-        raise UnknownNameError("sweep", sweep, names or ["none yet"])
+        raise UnknownNameError("sweep", sweep, names)
     chosen = names if sweep is None else (sweep,)
     _copy(connection, "scope", pa.table({"sweep": pa.array(chosen, pa.string())}))
     _copy(connection, "paper_tables", paper_tables())

@@ -102,7 +102,8 @@ class Query:
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
             if name not in known:
-                raise UnknownNameError(f"parameter of query {self.name}", name, known or ["it has none"])
+                instead = "" if known else "It has none."
+                raise UnknownNameError(f"parameter of query {self.name}", name, known, instead)
         return {name: known[name].convert(value) for name, value in given.items()}
 
 

@@ -108,7 +108,7 @@ def one_run(path: str, run_id: str) -> dict[str, Any]:
     chosen = f"WHERE run_id = '{_hex(run_id)}'"
     planned = _rows(database, f"SELECT * FROM planned_point {chosen} LIMIT 1")  # noqa: S608 (hexadecimal digits)
     if not planned:
-        raise UnknownNameError("training run", run_id, ["see the page of its sweep"])
+        raise UnknownNameError("training run", run_id, (), "The page of a sweep lists its own.")
     trained = _rows(database, f"SELECT * FROM run {chosen}")  # noqa: S608
     sweeps = _rows(database, f"SELECT DISTINCT sweep FROM plan {chosen} ORDER BY sweep")  # noqa: S608
     epochs = _rows(database, f"SELECT * FROM epochs {chosen} ORDER BY epoch")  # noqa: S608
@@ -158,7 +158,7 @@ def compare_sweeps(
     database = _open(path, None)
     for name in (a, b):
         if name not in database.sweeps:
-            raise UnknownNameError("sweep", name, database.sweeps or ["none yet"])
+            raise UnknownNameError("sweep", name, database.sweeps)
     chosen: dict[str, Any] = {key: value for key, value in (("dataset", dataset), ("model", model)) if value}
     paired = database.query("paired_sweeps", a=a, b=b, **chosen)
     figures = list(panels.paired(paired.to_dicts(), a, b))
@@ -249,5 +249,5 @@ def _rows(database: Database, sql: str) -> list[dict[str, Any]]:
 def _hex(run_id: str) -> str:
     """A run's name as it may stand in SQL: digests are hexadecimal."""
     if not run_id.isalnum() or not run_id.isascii():
-        raise UnknownNameError("training run", run_id, ["hexadecimal digits"])
+        raise UnknownNameError("training run", run_id, (), "It is named by hexadecimal digits.")
     return run_id

@@ -102,7 +102,7 @@ class Tokens:
                 self._records.create(f"revoked/{token.id}", {"revoked": now()})
                 self._read_at = float("-inf")
                 return token
-        raise UnknownNameError("token", which, [f"{t.id} ({t.name})" for t in valid] or ["there is none"])
+        raise UnknownNameError("token", which, [t.name for t in valid])
 
     def list(self) -> list[Token]:
         """Every token ever made."""

@@ -152,7 +152,7 @@ def _reader_of(store: Store, sweep: str) -> Callable[[str], pa.Table]:
     newest = _newest_sweeps(store.read("sweeps", unique=True))
     known = newest["sweep"].to_pylist()
     if sweep not in known:
-        raise UnknownNameError("sweep", sweep, sorted(known) or ["none yet"])
+        raise UnknownNameError("sweep", sweep, sorted(known))
     own = newest.slice(known.index(sweep), 1)
     version = (pc.field("sweep") == sweep) & (pc.field("spec_sha256") == own["spec_sha256"][0])
     points = store.read("points", unique=True, filter=version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import time
 from datetime import UTC, datetime
@@ -309,3 +310,13 @@ def test_a_snapshot_that_does_not_fit_leaves_nothing(tmp_path: Path, size: str) 
             with pytest.raises(StoreUnwritableError, match=r"cannot write .*/one\.duckdb.*No space left.*make room"):
                 write_snapshot(store, disk / "one.duckdb")
             assert list(disk.iterdir()) == []
+
+
+def test_an_unknown_name_where_there_is_none_is_told_no_words_as_names(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "store")
+    with pytest.raises(UnknownNameError, match=r"^unknown sweep 'none'\. There is none yet\.$"):
+        open_database(store, sweep="none")
+    with open_database(store) as database:
+        with pytest.raises(UnknownNameError, match=r"parameter of query sweeps 'model'\. It has none\.$") as caught:
+            database.query("sweeps", model="a")
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

@@ -351,6 +351,20 @@ def test_the_settings_are_documented_and_hold_their_rules(tmp_path):
         Settings([("sql_second", 1)])
 
 
+def test_a_token_is_revoked_by_a_name_that_may_be_meant(tmp_path):
+    from bnsweep.errors import UnknownNameError
+    from bnsweep.service.auth import Role, Tokens
+    from bnsweep.service.records import Records
+    from bnsweep.store.store import Store
+
+    tokens = Tokens(Records(Store.create(tmp_path / "store").files))
+    with pytest.raises(UnknownNameError, match=r"^unknown token 'none'\. There is none yet\.$"):
+        tokens.revoke("none")
+    tokens.create("there", Role.VIEWER)
+    with pytest.raises(UnknownNameError, match=r"^unknown token 'ther'\. Did you mean 'there'\? Valid: there$"):
+        tokens.revoke("ther")
+
+
 def test_a_user_s_rate_is_limited_and_no_one_else_s(rows_store, tokens):
     import served as helpers
 
