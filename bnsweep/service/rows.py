@@ -89,6 +89,7 @@ class Rows:
         self._answers: OrderedDict[Any, _Answer] = OrderedDict()
         self._under_way: dict[tuple[Any, int], Future[Any]] = {}  # by question, and number of the snapshot
         self._programs: dict[Any, _Asked] = {}
+        self._renewing = threading.Lock()
         self._pools = {slow: _pool(slow=slow) for slow in (False, True)}
         self._script: Future[Any] | None = None
         self._snapshot: Snapshot | None = None
@@ -105,9 +106,11 @@ class Rows:
     def close(self) -> None:
         self._stop.set()
         self._thread.join(timeout=30)
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        for pool in self._pools.values():
+        with self._renewing:
+            pools = list(self._pools.values())
+        for pool in pools:
+            for worker in list((pool._processes or {}).values()):  # from Python 3.14 on: terminate_workers()
+                worker.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
         self._temporary.cleanup()
 
@@ -203,11 +206,18 @@ class Rows:
 
     def _submit(self, function: str, *arguments: Any, **options: Any) -> Future[Any]:
         slow = function in SLOW
+        pool = self._pools[slow]
         try:
-            return self._pools[slow].submit(_call, function, *arguments, **options)
+            return pool.submit(_call, function, *arguments, **options)
         except BrokenProcessPool:  # a worker was killed, for want of memory perhaps: begin anew
-            self._pools[slow] = _pool(slow=slow)
-            return self._pools[slow].submit(_call, function, *arguments, **options)
+            return self._renewed(pool, slow=slow).submit(_call, function, *arguments, **options)
+
+    def _renewed(self, broken: ProcessPoolExecutor, *, slow: bool) -> ProcessPoolExecutor:
+        """The pool in place of a broken one, which another thread may have made already."""
+        with self._renewing:
+            if self._pools[slow] is broken and not self._stop.is_set():
+                self._pools[slow] = _pool(slow=slow)
+            return self._pools[slow]
 
     def _follow(self) -> None:
         while not self._stop.is_set():

@@ -1,10 +1,13 @@
 """Who waits for an answer over a store that grows, and who does not."""
 
+import multiprocessing
 import sys
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -16,7 +19,7 @@ from bnsweep.errors import UnknownNameError
 from bnsweep.service.jobs import Jobs
 from bnsweep.service.overview import Overview
 from bnsweep.service.records import Records
-from bnsweep.service.rows import LateError, Rows
+from bnsweep.service.rows import LateError, Rows, _pool
 from bnsweep.store.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "analysis"))
@@ -117,6 +120,48 @@ def test_what_killed_processes_leave_of_snapshots_is_deleted(store, rows):
         path.write_bytes(b"half")
     extend(store, rows, "second")
     assert not any(path.exists() for path in left)
+
+
+def test_a_pool_that_broke_is_replaced_once(store, monkeypatch):
+    """By whichever of two threads is first; nobody would end the processes of the other's."""
+    both = threading.Barrier(2)
+
+    class Broken:
+        _processes = None
+
+        def submit(self, *_, **__):
+            both.wait(30)
+            raise BrokenProcessPool("a worker was killed")
+
+        def shutdown(self, **_):
+            pass
+
+    made = []
+    with closing(Rows(store.location)) as rows:
+        rows._thread.start()
+        rows._pools[False].shutdown()
+        rows._pools[False] = Broken()
+        monkeypatch.setattr("bnsweep.service.rows._pool", lambda *, slow: made.append(_pool(slow=slow)) or made[-1])
+        with ThreadPoolExecutor(2) as threads:
+            for future in [threads.submit(rows.now, "sweep_facts", "synthetic") for _ in range(2)]:
+                future.result()
+        assert len(made) == 1
+
+
+def test_rows_end_their_own_processes_and_no_one_else_s(store):
+    """Whoever has the service in a program of theirs may have processes too."""
+    with closing(Rows(store.location)) as rows:
+        rows.start()
+        assert rows.now("sweep_facts", "synthetic")
+        others = multiprocessing.get_context("spawn").Process(target=sleep, args=(600,), daemon=True)
+        others.start()
+        own = set(multiprocessing.active_children()) - {others}
+        assert own
+    try:
+        assert multiprocessing.active_children() == [others]
+    finally:
+        others.kill()
+        others.join()
 
 
 def test_no_page_waits_while_a_program_waits_for_the_newest_rows(tmp_path):
