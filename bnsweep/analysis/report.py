@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ from bnsweep.analysis.figures import Figure
 from bnsweep.analysis.inputs import read_inputs
 from bnsweep.analysis.page import render
 from bnsweep.analysis.theme import LIGHT, PRINT_FONT, chart_config
-from bnsweep.errors import InputError, StoreUnwritableError
+from bnsweep.errors import InputError
+from bnsweep.paths import whole
 
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database
@@ -94,10 +94,5 @@ def _lines(caption: str, *, width: int = 92) -> list[str]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreUnwritableError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+    with whole(path) as place:
+        place.write_bytes(content)

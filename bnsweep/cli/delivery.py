@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bnsweep.cli.common import writing
 from bnsweep.errors import InputError
+from bnsweep.paths import whole
 
 if TYPE_CHECKING:
     from bnsweep.analysis.result import Result
@@ -50,9 +50,8 @@ def deliver(result: Result, form: str, out: Path | None) -> None:
 def _write_parquet(result: Result, out: Path) -> None:
     import pyarrow.parquet as pq
 
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(result.to_arrow(), out)
+    with whole(out) as place:
+        pq.write_table(result.to_arrow(), place)
 
 
 def _write(pieces: Iterable[str], out: Path | None) -> None:
@@ -60,10 +59,8 @@ def _write(pieces: Iterable[str], out: Path | None) -> None:
         for piece in pieces:
             click.echo(piece, nl=False)
         return
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("w", encoding="utf-8") as file:
-            file.writelines(pieces)
+    with whole(out) as place, place.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
 
 
 def _latex(result: Result) -> Iterable[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from bnsweep.cli.common import writing
 from bnsweep.cli.options import LocalPath
+from bnsweep.paths import whole
 
 __all__ = ["launch"]
 
@@ -42,5 +42,5 @@ def launch(spec: str, target: str, out: Path | None, **options: int | str | None
     if out is None:
         click.echo(filled, nl=False)
         return
-    with writing(out):
-        out.write_text(filled, encoding="utf-8")
+    with whole(out) as place:
+        place.write_text(filled, encoding="utf-8")

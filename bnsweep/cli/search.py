@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, read_search, writing
+from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, read_search
 from bnsweep.cli.options import (
     LocalPath,
     check_engine,
@@ -21,6 +21,7 @@ from bnsweep.cli.options import (
     store_option,
 )
 from bnsweep.errors import EngineError, InputError, SpecError
+from bnsweep.paths import whole
 
 if TYPE_CHECKING:
     from bnsweep.analysis.searches import Found
@@ -197,6 +198,6 @@ def _emit(found: list[Found], path: Path, seeds: int) -> None:
     spec = SearchSpec.model_validate(found[0].spec)
     text = front_sweep(spec, {(each.dataset, each.model): each.front_masks for each in found}, seeds=seeds)
     parse_spec(text, source=str(path))
-    with writing(path):
-        path.write_text(text, encoding="utf-8")
+    with whole(path) as place:
+        place.write_text(text, encoding="utf-8")
     click.echo(f"sweep of the front: {path}")

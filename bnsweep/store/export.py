@@ -20,9 +20,9 @@ import yaml
 
 from bnsweep._version import __version__
 from bnsweep.errors import UnknownNameError
+from bnsweep.paths import whole
 from bnsweep.store import claim, schema
 from bnsweep.store import parts as part_files
-from bnsweep.store.filesystem import unwritable
 from bnsweep.store.store import Store
 
 __all__ = ["FORMATS", "copy_rows", "export", "write_files"]
@@ -213,16 +213,18 @@ def write_files(
     """
     folder = Path(directory)
     written, files = [], {}
-    with unwritable(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data, told in contents:
-            written.append(folder / name)
-            written[-1].write_bytes(data)
-            files[name] = {**told, "sha256": hashlib.sha256(data).hexdigest()}
-        written.append(folder / "provenance.json")
-        record = {**provenance(store, sweep), "files": files}
-        written[-1].write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return written
+    for name, data, told in contents:
+        written.append(_write(folder / name, data))
+        files[name] = {**told, "sha256": hashlib.sha256(data).hexdigest()}
+    record = {**provenance(store, sweep), "files": files}
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    return [*written, _write(folder / "provenance.json", text.encode())]
+
+
+def _write(path: Path, content: bytes) -> Path:
+    with whole(path) as place:
+        place.write_bytes(content)
+    return path
 
 
 def provenance(store: Store, sweep: str | None = None) -> dict[str, Any]:

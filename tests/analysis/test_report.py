@@ -274,7 +274,10 @@ def test_places_that_cannot_be_written_to(store: Store, tmp_path: Path) -> None:
             write_report(database, tmp_path)
         with pytest.raises(InputError, match="figures go into a directory, but .*file is a file"):
             write_figures(database, tmp_path / "file")
-        with pytest.raises(StoreUnwritableError, match=r"cannot write .*report\.html: .*choose another place"):
+        with pytest.raises(
+            StoreUnwritableError,
+            match=r"cannot write .*report\.html: Not a directory; put this right or choose another place",
+        ):
             write_report(database, tmp_path / "file" / "report.html")
 
 
