@@ -150,6 +150,10 @@ def test_training_and_noise_need_no_pydantic():
     assert "pydantic" not in loaded_after(code)
 
 
+def test_a_question_and_a_report_need_no_pydantic():
+    assert "pydantic" not in loaded_after("import bnsweep.analysis.database, bnsweep.analysis.contents")
+
+
 def test_the_tree_in_the_readme_is_the_tree():
     block = re.search(r"```\n(bnsweep/\n.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert block, "README.md has a file tree that starts with bnsweep/"

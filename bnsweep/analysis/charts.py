@@ -20,6 +20,7 @@ import altair as alt
 
 from bnsweep.analysis.crowd import SIDES
 from bnsweep.analysis.theme import SHAPES
+from bnsweep.analysis.wording import distinct
 
 __all__ = [
     "PANEL_HEIGHT",
@@ -68,7 +69,7 @@ def curves(
     Rows: panel, label, source ("bnsweep" or "paper"), eta_pct, value, low, high, n, seeds.
     `over`: title of the axis over eta.
     """
-    sources = _ordered(row["source"] for row in rows)
+    sources = distinct(row["source"] for row in rows)
     base = alt.Chart(alt.NamedData(name="rows")).encode(
         x=alt.X(
             "eta_pct:Q",
@@ -113,7 +114,7 @@ def attribution(rows: Sequence[Row], *, over: str) -> Any:
     title = "accuracy lost, points"
     base = alt.Chart(alt.NamedData(name="rows")).encode(
         x=alt.X("eta_pct:O", title=over, axis=alt.Axis(labelAngle=0, format=".4~f")),
-        xOffset=alt.XOffset("label:N", sort=_ordered(row["label"] for row in rows)),
+        xOffset=alt.XOffset("label:N", sort=distinct(row["label"] for row in rows)),
         color=series_colour(rows, field="label", title="Noise on"),
     )
     value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))
@@ -305,7 +306,7 @@ def coverage(rows: Sequence[Row]) -> Any:
         .mark_bar(height={"band": 0.62})
         .encode(
             x=alt.X("points:Q", title="planned points", axis=whole_axis([0, *lengths.values()], grid=True)),
-            y=alt.Y("what:N", title=None, sort=_ordered(row["what"] for row in rows), axis=alt.Axis(labelLimit=190)),
+            y=alt.Y("what:N", title=None, sort=distinct(row["what"] for row in rows), axis=alt.Axis(labelLimit=190)),
             color=alt.Color("status:N", title="State", scale=alt.Scale(domain=STATUS, range=STATUS_COLOURS)),
             order=alt.Order("rank:Q"),
             tooltip=[
@@ -328,7 +329,7 @@ def whole_axis(values: Iterable[int], **more: Any) -> Any:
 
 def _panels(chart: Any, rows: Sequence[Row]) -> Any:
     """One small chart per `panel`, two side by side; each keeps its own axes, so it reads alone."""
-    panels = _ordered(row["panel"] for row in rows)
+    panels = distinct(row["panel"] for row in rows)
     sized = chart.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
     if not any(panels):
         return sized
@@ -380,7 +381,7 @@ def _legend(rows: Sequence[Row], field: str, ends: tuple[str, str]) -> Any:
 
 def _labels(rows: Sequence[Row], field: str, ends: tuple[str, str]) -> list[str]:
     """BN everywhere first and no BN second, so that those two always have the same two colours."""
-    found = _ordered(str(row[field]) for row in rows)
+    found = distinct(str(row[field]) for row in rows)
     fixed = list(ends) if any(label in found for label in ends) else []
     return [*fixed, *(label for label in found if label not in fixed)]
 
@@ -408,7 +409,3 @@ def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _rounded(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
-
-
-def _ordered(values: Iterable[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))

@@ -27,6 +27,7 @@ import numpy as np
 
 from bnsweep.analysis.deciding import SIDES, STEPS, TEMPLATE, deciding_sweep
 from bnsweep.analysis.statistics import MOST_SEEDS, fitted_change, mean_interval, seeds_needed, trend_test
+from bnsweep.experiment.vocabulary import TARGETS, TREATMENTS
 
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database
@@ -36,8 +37,6 @@ __all__ = ["CLAIMS", "Claim", "Evidence", "Verdict", "judge"]
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 HEAD = 14  # characters of a terminal's line before its text
 SEEDS = 5  # a first try where no spread is known
-TARGETS = ("weights", "weights+bias", "weights+bias+affine", "all")
-TREATMENTS = ("stale", "folded", "recalibrated")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from bnsweep.analysis.search_figures import search_figures
 from bnsweep.analysis.sentences import attribution, headline, widest_gap
 from bnsweep.analysis.series import ENDS
 from bnsweep.analysis.theory import explanation, noise_figures
-from bnsweep.analysis.wording import distinct, listed, number
+from bnsweep.analysis.wording import distinct_of, listed, number
 from bnsweep.analysis.words import words
+from bnsweep.experiment.vocabulary import NETWORK_ENDS
 
 __all__ = ["all_figures", "build_page"]
 
@@ -116,7 +117,7 @@ def build_page(inputs: Inputs) -> Page:
 def _title(inputs: Inputs) -> str:
     if not inputs.accuracy:
         return "No noise trials yet"
-    models, sets = distinct(inputs.accuracy, "model"), distinct(inputs.accuracy, "dataset")
+    models, sets = distinct_of(inputs.accuracy, "model"), distinct_of(inputs.accuracy, "dataset")
     what = listed(models) if len(models) <= 3 else f"{len(models)} networks"
     where = listed(sets) if len(sets) <= 3 else f"{len(sets)} data sets"
     return f"Noise resistance with and without batch normalization: {what} on {where}"
@@ -126,7 +127,7 @@ def _facts(inputs: Inputs) -> list[tuple[str, str]]:
     if not inputs.runs and not inputs.accuracy:
         return []
     trials = inputs.total_trials
-    ended = [row for row in inputs.runs if row["status"] in ("converged", "finished")]
+    ended = [row for row in inputs.runs if row["status"] in NETWORK_ENDS]
     facts = [
         (number(len(ended)), "trained networks"),
         (number(trials), "noise trials"),

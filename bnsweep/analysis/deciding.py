@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from bnsweep.experiment.vocabulary import NETWORK_ENDS
+
 if TYPE_CHECKING:
     from bnsweep.analysis.database import Database
 
@@ -28,17 +30,17 @@ TEMPLATE: dict[str, Any] = {
     "trials": 20,
 }
 WRITTEN = "SELECT spec_yaml FROM sweep ORDER BY sweep"
-TRAINED = """
+TRAINED = f"""
 SELECT model, bn_mask, bn_kept, bn_sites, bool_and(ended) AS ended
 FROM (
-    SELECT dataset, model, bn_mask, bn_kept, bn_sites, bool_or(status IN ('converged', 'finished')) AS ended
+    SELECT dataset, model, bn_mask, bn_kept, bn_sites, bool_or(status IN {NETWORK_ENDS}) AS ended
     FROM run
     WHERE status <> 'pruned'
     GROUP BY ALL
 )
 GROUP BY ALL
 ORDER BY model, bn_kept, bn_mask
-"""
+"""  # noqa: S608 (ours)
 
 
 def deciding_sweep(

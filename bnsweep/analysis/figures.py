@@ -15,10 +15,15 @@ from typing import Any
 
 from bnsweep.analysis import charts
 from bnsweep.analysis.series import MOST, kept_pct, placement_label, select, short_labels
-from bnsweep.analysis.wording import counted, span
+from bnsweep.analysis.wording import counted, distinct, distinct_of, span
+from bnsweep.experiment.vocabulary import TARGETS, TREATMENTS
 
 __all__ = [
+    "CELL_WORDS",
+    "CONTRAST",
+    "CURVE_TABLE",
     "HIT",
+    "VALUE_TABLE",
     "Figure",
     "accuracy_figures",
     "attribution_figures",
@@ -27,21 +32,16 @@ __all__ = [
     "coverage_figure",
     "covers",
     "curve",
-    "distinct",
-    "distinct_of",
     "order",
     "panel_of",
     "slug",
-    "span",
     "timeline_figure",
     "training_figures",
 ]
 
 Row = Mapping[str, Any]
 
-TARGETS = ("weights", "all", "weights+bias", "weights+bias+affine")  # the paper's contrast first
-NESTED = ("weights", "weights+bias", "weights+bias+affine", "all")
-TREATMENTS = ("stale", "folded", "recalibrated")
+CONTRAST = (TARGETS[0], TARGETS[-1], *TARGETS[1:-1])  # as pages list them: the paper's contrast first
 HIT = {
     "weights": "weights",
     "weights+bias": "weights and biases",
@@ -146,7 +146,7 @@ def attribution_figures(losses: Sequence[Row]) -> Iterator[Figure]:
     wanted = [row for row in losses if row["bn_treatment"] == "stale" and row["eta"] > 0]
     for group in charts_of(wanted, "dataset", "model"):
         few, which = select(group.rows, what="smallest loss", least=True)
-        nested = sorted(few, key=lambda row: (-(row["bn_kept"] or 0), NESTED.index(row["targets"]), row["eta"]))
+        nested = sorted(few, key=lambda row: (-(row["bn_kept"] or 0), TARGETS.index(row["targets"]), row["eta"]))
         names = short_labels(group.rows) if which else {}
         drawn = [curve(row, panel=names.get(placement_label(row)), label=HIT[row["targets"]]) for row in nested]
         if len({row["label"] for row in drawn}) < 2:
@@ -323,14 +323,10 @@ def covers(rows: Iterable[Row]) -> str:
     return " (over training runs and draws where there are several runs, else over draws)" if "seeds" in levels else ""
 
 
-def distinct_of(rows: Iterable[Row], column: str) -> list[Any]:
-    return distinct(row[column] for row in rows)
-
-
 def order(row: Row) -> tuple[Any, ...]:
     return (
         TREATMENTS.index(row["bn_treatment"]),
-        TARGETS.index(row["targets"]),
+        CONTRAST.index(row["targets"]),
         row.get("recalibration_images") or 0,
         -(row["bn_kept"] or 0) / (row["bn_sites"] or 1),
         row["placement"],
@@ -361,10 +357,6 @@ def charts_of(rows: Iterable[Row], *axes: str) -> Iterator[Group]:
     for key, group in found.items():
         names = tuple(str(part) for part in key[: len(axes)]) + tuple(str(key[i]) for i in varying)
         yield Group(group, names, "".join(f", {columns[i].replace('_', ' ')} {key[i]}" for i in varying))
-
-
-def distinct(values: Iterable[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))
 
 
 def slug(*parts: object) -> str:

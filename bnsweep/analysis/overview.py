@@ -8,20 +8,19 @@ from typing import Any
 from bnsweep.analysis import charts
 from bnsweep.analysis.crowd import beyond_edge, cut, name_sides
 from bnsweep.analysis.figures import (
+    CONTRAST,
     CURVE_TABLE,
-    TARGETS,
-    TREATMENTS,
     VALUE_TABLE,
     Figure,
     behind,
     charts_of,
     curve,
-    distinct,
-    distinct_of,
     panel_of,
     slug,
 )
 from bnsweep.analysis.series import ENDS, kept_pct, many, placement_label, short_labels
+from bnsweep.analysis.wording import distinct, distinct_of
+from bnsweep.experiment.vocabulary import TREATMENTS
 
 __all__ = ["NAMED", "depth_figures", "name_points", "task_figures", "tradeoff_figures"]
 
@@ -178,7 +177,7 @@ def _main(rows: Sequence[Row]) -> list[Row]:
     cells = {(row["targets"], row["bn_treatment"], row.get("recalibration_images")) for row in rows}
     if not cells:
         return []
-    best = min(cells, key=lambda cell: (TREATMENTS.index(cell[1]), TARGETS.index(cell[0]), -(cell[2] or 0)))
+    best = min(cells, key=lambda cell: (TREATMENTS.index(cell[1]), CONTRAST.index(cell[0]), -(cell[2] or 0)))
     return [row for row in rows if (row["targets"], row["bn_treatment"], row.get("recalibration_images")) == best]
 
 

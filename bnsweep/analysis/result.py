@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from bnsweep.analysis.queries import Column
+from bnsweep.analysis.wording import aligned, span
 from bnsweep.errors import InputError, UnknownNameError
 
 __all__ = ["ROUNDED", "Result", "json_value"]
@@ -72,7 +73,7 @@ class Result:
             heads = [[name] for name, _ in heads]
         body = self._texts(digits)
         right = [_numeric(field.type) for field in self.table.schema]
-        lines = _aligned([list(line) for line in zip(*heads, strict=True)] if heads else [], body, right)
+        lines = _ruled([list(line) for line in zip(*heads, strict=True)] if heads else [], body, right)
         if self.truncated:
             lines.append(f"(the first {len(self)} rows; there are more)")
         elif not body:
@@ -209,7 +210,7 @@ class Result:
         arrays = [pa.array([key[i] for key in cells]) for i in range(len(keep))]
         arrays += [pa.array([line.get(head) for line in cells.values()], pa.string()) for head in heads]
         columns = (*(known[name] for name in keep), *(Column(head, known[value].unit) for head in heads))
-        arrays += [pa.array([_range(counts.get((name, *key), [])) for key in cells]) for name in ranges]
+        arrays += [pa.array([span(counts.get((name, *key)) or [1]) for key in cells]) for name in ranges]
         columns = (*columns, *(known[name] for name in ranges))
         table = pa.table(arrays, names=[column.name for column in columns])
         return Result(columns, table, self.truncated, self.sql)
@@ -220,11 +221,6 @@ def _with_spread(row: dict[str, Any], value: str, spread: str | None, digits: in
     if spread is None:
         return text
     return f"{text} ◦" if row[spread] is None else f"{text} ± {_shown(row[spread], digits)}"
-
-
-def _range(counts: Sequence[int]) -> str:
-    low, high = min(counts, default=1), max(counts, default=1)
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _numeric(kind: pa.DataType) -> bool:
@@ -277,14 +273,6 @@ def _latex(text: str) -> str:
     return "".join(LATEX.get(c, c) for c in text)
 
 
-def _aligned(heads: list[list[str]], body: list[list[str]], right: list[bool]) -> list[str]:
-    every = [*heads, *body]
-    widths = [max((len(row[i]) for row in every), default=0) for i in range(len(right))]
-    rule = ["-" * width for width in widths]
-
-    def lines(rows: list[list[str]]) -> Iterator[str]:
-        for row in rows:
-            cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
-            yield "  ".join(cells).rstrip()
-
-    return [*lines([*heads, rule]), *lines(body)]
+def _ruled(heads: list[list[str]], body: list[list[str]], right: list[bool]) -> list[str]:
+    rule = ["-" * max(map(len, cells)) for cells in zip(*heads, *body, strict=True)]
+    return aligned([*heads, rule, *body], right)

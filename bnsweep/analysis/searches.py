@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnsweep.analysis.importance import Effect, main_effects
-from bnsweep.analysis.wording import counted
+from bnsweep.analysis.wording import aligned, counted
+from bnsweep.experiment.vocabulary import NETWORK_ENDS, cell_label
 from bnsweep.placements.front import nondominated
 from bnsweep.placements.means import expected_means
 
@@ -146,12 +147,12 @@ class Found:
             ]
             front = [_HEADS, *(_cells(each) for each in self.placed if each.front)]
             told = any(each.expected_baseline_sd is not None for each in self.placed)
-            lines += _aligned(front if told else [cells[:-_EXPECTED] for cells in front])
+            lines += aligned(front if told else [cells[:-_EXPECTED] for cells in front])
             lines += self._cautions()
         if self.told_apart:
             lines += ["", "what BN at a site changes, points (least squares over placements, 95 % intervals)"]
             heads = ["site", "path", "accuracy", "", "A_avr", ""]
-            lines += _aligned([heads, *(_effect_cells(*each) for each in self.told_apart)])
+            lines += aligned([heads, *(_effect_cells(*each) for each in self.told_apart)])
         if self.left_out:
             lines.append(self.left_out)
         for row in self._minimal():
@@ -189,7 +190,7 @@ class Found:
         counts: dict[int, Counter[str]] = {}
         for row in self.asked:
             if row["study"] == "minimal" and row["status"]:
-                good = row["status"] in ("converged", "finished")
+                good = row["status"] in NETWORK_ENDS
                 counts.setdefault(row["bn_kept"], Counter())["ended" if good else "failed"] += 1
         return [{"kept": k, "failed": c["failed"], "ended": c["ended"]} for k, c in sorted(counts.items())]
 
@@ -323,7 +324,7 @@ def _measured(cells: Mapping[tuple[str, int], Row], name: str) -> float:
 
 
 def _cell(row: Row) -> str:
-    return f"{row['sigma_reference']}/{row['targets']}/{row['bn_treatment']}"
+    return cell_label(row["sigma_reference"], row["targets"], row["bn_treatment"])
 
 
 def _effects(points: Sequence[Placed], sites: Sequence[Row]) -> list[tuple[Row, Effect, Effect]]:
@@ -370,8 +371,3 @@ def _about(mean: float | None, sd: float | None) -> str:
 
 def _between(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]

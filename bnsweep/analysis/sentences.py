@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bnsweep.analysis import charts, figures
-from bnsweep.analysis.figures import CELL_WORDS, NESTED, panel_of
+from bnsweep.analysis.figures import CELL_WORDS, panel_of
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.series import placement_label
-from bnsweep.analysis.wording import counted, digits, eta_pct, listed, number, tells, with_spread
+from bnsweep.analysis.wording import counted, digits, eta_pct, listed, number, span, tells, with_spread
 from bnsweep.experiment.chance import BY_CHANCE, is_guess
+from bnsweep.experiment.vocabulary import TARGETS
 
 __all__ = ["attribution", "headline", "widest_gap"]
 
@@ -97,7 +98,7 @@ def _kept(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _gap_sentence(everywhere: Row, nowhere: Row, difference: Row | None) -> str:
-    trials = figures.span([everywhere["n"], nowhere["n"]])
+    trials = span([everywhere["n"], nowhere["n"]])
     n = f"n = {counted(trials, 'trial')} on {_runs([everywhere['seeds'], nowhere['seeds']])} each"
     return (
         f"{everywhere['model']} on {everywhere['dataset']}, {panel_of(everywhere)} at η = {eta_pct(everywhere['eta'])}"
@@ -142,7 +143,7 @@ def _broken(everywhere: Row, nowhere: Row) -> str:
 
 
 def _runs(seeds: Sequence[int]) -> str:
-    return counted(figures.span(seeds), "training run")
+    return counted(span(seeds), "training run")
 
 
 def attribution(losses: Sequence[Row]) -> Iterator[str]:
@@ -187,7 +188,7 @@ def _split(sets: Mapping[str, Row]) -> str:
     weights, everything = sets["weights"], sets["all"]
     added = [
         f"noise on {_parts(row['beyond'], row['targets'])} adds {with_spread(_added(row))}"
-        for row in (sets[name] for name in NESTED if name in sets)
+        for row in (sets[name] for name in TARGETS if name in sets)
         if row["beyond"]
     ]
     text = (
@@ -211,7 +212,7 @@ def _added(row: Row) -> dict[str, Any]:
 def _parts(smaller: str, larger: str) -> str:
     """What a target set has that a smaller one has not."""
     parts = ("weights", "biases", "BN's γ and β", "BN's running statistics")
-    return listed(parts[NESTED.index(smaller) + 1 : NESTED.index(larger) + 1])
+    return listed(parts[TARGETS.index(smaller) + 1 : TARGETS.index(larger) + 1])
 
 
 def _over(row: Row) -> str:

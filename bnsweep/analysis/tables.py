@@ -13,7 +13,7 @@ from bnsweep.analysis.charts import EVERYWHERE, NOWHERE
 from bnsweep.analysis.inputs import Inputs
 from bnsweep.analysis.page import Block, Cell, Code, Column, Table
 from bnsweep.analysis.series import placement_label
-from bnsweep.analysis.wording import digits, distinct, eta_pct, number, spread
+from bnsweep.analysis.wording import digits, distinct_of, eta_pct, number, span, spread
 
 __all__ = ["accuracy", "attribution", "averages", "comparison", "evidence", "training_runs", "verdicts"]
 
@@ -151,7 +151,7 @@ def _network_columns(rows: Sequence[Row]) -> tuple[list[str], str]:
     rest = []
     for name in list(NETWORK_HEADS)[2:]:
         # 0 images for recalibration: the row's cell is not recalibrated
-        values = distinct([row for row in rows if row.get(name)], name)
+        values = distinct_of([row for row in rows if row.get(name)], name)
         if len(values) > 1 and (name != "training" or _several_recipes(rows)):
             shown.append(name)
         elif values and name in ("dataset", "targets", "bn_treatment", "sigma_reference", "precision"):
@@ -190,8 +190,8 @@ def _eta_table(inputs: Inputs, rows: Sequence[Row], *, anchor: str, title: str, 
         [
             *_network_cells(next(iter(line.values())), shown),
             *(value_cell(line[eta]) if eta in line else Cell("–") for eta in etas),
-            Cell(figures.span([row["n"] for eta, row in line.items() if eta > 0] or [0])),
-            Cell(figures.span([row["seeds"] for row in line.values()])),
+            Cell(span([row["n"] for eta, row in line.items() if eta > 0] or [0])),
+            Cell(span([row["seeds"] for row in line.values()])),
         ]
         for line in lines.values()
     ]

@@ -10,10 +10,12 @@ from typing import Any
 
 __all__ = [
     "WIDEST_POINTS",
+    "aligned",
     "close",
     "counted",
     "digits",
     "distinct",
+    "distinct_of",
     "eta_pct",
     "listed",
     "number",
@@ -80,9 +82,22 @@ def eta_pct(eta: float) -> str:
     return f"{100 * eta:.4f}".rstrip("0").rstrip(".")
 
 
-def distinct(rows: Iterable[Row], column: str) -> list[str]:
-    """The values of a column in their order."""
-    return list(dict.fromkeys(str(row[column]) for row in rows))
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Each value once, in order."""
+    return list(dict.fromkeys(values))
+
+
+def distinct_of(rows: Iterable[Row], column: str) -> list[Any]:
+    """The values of a column."""
+    return distinct(row[column] for row in rows)
+
+
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> list[str]:
+    """Cells as columns of text, those that are `right` to the right."""
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    sides = right or [False] * len(widths)
+    pads = [[c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, sides, strict=True)] for line in lines]
+    return ["  ".join(cells).rstrip() for cells in pads]
 
 
 def listed(words: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERRUPTED",
     "database_of",
+    "existing_store",
     "open_store",
     "parameters_of",
     "print_json",
@@ -71,12 +72,17 @@ def read_search(spec: str, source: str | None) -> tuple[SearchSpec, str]:
     return (parsed.with_source(source) if source is not None else parsed), text
 
 
-def open_store(location: str, *, writable: bool = False, missing_ok: bool = False) -> Any:
+def open_store(location: str, *, writable: bool = False) -> Store:
     from bnsweep.store.store import Store
 
-    if missing_ok:
-        return Store.open_existing(location)
     return Store.open(location, writable=writable)
+
+
+def existing_store(location: str) -> Store | None:
+    """None where a store can be made."""
+    from bnsweep.store.store import Store
+
+    return Store.open_existing(location)
 
 
 def database_of(opened: Store, sweep: str | None = None) -> Database:
@@ -110,13 +116,12 @@ def print_json(value: Any) -> None:
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Aligned columns; numbers to the right, `-` where there is none."""
+    from bnsweep.analysis.wording import aligned
+
     columns = list(rows[0]) if rows else []
     numeric = [all(_is_number(row[column]) for row in rows if row[column] is not None) for column in columns]
-    lines = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    for line in lines:
-        pads = [text.rjust(w) if right else text.ljust(w) for text, w, right in zip(line, widths, numeric, strict=True)]
-        click.echo("  ".join(pads).rstrip())
+    for line in aligned([columns, *([_cell(row[column]) for column in columns] for row in rows)], numeric):
+        click.echo(line)
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import click
 
-from bnsweep.cli.common import INTERRUPTED, database_of, open_store, print_json, print_table, read_any_plan, read_plan
+from bnsweep.cli.common import (
+    INTERRUPTED,
+    database_of,
+    existing_store,
+    open_store,
+    print_json,
+    print_table,
+    read_any_plan,
+    read_plan,
+)
 from bnsweep.cli.options import (
     check_engine,
     data_option,
@@ -108,7 +117,7 @@ def plan(
     if history and not cluster:
         raise InputError("--history goes with --cluster")
     shape = parse_cluster(cluster) if cluster else None
-    store = open_store(location, missing_ok=True)
+    store = existing_store(location)
     plan_ = read_any_plan(spec, data_root, source, store)
     if part and plan_.spec.is_search:
         raise InputError("--part goes with sweeps: a search decides by all of its runs what it trains next")
@@ -167,7 +176,7 @@ def run(
 
     check_engine(engine, address=address, cpus=cpus, patience_s=patience_s)
     plan_, text = read_plan(spec, data_root, source)
-    for note in notes(plan_, open_store(location, missing_ok=True)):
+    for note in notes(plan_, existing_store(location)):
         click.echo(f"note: {note}", err=True)
     summary = run_sweep(
         plan_,

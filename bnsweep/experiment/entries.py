@@ -21,6 +21,7 @@ __all__ = [
     "Trials",
     "Whole",
     "form",
+    "in_short",
     "listed",
 ]
 
@@ -61,6 +62,12 @@ class Frozen(BaseModel):
 def form(value: Any) -> str:
     """Which member of a union was meant, so that only its errors are reported."""
     return "mapping" if isinstance(value, (dict, BaseModel)) else "word" if isinstance(value, str) else "number"
+
+
+def in_short(value: Any) -> str:
+    """As Python writes it, in at most 80 characters: for messages."""
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def listed(value: Any) -> Any:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bnsweep.experiment.entries import Frozen, Whole, listed
+from bnsweep.experiment.vocabulary import BnTreatment, SigmaReference, Targets, cell_label
 
-__all__ = ["MOST_CELLS", "SIGMA_REFERENCES", "TARGETS", "TREATMENTS", "NoiseCell", "expand_noise"]
-
-SigmaReference = Literal["tensor_std", "tensor_max", "channel_max", "global_rms", "absolute"]
-Targets = Literal["weights", "weights+bias", "weights+bias+affine", "all"]
-BnTreatment = Literal["stale", "folded", "recalibrated"]
+__all__ = ["MOST_CELLS", "NoiseCell", "expand_noise"]
 
 MOST_CELLS = 10_000
 RECALIBRATION_IMAGES = 1000  # unless a cell says otherwise
@@ -53,8 +50,7 @@ class NoiseCell(Frozen):
 
     @property
     def label(self) -> str:
-        """Short; unique but for cells that differ in `recalibration_images` alone."""
-        return f"{self.sigma_reference}/{self.targets}/{self.bn_treatment}"
+        return cell_label(self.sigma_reference, self.targets, self.bn_treatment)
 
 
 def expand_noise(cells: Any) -> list[Any]:
@@ -80,8 +76,3 @@ def expand_noise(cells: Any) -> list[Any]:
                     continue
             expanded.append(one)
     return expanded
-
-
-TREATMENTS: tuple[str, ...] = get_args(BnTreatment)
-TARGETS: tuple[str, ...] = get_args(Targets)
-SIGMA_REFERENCES: tuple[str, ...] = get_args(SigmaReference)

@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from bnsweep.errors import PlacementError
 from bnsweep.experiment.architecture import Architecture
+from bnsweep.experiment.entries import in_short
 
 __all__ = ["Placement", "add_label", "name_of"]
 
@@ -57,7 +58,7 @@ class Placement:
                 return cls._parse_list(kind, argument)
         if isinstance(value, int):
             raise ValueError(f"a mask must stand in quotes (YAML reads 0110 as a number), but got {value!r}")
-        raise ValueError(f"a placement is one of {FORMS}, but got {_short(value)}")
+        raise ValueError(f"a placement is one of {FORMS}, but got {in_short(value)}")
 
     @classmethod
     def _parse_word(cls, word: str) -> Placement:
@@ -67,23 +68,23 @@ class Placement:
             if len(word) > MOST_SITES:
                 raise ValueError(f"a mask has at most {MOST_SITES} digits, but got {len(word)}")
             return cls("mask", (word,))
-        raise ValueError(f"unknown placement {_short(word)}; a placement is one of {FORMS}")
+        raise ValueError(f"unknown placement {in_short(word)}; a placement is one of {FORMS}")
 
     @classmethod
     def _parse_count(cls, kind: str, count: Any) -> Placement:
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_SITES:
-            raise ValueError(f"`{kind}` takes a whole number from 1 to {MOST_SITES}, but got {_short(count)}")
+            raise ValueError(f"`{kind}` takes a whole number from 1 to {MOST_SITES}, but got {in_short(count)}")
         return cls(kind, (count,))
 
     @classmethod
     def _parse_list(cls, kind: str, items: Any) -> Placement:
         wanted: type = int if kind == "stages" else str
         if not isinstance(items, (list, tuple)) or not items or len(items) > MOST_SITES:
-            raise ValueError(f"`{kind}` takes a list with at least one entry, but got {_short(items)}")
+            raise ValueError(f"`{kind}` takes a list with at least one entry, but got {in_short(items)}")
         for item in items:
             if isinstance(item, bool) or not isinstance(item, wanted):
                 what = "stage numbers" if wanted is int else "module paths"
-                raise ValueError(f"`{kind}` takes a list of {what}, but it holds {_short(item)}")
+                raise ValueError(f"`{kind}` takes a list of {what}, but it holds {in_short(item)}")
         return cls(kind, tuple(items))
 
     @property
@@ -188,8 +189,3 @@ def name_of(mask: str, otherwise: str) -> str:
     if len(set(mask)) == 1:
         return "all" if "1" in mask else "none"
     return otherwise
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

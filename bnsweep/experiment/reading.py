@@ -11,17 +11,18 @@ import yaml
 from pydantic import ValidationError
 
 from bnsweep.errors import Problem, SpecError
-from bnsweep.experiment.entries import PATTERNS, Frozen
+from bnsweep.experiment.entries import PATTERNS, in_short
 from bnsweep.experiment.files import LARGEST_BYTES, did_you_mean, read_text
 from bnsweep.experiment.identity import canonical_json
 from bnsweep.experiment.noise_cell import MOST_CELLS, expand_noise
+from bnsweep.experiment.recipe import Constant, Cosine, Step
 from bnsweep.experiment.search import SearchSpec
 from bnsweep.experiment.spec import Spec
 from bnsweep.experiment.yaml_tree import compose, construct, line_of, parts_of, walk
 
 __all__ = ["as_counted", "as_run", "parse_spec", "read_spec", "with_lines", "written"]
 
-SCHEDULES = ("constant", "step", "cosine")
+SCHEDULES = tuple(str(each.model_fields["kind"].default) for each in (Constant, Step, Cosine))
 TAGS = (*SCHEDULES, "mapping", "word", "number")  # members of unions
 
 
@@ -136,48 +137,28 @@ def _message(item: Any, path: list[int | str]) -> str:
             valid = _valid_keys(path)
             return f"unknown key{did_you_mean(str(path[-1]), valid)}; valid keys here: {', '.join(valid)}"
         case "string_pattern_mismatch" if letters := PATTERNS.get(context.get("pattern", "")):
-            return f"{letters}, but got {_short(given)}"
+            return f"{letters}, but got {in_short(given)}"
         case "literal_error" if path[-1] == "augment":
             return f"auto, or a mapping such as {{flip: true, shift: 0.1}} ({{}}: none), but got {given!r}"
         case "union_tag_invalid" | "union_tag_not_found" | "model_attributes_type" if path[-1] == "schedule":
             guess = did_you_mean(str(given.get("kind", "")), SCHEDULES) if isinstance(given, dict) else ""
             forms = f"one of {', '.join(SCHEDULES)}, or a mapping such as {{kind: cosine, warmup: 0.05}}"
-            return f"{forms}, but got {_short(given)}{guess}"
+            return f"{forms}, but got {in_short(given)}{guess}"
         case "missing":
             return "this key is required"
         case "value_error":
             return str(context.get("error", item["msg"]))
         case _:
-            return f"{item['msg'][0].lower()}{item['msg'][1:]}, but got {_short(given)}"
-
-
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+            return f"{item['msg'][0].lower()}{item['msg'][1:]}, but got {in_short(given)}"
 
 
 def _valid_keys(path: list[int | str]) -> list[str]:
-    """The fields of the model that the last but one part of the path leads to."""
-    from bnsweep.experiment import noise_cell, recipe, resources, search, spec
+    """The keys of the mapping that the last but one part of the path leads to."""
+    from bnsweep.experiment.keys import keys
 
-    models: dict[str, type[Frozen]] = {
-        "data": spec.Data,
-        "models": spec.Model,
-        "training": recipe.Training,
-        "noise": noise_cell.NoiseCell,
-        "evaluation": spec.Evaluation,
-        "resources": resources.Resources,
-        "trials": spec.AdaptiveTrials,
-        "augment": recipe.Augment,
-        "train": resources.Resource,
-        "trial": resources.Resource,
-        "search": search.Search,
-        "early_stopping": search.Stopping,
-        "minimal": search.Minimal,
-        "probes": spec.Probes,
-    }
     names = [part for part in path[:-1] if isinstance(part, str)]
-    if names and names[-1] == "schedule":
-        return sorted({*recipe.Constant.model_fields, *recipe.Step.model_fields, *recipe.Cosine.model_fields})
-    model: type[Frozen] = models.get(names[-1], search.SearchSpec) if names else search.SearchSpec
-    return list(model.model_fields)
+    if names[:2] == ["models", "training"]:  # which is `training` once more
+        names = names[1:]
+    above = "".join(f"{name}." for name in names)
+    below = [key.name.removeprefix(above) for key in keys() if key.name.startswith(above)]
+    return [name for name in below if "." not in name]

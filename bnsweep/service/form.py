@@ -8,7 +8,7 @@ from typing import Any
 
 from bnsweep.errors import InputError, SpecError
 from bnsweep.experiment.editing import entry, with_entry
-from bnsweep.experiment.noise_cell import SIGMA_REFERENCES, TARGETS
+from bnsweep.experiment.vocabulary import SIGMA_REFERENCES, TARGETS
 
 __all__ = ["FIELDS", "Field", "fields_of", "written"]
 

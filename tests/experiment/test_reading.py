@@ -291,3 +291,19 @@ def test_any_value_of_any_key_gives_a_spec_or_a_spec_error(key, value):
 def test_a_yes_is_no_number(line):
     with pytest.raises(SpecError, match="a number is wanted here, but this is true"):
         parse_spec(f"name: mine\ndata: digits\nmodels: resnet8\n{line}\n")
+
+
+def test_words_that_stand_in_several_places_are_the_same():
+    from bnsweep.analysis.figures import CONTRAST, HIT
+    from bnsweep.analysis.queries import QUERIES
+    from bnsweep.experiment import reading, vocabulary
+    from bnsweep.noise import perturb
+    from bnsweep.sweep.ledger import NETWORK_ENDS
+    from bnsweep.training.schedules import SCHEDULES
+
+    assert tuple(SCHEDULES) == reading.SCHEDULES
+    assert vocabulary.NETWORK_ENDS == NETWORK_ENDS
+    assert f"status IN {NETWORK_ENDS}" in QUERIES["sweeps"].sql
+    assert set(vocabulary.TARGETS) == set(CONTRAST) == set(HIT) == set(perturb.TARGETS)
+    assert set(vocabulary.TREATMENTS) == set(perturb.BN_TREATMENTS)
+    assert set(vocabulary.SIGMA_REFERENCES) == set(perturb.SIGMA_REFERENCES)
