@@ -1,4 +1,4 @@
-"""The process of one submitted sweep: what the service starts here, or Ray on a cluster."""
+"""The process of one submitted sweep: the entrypoint of a Ray job."""
 
 from __future__ import annotations
 
@@ -124,9 +124,11 @@ def _search(spec: SearchSpec, location: str, heard: JobProgress, **options: Any)
 
 def _stopped(jobs: Jobs, submitted: Job) -> None:
     """Ended from outside: by who cancelled it, or, without a word, by this machine, and then it goes on later."""
+    from bnsweep.service.jobs import KEPT
+
     if jobs.cancelled_at(submitted):
-        jobs.end(submitted, state="cancelled", message="stopped; every finished block is kept")
-    click.echo("stopped; every finished block is kept")
+        jobs.end(submitted, state="cancelled", message=KEPT)
+    click.echo(KEPT)
     sys.stdout.flush()
 
 

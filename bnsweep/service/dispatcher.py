@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime
 
 from bnsweep.errors import BnsweepError
-from bnsweep.service.jobs import ATTEMPTS, Job, Jobs
+from bnsweep.service.jobs import ATTEMPTS, KEPT, Job, Jobs
 from bnsweep.service.launcher import Launcher
 
 __all__ = ["Dispatcher"]
@@ -72,7 +72,7 @@ class Dispatcher:
         if job.state != "lost":
             return job
         if job.cancelled_by:
-            self._jobs.end(job, state="cancelled", message="stopped; every finished block is kept")
+            self._jobs.end(job, state="cancelled", message=KEPT)
         elif job.attempts >= ATTEMPTS:
             self._jobs.end(job, state="failed", message=f"its process was killed {job.attempts} times")
         return self._jobs.get(job.sweep, job.number) or job

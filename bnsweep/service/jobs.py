@@ -23,11 +23,13 @@ from bnsweep.errors import InputError
 from bnsweep.service.records import Records, now
 from bnsweep.store.claim import Holder
 
-__all__ = ["ACTIVE", "ATTEMPTS", "Job", "Jobs", "State", "TooManyJobsError"]
+__all__ = ["ACTIVE", "ATTEMPTS", "KEPT", "Job", "Jobs", "State", "TooManyJobsError"]
 
 State = Literal["queued", "running", "cancelling", "done", "failed", "cancelled", "lost"]
 ACTIVE = frozenset({"queued", "running", "cancelling", "lost"})
 ATTEMPTS = 5  # processes that one job may use up
+KEPT = "stopped; every finished block is kept"  # what is said of a job that was cancelled,
+UNBEGUN = "cancelled before it began"  # or this
 PULSE_S = 120.0  # a job on another machine is taken for dead after this long without progress, from its start on
 
 
@@ -145,8 +147,9 @@ class Jobs:
             raise InputError(f"job {job.id} has ended ({job.state}): there is nothing to cancel")
         folder = _folder(job.sweep, job.number)
         self._records.create(f"{folder}/cancel", {"by": by, "at": now()})
-        if job.attempts == 0:  # nobody runs it: `start` and this cannot both be the first
-            self.end(job, state="cancelled", message="cancelled before it began")
+        # Here and in `start` one writes, then reads what the other writes: at least one of the two sees both.
+        if (self.get(job.sweep, job.number) or job).attempts == 0:
+            self.end(job, state="cancelled", message=UNBEGUN)
         return self.get(job.sweep, job.number) or job
 
     def cancelled_at(self, job: Job) -> str:
@@ -165,7 +168,12 @@ class Jobs:
             return 0
         holder = Holder.me()
         record = {"at": now(), **{f.name: getattr(holder, f.name) for f in fields(holder)}}
-        return attempt if self._records.create(f"{_folder(job.sweep, job.number)}/started-{attempt}", record) else 0
+        if not self._records.create(f"{_folder(job.sweep, job.number)}/started-{attempt}", record):
+            return 0
+        if self.cancelled_at(job):
+            self.end(job, state="cancelled", message=UNBEGUN if attempt == 1 else KEPT)
+            return 0
+        return attempt
 
     def pulse(self, job: Job, progress: dict[str, Any]) -> bool:
         """Say how far the job is; whether somebody wants it to stop."""

@@ -205,3 +205,37 @@ def test_whatever_planning_a_sweep_raises_is_a_problem_of_that_sweep(tmp_path):
 
     found = answer(SPEC, str(tmp_path / "store"), Odd(tmp_path))["problems"]
     assert [problem["message"] for problem in found] == ["this sweep cannot be planned: ZeroDivisionError: by zero"]
+
+
+class Meanwhile(Records):
+    """Records that somebody else does something beside, just before one of them is made."""
+
+    def __init__(self, files, name, other):
+        super().__init__(files)
+        self._name, self._other = name, other
+
+    def create(self, name, fields):
+        if name.endswith(self._name):
+            self._other()
+        return super().create(name, fields)
+
+
+@pytest.fixture
+def queued(tmp_path):
+    files = Store.create(tmp_path / "store").files
+    jobs = Jobs(Records(files))
+    return files, jobs, jobs.submit("mine", SPEC, by="ada", limit=9)
+
+
+def test_a_job_that_has_begun_meanwhile_was_not_cancelled_before_it_began(queued):
+    """Its process ends it, and says what became of it; till then no other may begin."""
+    files, jobs, job = queued
+    begins = Meanwhile(files, "/cancel", lambda: jobs.start(job))
+    assert Jobs(begins).cancel(job, by="ada").state == "cancelling"
+
+
+def test_a_job_that_is_cancelled_while_it_begins_does_not_run(queued):
+    files, jobs, job = queued
+    assert Jobs(Meanwhile(files, "/started-1", lambda: jobs.cancel(job, by="ada"))).start(job) == 0
+    ended = jobs.get("mine", 1)
+    assert (ended.state, ended.message) == ("cancelled", "cancelled before it began")
