@@ -23,8 +23,12 @@ from bnsweep.analysis.theme import SHAPES
 from bnsweep.analysis.wording import distinct
 
 __all__ = [
+    "ENDS",
+    "EVERYWHERE",
+    "NOWHERE",
     "PANEL_HEIGHT",
     "PANEL_WIDTH",
+    "STATUS",
     "attribution",
     "beside",
     "coverage",

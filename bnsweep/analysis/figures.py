@@ -111,7 +111,7 @@ def accuracy_figures(
 ) -> Iterator[Figure]:
     """Figures 2a and 3a, or 2b and 3b if `normalized`: per data set, network and sigma reference.
 
-    Of more than MOST placements `placements.select` draws as many as there are `places`.
+    Of more than MOST placements `series.select` draws as many as there are `places`.
     """
     what = "normalized accuracy" if normalized else "accuracy"
     for group in charts_of(points, "dataset", "model"):

@@ -22,6 +22,7 @@ from bnsweep.analysis.theme import DARK, LIGHT, chart_config
 from bnsweep.analysis.wording import close, number
 
 __all__ = [
+    "Block",
     "Cell",
     "Code",
     "Column",

@@ -19,6 +19,7 @@ from scipy.special import stdtrit
 from bnsweep.errors import InputError
 
 __all__ = [
+    "MOST_SEEDS",
     "Interval",
     "fitted_change",
     "kendall",

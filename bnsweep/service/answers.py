@@ -47,11 +47,13 @@ from bnsweep.service.look import ENDINGS, page
 from bnsweep.service.rows import LateError, Rows
 
 __all__ = [
+    "ERRORS",
     "Answer",
     "NotFoundError",
     "add",
     "answering",
     "for_programs",
+    "html",
     "install_errors",
     "permitted",
     "result_of",

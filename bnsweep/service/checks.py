@@ -151,9 +151,8 @@ class Planner:
             answer: dict[str, Any] = json.loads(process.stdout.readline())
         except (OSError, ValueError):
             self.close()
-            raise SpecError(
-                [Problem("", f"this sweep cannot be planned within {PLAN_S:.0f} s and the memory there is")]
-            ) from None
+            why = f"this sweep cannot be planned within {PLAN_S:.0f} s and the memory there is"
+            raise SpecError([Problem("", f"{why}: ask for fewer networks, placements or etas")]) from None
         finally:
             timer.cancel()
         return answer

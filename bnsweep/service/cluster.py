@@ -26,7 +26,7 @@ from bnsweep.errors import BnsweepError, EngineError, InputError
 from bnsweep.service.keeper import END_S, versions
 from bnsweep.store.filesystem import Files, LocalFiles
 
-__all__ = ["Cluster", "Head", "LocalCluster", "RemoteCluster", "dashboard"]
+__all__ = ["LOG_BYTES", "Cluster", "Head", "LocalCluster", "RemoteCluster", "dashboard"]
 
 DASHBOARD_PORT = 8265
 RETRY_S = 30.0  # before Ray is started again that did not start

@@ -32,6 +32,7 @@ __all__ = [
     "Buckets",
     "Guard",
     "Refusals",
+    "address",
     "error_body",
     "is_loopback",
     "same_site",

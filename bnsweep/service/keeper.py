@@ -29,7 +29,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-__all__ = ["main"]
+__all__ = ["END_S", "main", "versions"]
 
 LOCK_S = 5.0  # somebody may be looking whether the lock is held
 START_S = 240.0  # for Ray to take jobs

@@ -5,7 +5,8 @@
     service/jobs/SWEEP/NUMBER/*.json    what was submitted, and what became of it (jobs.py)
 
 The store's rows have one writer, which is the driver of the running sweep, so the service writes none. Each record is
-made once, whole or not at all, and never by two (create-if-absent); the service keeps nothing else.
+written whole or not at all, and made once, never by two (create-if-absent), but for a job's progress, which its process
+replaces; the service keeps nothing else.
 """
 
 from __future__ import annotations
