@@ -51,10 +51,14 @@ def whole(path: Path) -> Iterator[Path]:
             temporary.replace(final)
         finally:
             temporary.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise _unwritable(path, "part of the path is a file, not a folder") from error
     except OSError as error:
-        raise StoreUnwritableError(
-            f"cannot write {path}: {error.strerror or error}; put this right or choose another place"
-        ) from error
+        raise _unwritable(path, error.strerror or str(error)) from error
+
+
+def _unwritable(path: Path, reason: str) -> StoreUnwritableError:
+    return StoreUnwritableError(f"cannot write {path}: {reason}; put this right or choose another place")
 
 
 def _is_stream(path: Path) -> bool:
