@@ -106,7 +106,7 @@ def test_unknown_names_are_told_with_the_valid_ones(database: Database) -> None:
     for ours in ("name", "self", "limit", "time_limit_s"):  # of a stranger's, who does not know what we call ours
         with pytest.raises(UnknownNameError, match=f"unknown parameter of query accuracy '{ours}'.*confidence"):
             database.query("accuracy", {ours: "3"})
-    with pytest.raises(UnknownNameError, match="it has none"):
+    with pytest.raises(UnknownNameError, match=r"'model'\. It has none\."):
         database.query("sweeps", model="x")
     with pytest.raises(InputError, match="`0 < confidence < 1` must hold, but got 1.5"):
         database.query("accuracy", confidence=1.5)
