@@ -276,7 +276,7 @@ def test_places_that_cannot_be_written_to(store: Store, tmp_path: Path) -> None:
             write_figures(database, tmp_path / "file")
         with pytest.raises(
             StoreUnwritableError,
-            match=r"cannot write .*report\.html: part of the path is a file, not a folder; put this right or choose another place",
+            match=r"cannot write .*report\.html: part of the path is a file, not a folder; put this",
         ):
             write_report(database, tmp_path / "file" / "report.html")
 
