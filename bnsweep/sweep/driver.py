@@ -17,11 +17,12 @@ from typing import Protocol
 
 from bnsweep.errors import BnsweepError, InputError, StoreDamagedError, StoreError
 from bnsweep.experiment.plan import Plan, TrainingRun, Weights
+from bnsweep.experiment.vocabulary import NETWORK_ENDS
 from bnsweep.store.attempts import set_aside_all_older, set_aside_unowned
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
 from bnsweep.sweep.engine import Datasets, Engine
-from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun, read_ledger, read_scores
+from bnsweep.sweep.ledger import Ledger, TrainedRun, read_ledger, read_scores
 from bnsweep.sweep.points import BLOCK_S, FIRST_BLOCK, PointWork, Request, design_of
 from bnsweep.sweep.recording import COMMIT_S, RowBuffer, failure_row
 from bnsweep.sweep.summary import Summary

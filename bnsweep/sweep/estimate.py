@@ -14,8 +14,8 @@ from typing import Any
 
 from bnsweep.experiment.plan import Plan
 from bnsweep.experiment.spec import AdaptiveTrials
+from bnsweep.experiment.vocabulary import NETWORK_ENDS
 from bnsweep.store.store import Store
-from bnsweep.sweep.ledger import NETWORK_ENDS
 from bnsweep.sweep.notes import notes
 from bnsweep.sweep.points import BLOCK_S
 from bnsweep.sweep.speeds import measured_training, measured_trials

@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bnsweep.experiment.plan import Plan, TrainingRun
+from bnsweep.experiment.vocabulary import NETWORK_ENDS
 from bnsweep.store.store import Store
 
-__all__ = ["NETWORK_ENDS", "Ledger", "TrainedRun", "read_ledger", "read_runs", "read_scores"]
-
-NETWORK_ENDS = ("converged", "finished")  # after which trials make sense
+__all__ = ["Ledger", "TrainedRun", "read_ledger", "read_runs", "read_scores"]
 
 
 @dataclass(frozen=True, slots=True)

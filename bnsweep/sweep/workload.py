@@ -13,10 +13,11 @@ from typing import NamedTuple
 from bnsweep.experiment.noise_cell import NoiseCell
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.spec import AdaptiveTrials
+from bnsweep.experiment.vocabulary import NETWORK_ENDS
 from bnsweep.noise.sampling import DRAW_COST, Design, most_strata
 from bnsweep.store.checkpoints import network_name
 from bnsweep.store.store import Store
-from bnsweep.sweep.ledger import NETWORK_ENDS, Ledger, TrainedRun, read_ledger
+from bnsweep.sweep.ledger import Ledger, TrainedRun, read_ledger
 
 __all__ = ["FirstRound", "Lacking", "ToDo", "Workload", "trial_cost"]
 

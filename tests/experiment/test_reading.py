@@ -298,11 +298,9 @@ def test_words_that_stand_in_several_places_are_the_same():
     from bnsweep.analysis.queries import QUERIES
     from bnsweep.experiment import reading, vocabulary
     from bnsweep.noise import perturb
-    from bnsweep.sweep.ledger import NETWORK_ENDS
     from bnsweep.training.schedules import SCHEDULES
 
     assert tuple(SCHEDULES) == reading.SCHEDULES
-    assert vocabulary.NETWORK_ENDS == NETWORK_ENDS
     assert f"status IN {NETWORK_ENDS}" in QUERIES["sweeps"].sql
     assert set(vocabulary.TARGETS) == set(CONTRAST) == set(HIT) == set(perturb.TARGETS)
     assert set(vocabulary.TREATMENTS) == set(perturb.BN_TREATMENTS)

@@ -14,10 +14,11 @@ from typing import Any
 
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.resources import Resource
+from bnsweep.experiment.vocabulary import NETWORK_ENDS
 from bnsweep.store.checkpoints import Checkpoints
 from bnsweep.store.location import open_files
 from bnsweep.store.store import Store
-from bnsweep.sweep.ledger import NETWORK_ENDS, TrainedRun, read_scores
+from bnsweep.sweep.ledger import TrainedRun, read_scores
 from bnsweep.sweep.points import BLOCK_S, FIRST_BLOCK, PointWork, Request, design_of
 from bnsweep.sweep.tasks import Row, Scored, Trained, TrainTask, TrialTask
 from bnsweep.sweep.work import score_block, train_run

@@ -16,7 +16,7 @@ import numpy as np
 from bnsweep.errors import InputError
 from bnsweep.experiment.identity import seed_of
 from bnsweep.experiment.search import Subject
-from bnsweep.sweep.ledger import NETWORK_ENDS
+from bnsweep.experiment.vocabulary import NETWORK_ENDS
 from bnsweep.sweep.search.objectives import Verdict
 from bnsweep.sweep.search.study import Proposal
 

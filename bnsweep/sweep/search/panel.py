@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from bnsweep.experiment.plan import Plan, TrainingRun
 from bnsweep.experiment.search import Search
+from bnsweep.experiment.vocabulary import NETWORK_ENDS
 from bnsweep.store.attempts import trained_runs
 from bnsweep.store.store import Store
-from bnsweep.sweep.ledger import NETWORK_ENDS, TrainedRun, read_runs, read_scores
+from bnsweep.sweep.ledger import TrainedRun, read_runs, read_scores
 from bnsweep.sweep.search.job import Trainee, scores_done
 from bnsweep.sweep.search.objectives import Verdict, objective_values
 from bnsweep.sweep.search.study import Proposal, Study
