@@ -51,7 +51,7 @@ def whole(path: Path) -> Iterator[Path]:
             temporary.replace(final)
         finally:
             temporary.unlink(missing_ok=True)
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise _unwritable(path, "part of the path is a file, not a folder") from error
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error

@@ -301,7 +301,7 @@ def test_words_that_stand_in_several_places_are_the_same():
     from bnsweep.training.schedules import SCHEDULES
 
     assert tuple(SCHEDULES) == reading.SCHEDULES
-    assert f"status IN {NETWORK_ENDS}" in QUERIES["sweeps"].sql
+    assert f"status IN {vocabulary.NETWORK_ENDS}" in QUERIES["sweeps"].sql
     assert set(vocabulary.TARGETS) == set(CONTRAST) == set(HIT) == set(perturb.TARGETS)
     assert set(vocabulary.TREATMENTS) == set(perturb.BN_TREATMENTS)
     assert set(vocabulary.SIGMA_REFERENCES) == set(perturb.SIGMA_REFERENCES)
