@@ -75,8 +75,8 @@ def _keep(folder: Path, cpus: str, ended: Event) -> int:
             if ended.wait(LOOK_S):
                 return 0
         told = folder / "head.json.new"
+        told.touch(mode=0o600)
         told.write_text(json.dumps({"address": head.address, "token": token, "cpus": cpus, **versions()}))
-        told.chmod(0o600)
         told.replace(folder / "head.json")
         needed = monotonic()
         while not ended.wait(LOOK_S):
