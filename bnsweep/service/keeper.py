@@ -170,8 +170,8 @@ def _end_with_parent() -> None:
 
 def _clear(folder: Path) -> None:
     """What an earlier cluster left; the logs of its jobs are kept."""
-    (folder / "head.json").unlink(missing_ok=True)
-    (folder / "token").unlink(missing_ok=True)
+    for name in ("head.json", "head.json.new", "token"):
+        (folder / name).unlink(missing_ok=True)
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
     for log in (folder / "ray").glob("session_2*/logs/job-driver-*.log"):
