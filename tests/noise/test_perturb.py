@@ -267,11 +267,11 @@ def test_unknown_names_are_refused_with_the_valid_ones(field, kind):
 
 
 def test_registries_name_what_a_spec_may_name():
-    from bnsweep.experiment import noise_cell
+    from bnsweep.experiment import vocabulary
 
-    assert tuple(SIGMA_REFERENCES) == noise_cell.SIGMA_REFERENCES
-    assert tuple(TARGETS) == noise_cell.TARGETS
-    assert BN_TREATMENTS == noise_cell.TREATMENTS
+    assert tuple(SIGMA_REFERENCES) == vocabulary.SIGMA_REFERENCES
+    assert tuple(TARGETS) == vocabulary.TARGETS
+    assert BN_TREATMENTS == vocabulary.TREATMENTS
 
 
 def test_a_network_that_cannot_be_perturbed_says_why(trained):
