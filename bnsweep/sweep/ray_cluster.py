@@ -24,8 +24,8 @@ class RayCluster:
 
     def __init__(self, address: str | None, cpus: int | None, *, patience_s: float | None) -> None:
         self.nodes = Nodes()
-        self._ours = not ray.is_initialized()
-        if self._ours:
+        self.ours = not ray.is_initialized()  # the connection: closing it ends what runs
+        if self.ours:
             connect(address, cpus)
         self._outage = Outage(self.nodes, patience_s)
         self._head = Head(ray.get_runtime_context().gcs_address)
@@ -63,5 +63,5 @@ class RayCluster:
         """Let go of it, and end it if it is ours; may be called more than once."""
         if self.gone:
             atexit.register(exit_at_once)
-        elif self._ours and ray.is_initialized():
+        elif self.ours and ray.is_initialized():
             ray.shutdown()

@@ -142,7 +142,9 @@ class RayEngine:
 
     def close(self) -> None:
         self._trainings.close()
-        for ref in () if self._cluster.gone else self._blocks:
+        # A connection that is closed ends its tasks. To cancel one that ends just then aborts this process (Ray 2.60,
+        # "Tried to complete task that was not pending"), and so is left for a connection that stays open, its user's.
+        for ref in () if self._cluster.gone or self._cluster.ours else self._blocks:
             ray.cancel(ref, force=True)
         self._cluster.close()
         if not self._cluster.gone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,11 @@ from bnsweep.errors import GpuLostError, InputError
 from bnsweep.experiment.reading import parse_spec
 from bnsweep.experiment.resources import Resource
 from bnsweep.store.store import Store
+from bnsweep.sweep.driver import Driver
+from bnsweep.sweep.progress import Silent
+from bnsweep.sweep.tasks import Scored, TrialTask
+from bnsweep.training.datasets import Dataset, load_dataset
+from tests.bench.blocks import trained_sweep
 
 pytestmark = [
     pytest.mark.ray,
@@ -105,6 +111,33 @@ def test_a_search_leaves_such_nodes_too(cluster: Cluster, tmp_path: Path) -> Non
     store = Store.open(str(tmp_path / "store"))
     assert (store.rows("failures"), store.rows("runs")) == (0, 0)
     assert store.rows("proposals") > 0
+
+
+def test_a_driver_that_leaves_a_cluster_leaves_no_block_at_work(cluster: Cluster, tmp_path: Path) -> None:
+    from bnsweep.sweep.ray_engine import RayEngine
+
+    plan, store = trained_sweep(tmp_path / "store", 10)
+    (run,) = plan.runs
+    beats = tmp_path / "beats"
+
+    def score(task: TrialTask, dataset: Dataset) -> Scored:
+        while True:
+            beats.write_text(str(time.monotonic()))
+            time.sleep(0.05)
+
+    class Leaving(Silent):
+        def tick(self) -> None:
+            if beats.exists():
+                raise KeyboardInterrupt
+
+    with store.claim():
+        datasets = {run.fingerprint: lambda: load_dataset(run.data, root=tmp_path)}
+        driver = Driver(plan, store, datasets=datasets, listener=Leaving())
+        assert driver.run(RayEngine(store, address=cluster.address, score=score)).interrupted
+    time.sleep(2)
+    last = beats.read_text()
+    time.sleep(1)
+    assert beats.read_text() == last
 
 
 def test_tasks_and_placement_groups_go_where_they_should(cluster: Cluster) -> None:
