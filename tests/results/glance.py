@@ -29,10 +29,10 @@ from tests.results.published import (
 __all__ = ["COSTS", "claims", "glance", "recipes", "verdicts"]
 
 GLANCED = (LONG_SGD, LONG, SGD, DEEP_SGD, FULL, MAIN, HUNDRED_SGD, HUNDRED)
-# Of the smaller sweeps those claims that the main ones say nothing about.
+# Of the smaller sweeps those claims that the main ones say little or nothing about.
 JUDGED = dict.fromkeys((LONG_SGD, FULL, SGD, DEEP_SGD, MAIN, HUNDRED_SGD, HUNDRED)) | {
     PUZZLES: ("layers",),
-    DEPTH: ("layers", "depth"),
+    DEPTH: ("layers", "depth", "targets"),
 }
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 WORDS = ("supported", "contradicted", "undecided")
