@@ -131,7 +131,10 @@ class ParquetImages:
         count = 0
         for path in files:
             with _opened(path) as file:
-                count += file.metadata.num_rows
+                rows = file.metadata.num_rows
+            if rows < 0:
+                raise DataError(f"{path} is damaged: it announces {rows} rows")
+            count += rows
         if wanted is not None and wanted > count:
             raise DataError(f"`{half}_images: {wanted}` asks for more than the {count} images in {self.path}")
         if not count:

@@ -46,6 +46,14 @@ def spoilt(data: bytes, changes: list[tuple[int, int]], cut: int | None) -> byte
     return bytes(changed[: None if cut is None else cut % len(changed)])
 
 
+def announced(data: bytes) -> int | None:
+    """Rows by the file's own word; None: it cannot be read."""
+    try:
+        return pq.ParquetFile(pa.BufferReader(data)).metadata.num_rows
+    except (OSError, pa.ArrowException):
+        return None
+
+
 def load_or_refuse(folder: Path, train: bytes, test: bytes) -> None:
     (folder / "train.parquet").write_bytes(train)
     (folder / "test.parquet").write_bytes(test)
@@ -69,6 +77,15 @@ def test_a_parquet_file_with_changed_bytes(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], cut: int | None
 ) -> None:
     load_or_refuse(tmp_path_factory.getbasetemp(), spoilt(GOOD, changes, cut), GOOD)
+
+
+def test_a_parquet_file_that_announces_fewer_rows_than_none(tmp_path: Path) -> None:
+    lies = (spoilt(GOOD, [(place, 1)], None) for place in range(len(GOOD)) if GOOD[place] == 6)  # zigzag: 3, and -1
+    (lying,) = (data for data in lies if announced(data) == -1)
+    (tmp_path / "train.parquet").write_bytes(lying)
+    (tmp_path / "test.parquet").write_bytes(GOOD)
+    with pytest.raises(DataError, match="train.parquet is damaged: it announces -1 rows"):
+        load_dataset(Data(source=f"parquet:{tmp_path}"), root=tmp_path)
 
 
 @pytest.mark.parametrize("name", [b"img", b"bytes", b"label"])
