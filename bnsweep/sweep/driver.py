@@ -15,7 +15,7 @@ from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Protocol
 
-from bnsweep.errors import BnsweepError, InputError, StoreDamagedError, StoreError
+from bnsweep.errors import InputError, StoreDamagedError, StoreError
 from bnsweep.experiment.plan import Plan, TrainingRun, Weights
 from bnsweep.experiment.vocabulary import NETWORK_ENDS
 from bnsweep.store.attempts import set_aside_all_older, set_aside_unowned
@@ -150,7 +150,7 @@ class Driver:
     def _keep_what_is_done(self, engine: Engine) -> None:
         """After an interruption or an error: blocks that have come back in the meantime count as finished."""
         self._take_the_rest()  # before anything else can fail
-        with suppress(BnsweepError):
+        with suppress(Exception):  # Ray's own errors too, of a cluster that is gone, say
             self._came.extend(engine.finished())
         self._take_the_rest()
         self._rows.flush()

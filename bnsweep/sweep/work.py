@@ -219,7 +219,6 @@ def _scorer(
     calibration: int = 0,
     strata: NDArray[np.int64] | None = None,
 ) -> Evaluator:
-    chosen = calibration_subset(calibration, len(dataset.train))
     return Evaluator(
         network,
         Inputs(dataset, "test"),
@@ -227,6 +226,10 @@ def _scorer(
         precision=evaluation.precision,
         batch_size=evaluation.batch_size,
         device=device,
-        calibration_inputs=Inputs(dataset, "train")[chosen] if calibration else None,
+        calibration_inputs=_calibration_inputs(dataset, calibration) if calibration else None,
         strata=strata,
     )
+
+
+def _calibration_inputs(dataset: Dataset, count: int) -> torch.Tensor:
+    return Inputs(dataset, "train")[calibration_subset(count, len(dataset.train))]

@@ -142,6 +142,36 @@ def test_a_second_interruption_at_once_costs_nothing_of_what_is_done(tmp_path, r
     assert len(rows(store)) == 1 + 3 * 40
 
 
+def test_what_was_taken_is_kept_whatever_error_ends_the_sweep(tmp_path, run, monkeypatch):
+    """One of another library's, which says the same when it is asked for what has come back in the meantime."""
+    store = tmp_path / "store"
+
+    class Failing(Together):
+        def __init__(self):
+            super().__init__(lambda number: None)
+            self.finished = self._gone
+            self.taken = False
+
+        @property
+        def busy(self):
+            return not self.taken or self._gone()
+
+        def wait(self, timeout_s):
+            self.taken = True
+            return super().wait(timeout_s)
+
+        def _gone(self):
+            raise RuntimeError("the cluster is gone")
+
+    run(ODD, store)
+    monkeypatch.setattr(running, "_engine", lambda *_, **__: Failing())
+    monkeypatch.setattr(recording, "COMMIT_S", 1000.0)
+    with pytest.raises(RuntimeError, match="the cluster is gone"):
+        run(ODD.replace("trials: 1", "trials: 40"), store)
+    assert len(rows(store)) > 1 + 3
+    assert verify(Store.open(store)).problems == []
+
+
 def test_what_has_come_back_before_a_disk_is_full_is_kept(tmp_path, run, monkeypatch):
     """A worker's disk; the store's own has room for the rows."""
     store, back = tmp_path / "store", []
