@@ -9,7 +9,9 @@ import pytest
 import served as helpers
 import synthetic
 
+from bnsweep.analysis.reader import build
 from bnsweep.service.client import Client
+from bnsweep.service.rows import Snapshot
 from bnsweep.store.store import Store
 
 
@@ -20,6 +22,14 @@ def rows_store(tmp_path_factory):
     for options in helpers.SWEEPS.values():
         store.commit(synthetic.tables(**options))
     return location
+
+
+@pytest.fixture(scope="module")
+def snapshot(rows_store, tmp_path_factory):
+    """Alone in its folder."""
+    path = str(tmp_path_factory.mktemp("console") / "snapshot.duckdb")
+    number, _ = build(str(rows_store), path)
+    return Snapshot(path, number)
 
 
 @pytest.fixture(scope="session")
