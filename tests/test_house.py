@@ -104,6 +104,29 @@ def test_the_modules_of_the_store_import_each_other_one_way():
     assert not left, f"a circle: {left}"
 
 
+def names_in_all(tree):
+    """What a module says that others may use; None if it says nothing."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["__all__"]:
+            return set(ast.literal_eval(node.value))
+    return None
+
+
+def test_what_modules_use_of_each_other_is_in_their_all():
+    """Imports inside functions and for type checkers count as well."""
+    trees = {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in SOURCES}
+    offered = {name: names_in_all(tree) for name, tree in trees.items()}
+    used = [
+        (name, node.module, alias.name)
+        for name, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and offered.get(node.module) is not None
+        for alias in node.names
+    ]
+    assert len(used) > 1000
+    assert not [f"{user} uses {module}.{name}" for user, module, name in used if name not in offered[module]]
+
+
 def loaded_after(code):
     script = f"import sys; {code}; print(*sorted(set(m.split('.')[0] for m in sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -38,6 +38,7 @@ __all__ = [
     "TARGETS",
     "CellLike",
     "Perturber",
+    "check_cell",
     "standard_normal",
     "working_copy",
 ]

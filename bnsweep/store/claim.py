@@ -27,7 +27,7 @@ from uuid import uuid4
 from bnsweep.errors import StoreClaimedError, StoreDamagedError, StoreError
 from bnsweep.store.filesystem import Files
 
-__all__ = ["Claim", "Holder"]
+__all__ = ["EXPIRY_S", "HEARTBEAT_S", "UNHEARD_S", "Claim", "Holder", "is_dead", "newest_epoch", "read_holder"]
 
 FOLDER = "claims"
 NAME = re.compile(r"claims/(\d{9})\.json")

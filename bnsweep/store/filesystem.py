@@ -26,7 +26,7 @@ from pyarrow import fs
 
 from bnsweep.errors import StoreError, StoreUnreadableError, StoreUnwritableError
 
-__all__ = ["Entry", "Files", "LocalFiles", "ObjectFiles", "one_line", "quarantine_name", "unwritable"]
+__all__ = ["KEPT", "Entry", "Files", "LocalFiles", "ObjectFiles", "one_line", "quarantine_name", "unwritable"]
 
 UNWRITABLE = {
     errno.ENOSPC: "no space left",

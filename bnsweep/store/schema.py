@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["KEYS", "SCHEMAS", "SCHEMA_VERSION", "VOLATILE", "describe"]
+__all__ = ["ETA", "KEYS", "SCHEMAS", "SCHEMA_VERSION", "VOLATILE", "describe"]
 
 SCHEMA_VERSION = 1
 

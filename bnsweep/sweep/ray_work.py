@@ -19,7 +19,7 @@ from bnsweep.sweep.retries import ATTEMPTS, PASSING
 from bnsweep.sweep.tasks import Failed, Outcome, Row, Scored, TrainTask, TrialTask
 from bnsweep.training.datasets import Dataset
 
-__all__ = ["GpuLost", "packed_rest", "packed_run", "remote_score", "train"]
+__all__ = ["GpuLost", "Score", "packed_rest", "packed_run", "remote_score", "train"]
 
 Score = Callable[[TrialTask, Dataset], Scored]
 

@@ -33,6 +33,10 @@ __all__ = [
     "Trained",
     "TrialTask",
     "Waiting",
+    "cell_columns",
+    "failed_run_row",
+    "recipe_columns",
+    "versions",
 ]
 
 Row = dict[str, Any]

@@ -20,7 +20,7 @@ from bnsweep.errors import DataError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DataShape", "Dataset", "Split", "looked_at", "normalise", "refuse_without_images"]
+__all__ = ["DataShape", "Dataset", "Labels", "Split", "looked_at", "normalise", "refuse_without_images"]
 
 COUNTED_AT_ONCE = 1000  # images
 

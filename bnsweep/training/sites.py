@@ -23,7 +23,9 @@ from bnsweep.experiment.architecture import Site
 
 __all__ = [
     "BATCH_NORM",
+    "PRODUCERS",
     "ChannelBias",
+    "does_more",
     "find_sites",
     "fold",
     "fold_plan",
